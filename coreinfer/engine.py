@@ -1,0 +1,226 @@
+"""The online story in one class: prompt -> match -> neuron set -> decode."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from coreinfer.artifact import Artifact
+from coreinfer.capture import Capture, valid_tokens
+from coreinfer.clock import Clock
+from coreinfer.embedder import Embedder
+from coreinfer.errors import CoreInferError
+from coreinfer.match import Match, make_index, nearest
+from coreinfer.models import context_length, find_mlps, fingerprint, load_model
+from coreinfer.neurons import NeuronSet
+from coreinfer.paths import DEMO_CLUSTERS
+from coreinfer.policy import Prediction, choose, pick, score
+from coreinfer.prompts import Prompt, render, words_of
+from coreinfer.settings import Policy, check_keep
+from coreinfer.slim import slim
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A continuation and how it was made; seconds are wall time, decode counts every token but the first."""
+
+    text: str
+    prediction: Prediction
+    prompt_tokens: int
+    new_tokens: int
+    first_token_s: float
+    decode_s: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed, without prefill and the gathering of weights."""
+        return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 and self.decode_s > 0 else 0.0
+
+
+class Engine:
+    """An artifact, its embedder and its language model; the two models load when first needed."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        model: str | None = None,
+        embedder: str | None = None,
+        *,
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
+        self.artifact = artifact
+        self._model, self._embedder = model or artifact.manifest.model.id, embedder or artifact.manifest.embedder.id
+        self._device, self._dtype = device, dtype
+        self.index = make_index(artifact.centroids)
+
+    @classmethod
+    def load(cls, artifact: str | Path = DEMO_CLUSTERS, **options: Any) -> "Engine":
+        """Open an artifact folder; without one, the clusters and the demo language model that ship."""
+        return cls(Artifact.load(artifact), **options)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        made = Embedder(self._embedder, self._device)
+        wanted = self.artifact.manifest.embedder
+        if made.identity.weights != wanted.weights:
+            raise CoreInferError(
+                f"the artifact was built with the embedder {wanted.id!r}, {self._embedder!r} has other weights: "
+                "give that embedder or rebuild the artifact"
+            )
+        return made
+
+    @cached_property
+    def _lm(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load_model(self._model, self._dtype, self._device)
+        wanted, found = self.artifact.manifest, find_mlps(model)
+        if (len(found), found[0].width) != (wanted.layers, wanted.width):
+            raise CoreInferError(
+                f"the artifact is for {wanted.model.id!r} with {wanted.layers} layers of {wanted.width} neurons, "
+                f"{self._model!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
+            )
+        if fingerprint(model) != wanted.model.weights:
+            raise CoreInferError(
+                f"the artifact was built with {wanted.model.id!r}, {self._model!r} has the same shape but other "
+                "weights: give that model or rebuild the artifact"
+            )
+        return model, tokenizer
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self._lm[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._lm[1]
+
+    def match(self, prompts: Sequence[Prompt]) -> list[Match]:
+        """The nearest clusters of each prompt; embeds all of them in batches."""
+        vectors = self.embedder.embed([words_of(p) for p in prompts])
+        return nearest(self.index, vectors, self.artifact.policy.mixture)
+
+    def predict(
+        self, prompt: Prompt, policy: Policy = "auto", keep: float | None = None, match: Match | None = None
+    ) -> Prediction:
+        """Which neurons the prompt needs. Runs the language model's prefill only where the source needs it."""
+        prediction, decide = self._plan(prompt, policy, keep, match)
+        if prediction.neurons is not None:
+            return prediction
+        ids = self.encode(prompt)
+        valid = valid_tokens(ids, None, self._bos)
+        with Capture(self.model, self.artifact.manifest.statistic) as capture, torch.inference_mode():
+            capture.expect(valid)
+            self.model.base_model(input_ids=ids, use_cache=False)
+            shares = capture.shares()[0]
+        return replace(prediction, neurons=decide(shares, int(valid.sum())))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        policy: Policy = "auto",
+        keep: float | None = None,
+        max_new_tokens: int = 64,
+        streamer: Any = None,
+        **options: Any,
+    ) -> Generation:
+        """Continue a prompt: prefill dense, every further token on its neurons. ``options`` go to HF ``generate``.
+
+        Raises:
+            CoreInferError: an empty prompt, or one that fills the model's context.
+        """
+        prediction, decide = self._plan(prompt, policy, keep, None)
+        ids = self.encode(prompt)
+        room = context_length(self.model) - ids.shape[1]
+        clock, run = Clock(streamer), cast(Any, self.model).generate
+        chosen: list[NeuronSet] = [] if prediction.neurons is None else [prediction.neurons]
+
+        def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
+            chosen.append(decide(shares, tokens))
+            return chosen[0]
+
+        plan = prediction.neurons or once
+        with slim(self.model, plan, prompt_tokens=ids.shape[1], statistic=self.artifact.manifest.statistic):
+            clock.start()
+            out = run(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=min(max_new_tokens, room),
+                streamer=clock, pad_token_id=self._pad, **{"do_sample": False, **options},
+            )  # fmt: skip
+        new = out[0, ids.shape[1] :]
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
+        prediction = replace(prediction, neurons=chosen[0] if chosen else None)
+        return Generation(text, prediction, ids.shape[1], len(new), clock.first_s, clock.rest_s)
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[str | Generation]:
+        """Pieces of text as they are made, and last the ``Generation``."""
+        from transformers import TextIteratorStreamer
+
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+        result: list[Generation | BaseException] = []
+
+        def work() -> None:
+            try:
+                result.append(self.generate(prompt, streamer=streamer, **options))
+            except BaseException as error:
+                result.append(error)
+                streamer.on_finalized_text("", stream_end=True)
+
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        yield from (piece for piece in streamer if piece)
+        thread.join()
+        if isinstance(result[0], BaseException):
+            raise result[0]
+        yield result[0]
+
+    def encode(self, prompt: Prompt) -> torch.Tensor:
+        """Token ids (1, P) of a prompt; turns through the tokenizer's chat template, or as `User: … Assistant:`."""
+        words_of(prompt)
+        text = prompt if isinstance(prompt, str) else render(self.tokenizer, prompt)
+        ids = self.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
+        if ids.shape[1] >= context_length(self.model):
+            raise CoreInferError(
+                f"the prompt has {ids.shape[1]} tokens, the model's context holds {context_length(self.model)}: "
+                "shorten the prompt"
+            )
+        return ids.to(self.model.device)  # type: ignore[no-any-return]
+
+    def _plan(self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None) -> tuple[Prediction, Any]:
+        """The prediction as far as it is known before prefill, and the function that finishes it."""
+        artifact = self.artifact
+        keep = check_keep(artifact.manifest.default_keep if keep is None else keep)
+        match = match or self.match([prompt])[0]
+        source, reason = choose(match, policy, artifact.policy)
+        keep = 1.0 if source == "dense" else keep
+        budgets = artifact.budgets(keep)
+        needs_prior = source in ("similarity", "hybrid")
+        prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
+
+        def decide(shares: NDArray[np.float64] | None, tokens: int) -> NeuronSet:
+            return pick(score(source, prior, shares, tokens, artifact.policy.n0), budgets)
+
+        neurons = decide(None, 0) if source == "similarity" else self._all() if source == "dense" else None
+        made = Prediction(
+            policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep, neurons
+        )
+        return made, decide
+
+    def _all(self) -> NeuronSet:
+        every = np.arange(self.artifact.manifest.width, dtype=np.int32)
+        return NeuronSet((every,) * self.artifact.manifest.layers, self.artifact.manifest.width)
+
+    @property
+    def _bos(self) -> int | None:
+        bos = self.model.config.get_text_config().bos_token_id
+        return bos if isinstance(bos, int) else None
+
+    @property
+    def _pad(self) -> int | None:
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        return pad if isinstance(pad, int) else None

@@ -1,0 +1,162 @@
+"""The only file that knows model families: where the neurons of a causal language model are, and how to load one.
+
+An MLP is found by structure: a module whose own children are the input projections and the output projection of one of
+the layouts below, with widths that fit together, once in every decoder layer. What does not fit is refused by name
+(mixtures of experts, for one): nothing is guessed.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from coreinfer.errors import CoreInferError
+from coreinfer.paths import DEMO_LM, in_words
+
+# (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused as rows [gate; up].
+LAYOUTS = (
+    (("gate_proj", "up_proj"), "down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3
+    (("gate_up_proj",), "down_proj"),  # Phi-3
+    (("fc1",), "fc2"),  # OPT, Phi
+    (("dense_h_to_4h",), "dense_4h_to_h"),  # GPT-NeoX, Falcon
+    (("c_fc",), "c_proj"),  # GPT-2 (Conv1D: weights stored transposed)
+)
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """One layer's MLP: ``owner.<inputs>`` make the ``width`` neurons, ``owner.<output>`` reads them."""
+
+    owner: nn.Module
+    inputs: tuple[str, ...]
+    output: str
+    width: int
+
+    @property
+    def down(self) -> nn.Module:
+        return self.owner.get_submodule(self.output)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.inputs, self.output)
+
+
+def out_in(module: nn.Module) -> Tensor | None:
+    """The weight of a linear module as (outputs, inputs), whichever way it is stored; None if it is not linear."""
+    if isinstance(module, Conv1D):
+        return module.weight.T
+    return module.weight if isinstance(module, nn.Linear) else None
+
+
+def down_rows(mlp: Mlp) -> Tensor:
+    """The output projection with one row a neuron: (F, H)."""
+    weight = out_in(mlp.down)
+    assert weight is not None
+    return weight.T
+
+
+def _as_mlp(owner: nn.Module, hidden: int) -> Mlp | None:
+    """``owner`` as an Mlp if its children are those of a layout and their shapes fit; else None."""
+    children = dict(owner.named_children())
+    for inputs, output in LAYOUTS:
+        if output not in children or any(name not in children for name in inputs):
+            continue
+        weights = [out_in(children[name]) for name in (*inputs, output)]
+        shapes = [None if w is None else tuple(w.shape) for w in weights]
+        if shapes[-1] is None:
+            continue
+        width = shapes[-1][1]
+        made = 2 * width if inputs == ("gate_up_proj",) else width
+        if shapes[-1] == (hidden, width) and all(s == (made, hidden) for s in shapes[:-1]):
+            return Mlp(owner, inputs, output, width)
+    return None
+
+
+def find_mlps(model: PreTrainedModel) -> list[Mlp]:
+    """The MLP of each decoder layer, in order.
+
+    Raises:
+        CoreInferError: not exactly one understood MLP in each layer, or layers of unequal width.
+    """
+    config = model.config.get_text_config()
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[no-untyped-call]
+    found = [mlp for module in decoder.modules() if (mlp := _as_mlp(module, hidden)) is not None]
+    experts = any(name.endswith(".experts") for name, _ in decoder.named_modules())  # a shared expert looks like an MLP
+    if experts or len(found) != layers or len({mlp.width for mlp in found}) != 1:
+        raise CoreInferError(
+            f"the MLPs of {type(model).__name__} are not understood: found {len(found)} of a known layout in {layers} "
+            f"layers{' beside experts' if experts else ''}; give a dense decoder such as OPT, Llama, Mistral, Qwen2, "
+            "Qwen3, Gemma, Phi-3, GPT-NeoX, GPT-2 or Falcon (mixtures of experts are not supported)"
+        )
+    return found
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the weights that does not depend on the dtype they were loaded in: sha256 over each parameter's name,
+    shape and 1,024 evenly spaced elements rounded to bfloat16. It tells models and fine-tunes apart in milliseconds;
+    it is no signature against an adversary.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().flatten()
+        picks = torch.linspace(0, max(flat.numel() - 1, 0), min(1024, flat.numel()), dtype=torch.float64)
+        sample = flat[picks.long().to(flat.device)].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(sample.numpy().astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
+def default_dtype(device: str) -> torch.dtype:
+    """bfloat16 on a GPU and on CPUs with instructions for it, float32 elsewhere."""
+    has_bf16 = device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def resolve(name: str) -> str:
+    """``demo`` is the language model that ships with the project; any other name or path stands for itself."""
+    return str(DEMO_LM) if name == "demo" else name
+
+
+def load_model(
+    name: str = "demo", dtype: str = "auto", device: str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal LM and its tokenizer by Hub name, folder or GGUF file, in eval mode. Only safetensors and GGUF are read.
+
+    Raises:
+        CoreInferError: not found, damaged, not a causal LM, or its weights are pickles or not the config's.
+    """
+    choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in choices:
+        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
+    where, extra = resolve(name), {}
+    if where.endswith(".gguf"):
+        if not Path(where).is_file():
+            raise CoreInferError(f"no GGUF file at {where}: check the path")
+        where, extra = str(Path(where).parent), {"gguf_file": Path(where).name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **extra)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=choices[dtype], use_safetensors=None if extra else True, output_loading_info=True, **extra
+        )
+        model, report = loaded
+        if report["missing_keys"]:  # transformers would leave them random
+            raise ValueError(f"it holds no weights for {min(report['missing_keys'])}")
+        model = model.to(device)
+    except Exception as error:  # parsers of damaged files raise anything: struct.error, AttributeError, SafetensorError
+        raise CoreInferError(
+            f"cannot load the language model {name!r}: {in_words(error)}; give a Hub name, a folder with safetensors "
+            "weights, or a .gguf file (which needs `pip install coreinfer[gguf]`)"
+        ) from error
+    model.eval()
+    return model, tokenizer
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """How many tokens the model can attend to."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))

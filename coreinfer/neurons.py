@@ -1,0 +1,131 @@
+"""PURE: statistics -> neuron sets. NumPy arrays in, NumPy arrays out; no I/O, no torch, no transformers.
+
+Shapes: L layers, F neurons a layer, m clusters of a mixture. A *share* is a statistic normalised to sum 1 in a layer.
+
+Sums of shares are kept in fixed point (int64, 2^-36), because integer addition does not depend on the order: merging
+any sharding of a corpus equals one pass bit for bit, and two builds with one seed are byte-identical.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Sums = NDArray[np.int64]
+FIXED_POINT = 2.0**36
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSet:
+    """The neurons to keep: per layer the sorted int32 ids, out of ``width`` (F)."""
+
+    layers: tuple[NDArray[np.int32], ...]
+    width: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NeuronSet) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return self.width, *(tuple(ids.tolist()) for ids in self.layers)
+
+    @property
+    def per_layer(self) -> list[int]:
+        """How many neurons each layer keeps."""
+        return [len(ids) for ids in self.layers]
+
+    @property
+    def keep(self) -> float:
+        """Share of all MLP neurons kept."""
+        return sum(self.per_layer) / (self.width * len(self.layers))
+
+    @property
+    def is_dense(self) -> bool:
+        return all(len(ids) == self.width for ids in self.layers)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The same as bool (L, F)."""
+        out = np.zeros((len(self.layers), self.width), bool)
+        for row, ids in zip(out, self.layers, strict=True):
+            row[ids] = True
+        return out
+
+
+def share(statistic: Floats) -> NDArray[np.float64]:
+    """Normalise (..., F) to sum 1; a layer without any activity becomes uniform, so that it ranks nothing."""
+    total = np.asarray(statistic, np.float64).sum(-1, keepdims=True)
+    uniform = np.full_like(total, 1.0 / statistic.shape[-1])
+    return np.where(total > 0, statistic / np.where(total > 0, total, 1.0), uniform)
+
+
+def fixed(shares: Floats) -> Sums:
+    """Shares -> fixed point, exact to 2^-37 each; room for 2^27 passages in one cluster."""
+    return np.rint(np.asarray(shares, np.float64) * FIXED_POINT).astype(np.int64)
+
+
+def merge(a: Sums, b: Sums) -> Sums:
+    """Two shards' sums (..., F) -> the sums of both."""
+    return a + b
+
+
+def mean_share(sums: Sums, passages: int) -> NDArray[np.float64]:
+    """Fixed-point sums (..., F) of ``passages`` shares -> their mean, normalised; uniform when there are none."""
+    return share(sums / FIXED_POINT / max(passages, 1))
+
+
+def shrink(cluster: Floats, passages: int, prior: Floats, weight: float) -> NDArray[np.float64]:
+    """A cluster's mean share, drawn towards ``prior`` as if that were ``weight`` more passages."""
+    return np.asarray((passages * cluster + weight * prior) / (passages + weight), np.float64)
+
+
+def mixture_weights(similarities: Floats, sharpness: float) -> NDArray[np.float64]:
+    """Softmax of ``sharpness * similarities`` (m,) -> weights (m,) that sum to 1."""
+    z = sharpness * (np.asarray(similarities, np.float64) - np.max(similarities))
+    return np.asarray(np.exp(z) / np.exp(z).sum(), np.float64)
+
+
+def mix(priors: Floats, weights: Floats) -> NDArray[np.float64]:
+    """Priors (m, L, F) and weights (m,) -> (L, F)."""
+    return np.asarray(np.tensordot(np.asarray(weights, np.float64), np.asarray(priors, np.float64), 1))
+
+
+def blend(prompt: Floats, prior: Floats, prompt_tokens: int, n0: float) -> NDArray[np.float64]:
+    """score = (P * prompt + n0 * prior) / (P + n0), both normalised to sum 1 within a layer."""
+    return np.asarray((prompt_tokens * share(prompt) + n0 * share(prior)) / (prompt_tokens + n0), np.float64)
+
+
+def uniform_budgets(keep: float, layers: int, width: int) -> NDArray[np.int64]:
+    """The same number of neurons in each layer: round(keep * F), at least 1."""
+    return np.full(layers, max(1, round(keep * width)), np.int64)
+
+
+def top(score: Floats, budgets: NDArray[np.int64]) -> NeuronSet:
+    """The ``budgets[l]`` best neurons of each layer of ``score`` (L, F); ties go to the lower id."""
+    order = np.argsort(-np.asarray(score, np.float64), axis=-1, kind="stable")
+    picked = (np.sort(row[:k]).astype(np.int32) for row, k in zip(order, budgets, strict=True))
+    return NeuronSet(tuple(picked), int(score.shape[-1]))
+
+
+def pack(neurons: NeuronSet) -> list[bytes]:
+    """Per layer, ceil(F / 8) bytes: bit i % 8 of byte i // 8 (least significant first) is neuron i."""
+    return [np.packbits(row, bitorder="little").tobytes() for row in neurons.mask()]
+
+
+def unpack(rows: list[bytes], width: int) -> NeuronSet:
+    """The inverse of ``pack``."""
+    bits = (np.unpackbits(np.frombuffer(row, np.uint8), count=width, bitorder="little") for row in rows)
+    return NeuronSet(tuple(np.flatnonzero(b).astype(np.int32) for b in bits), width)
+
+
+def overlap(a: NeuronSet, b: NeuronSet) -> float:
+    """Share of a's neurons that are b's too, averaged over layers: 1 for equal sets, about keep for unrelated ones."""
+    both = [len(np.intersect1d(x, y, assume_unique=True)) / len(x) for x, y in zip(a.layers, b.layers, strict=True)]
+    return float(np.mean(both))
+
+
+def captured(shares: Floats, neurons: NeuronSet) -> float:
+    """Share of a text's statistic (L, F) that a neuron set holds, averaged over layers."""
+    return float(np.mean([row[ids].sum() for row, ids in zip(shares, neurons.layers, strict=True)]))

@@ -1,0 +1,179 @@
+"""Clusters as a map: what lies close in meaning lies close on paper. One image file from arrays; knows no artifact.
+
+K clusters, d embedding dimensions. Positions and lengths are pixels, y upwards, on a sheet of ``SHEET`` pixels.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreinfer.errors import CoreInferError
+from coreinfer.paths import in_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating]
+SHEET, DPI = (1600, 1100), 100
+LOW, HIGH = np.array([28.0, 60.0]), np.array([1572.0, 1020.0])  # corners of the frame that labels stay in
+MIDDLE, MARGIN = (LOW + HIGH) / 2, np.array([60.0, 40.0])  # circles keep further inside: their labels need room
+PAPER, INK, GREY = "#fcfbf8", "#2b2f36", "#5d626c"
+HUES = ("#d98880", "#dba472", "#cdb75f", "#9bb96f", "#6cb394", "#63b0bd", "#74a0cf", "#9494d1", "#b88cc6", "#d089a9")
+BIG, SMALL, LEADING = 15.0, 12.0, 1.22  # letter heights of a label's two lines; line height over letter height
+FORMATS = {".png": {"Software": None}, ".svg": {"Date": None}}
+
+
+def project(centroids: Floats) -> NDArray[np.float64]:
+    """(K, d) -> positions (K, 2): t-SNE from 10 distinct clusters on, principal axes for fewer; fills the frame."""
+    count, flat = len(centroids), np.zeros((len(centroids), 2))
+    if centroids.shape[1] > 1 and len(np.unique(centroids, axis=0)) >= 10:
+        from sklearn.manifold import TSNE
+
+        near = min(30.0, (count - 1) / 3)
+        flat += TSNE(metric="cosine", init="pca", perplexity=near, random_state=0).fit_transform(centroids)
+    else:
+        centred = np.asarray(centroids, np.float64) - np.mean(centroids, 0)
+        axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+        flat[:, : len(axes)] = centred @ axes.T
+    flat -= (flat.min(0) + flat.max(0)) / 2
+    half = np.abs(flat).max(0)
+    reach = ((HIGH - LOW) / 2 - MARGIN) * min(1.0, 0.4 + count / 25)
+    return np.asarray(MIDDLE + flat / np.where(half > 1e-6, half, np.inf) * reach)
+
+
+def spread(spots: Floats, radii: Floats, gap: float = 6.0) -> NDArray[np.float64]:
+    """Positions (K, 2) nudged until circles (K,) lie ``gap`` apart inside the margins, as far as there is room."""
+    others = 1 - np.eye(len(radii))
+    angle = np.arange(len(radii)) * 2.399963  # the golden angle: circles on one spot part in different directions
+    spots = spots + np.stack([np.cos(angle), np.sin(angle)], 1) * 1e-3
+    for _ in range(200):
+        away = spots[:, None] - spots[None]
+        far = np.linalg.norm(away, axis=-1)
+        lack = np.maximum(radii[:, None] + radii + gap - far, 0) * others / np.maximum(far, 1e-9)
+        if not lack.any():
+            break
+        room = MARGIN / 2 + radii[:, None]
+        spots = np.clip(spots + (away * lack[..., None]).sum(1) * 0.45, LOW + room, HIGH - room)
+    return np.asarray(spots, np.float64)
+
+
+def place_labels(circles: Floats, boxes: Floats) -> list[tuple[float, float] | None]:
+    """Circles (K, 3: x, y, r), label sizes (K, 2: w, h) -> each label's lower left corner, None where it does not fit.
+
+    Largest circle first. A label lies beside its circle, inside the frame, on no circle and on no other label; one
+    without a width is not placed.
+    """
+    found: list[tuple[float, float] | None] = [None] * len(circles)
+    taken = np.empty((0, 4))
+    for i in np.argsort(-circles[:, 2], kind="stable"):
+        (x, y, r), (w, h) = circles[i], boxes[i]
+        gap, slant = r + 5, r * 0.75 + 3
+        tries = [(gap, -h / 2), (-gap - w, -h / 2), (-w / 2, -gap - h), (-w / 2, gap)]
+        tries += [(a, b) for b in (slant, -slant - h) for a in (slant, -slant - w)]
+        tries += [(-w * part, b) for b in (gap, -gap - h) for part in (0.25, 0.75)]
+        for low in np.array([x, y]) + tries if w > 0 else ():
+            high = low + [w, h]
+            on_circle = np.linalg.norm(np.clip(circles[:, :2], low, high) - circles[:, :2], axis=1) < circles[:, 2]
+            on_label = ((taken[:, :2] < high) & (low < taken[:, 2:])).all(1)
+            if (low >= LOW).all() and (high <= HIGH).all() and not on_circle.any() and not on_label.any():
+                found[i], taken = (float(low[0]), float(low[1])), np.vstack([taken, [*low, *high]])
+                break
+    return found
+
+
+def draw_map(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], path: Path, title: str) -> None:
+    """Centroids (K, d), passages (K,), each cluster's terms, best first -> a PNG or SVG, the same bytes each time."""
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise CoreInferError(f"cannot draw a map as {path.name!r}: end the name in {' or '.join(FORMATS)}")
+    import matplotlib.style
+    from threadpoolctl import threadpool_limits
+
+    drawn = io.BytesIO()  # one thread adds in one order, so the picture does not depend on the machine's load
+    with threadpool_limits(1), matplotlib.style.context(["default", {"svg.hashsalt": "coreinfer"}]):
+        _figure(centroids, sizes, terms, title).savefig(drawn, format=kind[1:], metadata=FORMATS[kind])
+    try:
+        path.write_bytes(drawn.getvalue())
+    except OSError as error:
+        raise CoreInferError(f"cannot write the map ({in_words(error)}): name a file that you may write") from None
+
+
+def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], title: str) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Circle
+    from matplotlib.text import Text
+
+    figure = Figure((SHEET[0] / DPI, SHEET[1] / DPI), dpi=DPI, facecolor=PAPER)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SHEET[0]), ylim=(0, SHEET[1]))
+    axes.set_axis_off()
+
+    def write(x: float, y: float, text: str, size: float, colour: str = GREY, **more: Any) -> Text:
+        return axes.text(x, y, text, size=size * 72 / DPI, color=colour, parse_math=False, **more)
+
+    radii = _radii(sizes)
+    spots = spread(project(centroids), radii)
+    hues = _hues(spots)
+    for grown, pale in ((28, 0.87), (0, 0.0)):  # a pale shore first, then the circles
+        for (x, y), r, hue in zip(spots, radii, hues, strict=True):
+            edge = "none" if grown else _mix(hue, INK, 0.25)
+            axes.add_patch(Circle((x, y), r + grown, facecolor=_mix(hue, PAPER, pale), edgecolor=edge, lw=0.8))
+    names, widths = [], []
+    for row, hue in zip(terms, hues, strict=True):
+        first, *rest = [_short(term, 22) for term in row if term.strip()][:3] or [""]
+        names.append(
+            (write(0, 0, first, BIG, _mix(hue, INK, 0.72), weight="bold"), write(0, 0, ", ".join(rest), SMALL))
+        )
+        widths.append(max(line.get_window_extent(renderer).width if line.get_text() else 0 for line in names[-1]))
+    tall = [(BIG + SMALL * bool(below.get_text())) * LEADING for _, below in names]
+    corners = place_labels(np.column_stack([spots, radii]), np.column_stack([widths, tall]))
+    for label, corner, w, h, (x, _) in zip(names, corners, widths, tall, spots, strict=True):
+        for line, drop in zip(label, (BIG * 0.95, BIG * LEADING + SMALL * 0.93), strict=True):
+            if corner is None:
+                line.remove()
+                continue
+            part = 0.0 if corner[0] >= x else 1.0 if corner[0] + w <= x else 0.5
+            line.set(
+                position=(corner[0] + w * part, corner[1] + h - drop), ha=("left", "center", "right")[int(part * 2)]
+            )
+    write(LOW[0], SHEET[1] - 50, _short(title, 90), 27, INK, weight="bold")
+    shown = f"{len(corners) - corners.count(None):,} labelled"
+    write(LOW[0], 24, f"{_count(len(sizes), 'cluster')}, {_count(int(sum(sizes)), 'passage')}; {shown}", 15)
+    write(HIGH[0], 24, "near: alike in meaning; area: passages; colour: neighbourhood", 15, ha="right")
+    return figure
+
+
+def _radii(sizes: NDArray[Any]) -> NDArray[np.float64]:
+    """Areas in proportion to passages (K,): together 7 % of the sheet, unless the largest would be too big."""
+    roots = np.sqrt(np.asarray(sizes, np.float64))
+    scale = np.sqrt(0.07 * SHEET[0] * SHEET[1] / np.pi) / max(np.linalg.norm(roots), 1.0)
+    return np.maximum(roots * min(scale, 70 / max(roots.max(), 1.0)), 2.5)
+
+
+def _hues(spots: Floats) -> list[str]:
+    """A colour each: neighbourhoods by k-means, the hues in their order around the middle of the sheet."""
+    from sklearn.cluster import KMeans
+
+    found = KMeans(min(len(HUES), 1 + len(np.unique(spots, axis=0)) // 3), n_init=10, random_state=0).fit(spots)
+    across, up = (found.cluster_centers_ - MIDDLE).T
+    rank = np.argsort(np.argsort(np.arctan2(up, across)))
+    return [HUES[(rank[group] * len(HUES) // len(rank) + 6) % len(HUES)] for group in found.labels_]
+
+
+def _short(text: str, most: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def _mix(colour: str, other: str, part: float) -> str:
+    """``colour`` with ``part`` of ``other`` in it, all as #rrggbb."""
+    a, b = (np.array(list(bytes.fromhex(code[1:]))) for code in (colour, other))
+    return "#" + bytes(np.rint(a + (b - a) * part).astype(np.uint8)).hex()

@@ -1,0 +1,67 @@
+"""PURE: token activations -> the statistic of a text. Used by the offline recorder and by the online prefill alike.
+
+Shapes: B texts, T tokens, F neurons of one layer's MLP. An activation is the input of the layer's down projection.
+
+Sources: the count is equations 1 and 2 of CoreInfer (arXiv 2410.18311). Energy is a neuron's expected contribution to
+the layer's output, E[a^2] * ||down column||^2, if neurons were uncorrelated.
+"""
+
+import torch
+from torch import Tensor
+
+from coreinfer.settings import StatisticSettings
+
+
+def core_tokens(a: Tensor, fraction: float, mode: str) -> Tensor:
+    """Eq. 1: which neurons are core for each token. ``a`` (..., F) -> bool (..., F).
+
+    ``magnitude``: a neuron is core if it is not zero and |a| reaches the k-th largest |a| of the token, k =
+    ceil(fraction * F). ``positive``: the same among the token's positive activations only, k = ceil(fraction *
+    number of positive ones). Ties at the k-th value are all core, so the result does not depend on an order.
+    """
+    if mode == "magnitude":
+        size = a.abs()
+        k = max(1, _ceil(fraction * a.shape[-1]))
+        kth = size.kthvalue(a.shape[-1] - k + 1, dim=-1, keepdim=True).values
+    else:
+        size = a.clamp_min(0)
+        positive = (size > 0).sum(-1, keepdim=True)
+        k_token = torch.ceil(fraction * positive.double() - 1e-9).long().clamp_min(1)
+        kth = size.sort(dim=-1, descending=True).values.gather(-1, k_token - 1)
+    return (size > 0) & (size >= kth)
+
+
+def _ceil(x: float) -> int:
+    """Ceiling that forgives a product's last bit: 0.2 * 15 is 3.0000000000000004 and means 3."""
+    return int(-((-(x - 1e-9)) // 1))
+
+
+def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) -> Tensor:
+    """Sum over a text's tokens: ``a`` (B, T, F), ``valid`` bool (B, T) or None for all -> float32 (B, F).
+
+    ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
+    """
+    if settings.kind == "count":
+        core = core_tokens(a, settings.token_fraction, settings.mode)
+        return (core if valid is None else core & valid[..., None]).sum(1).float()
+    # The norm upcasts and reduces in one pass; squaring first would write a (B, T, F) float32 temporary.
+    if valid is not None:
+        a = torch.where(valid[..., None], a, 0)
+    norm: Tensor = torch.linalg.vector_norm(a, dim=1, dtype=torch.float32)
+    return norm.square()
+
+
+def column_energy(down_rows: Tensor) -> Tensor:
+    """Squared norm of each neuron's down column; ``down_rows`` (F, H), one row a neuron -> float32 (F,)."""
+    norm: Tensor = torch.linalg.vector_norm(down_rows, dim=1, dtype=torch.float32)
+    return norm.square()
+
+
+def finish(sums: Tensor, tokens: Tensor, columns: Tensor, settings: StatisticSettings) -> Tensor:
+    """Sums (B, L, F) over ``tokens`` (B,), and ``columns`` (L, F) -> the statistic (B, L, F), float32.
+
+    ``energy``: mean over tokens of a^2, times the squared norm of the down column. ``count``: eq. 2, the share of the
+    text's tokens in which the neuron is core.
+    """
+    mean = sums / tokens[:, None, None].clamp_min(1)
+    return mean * columns if settings.kind == "energy" else mean

@@ -1,0 +1,66 @@
+"""An output folder appears whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coreinfer.errors import CoreInferError
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse an existing output before any work is done; only an artifact may be overwritten."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise CoreInferError(f"{path} exists already: choose another --output, or add --overwrite to replace it")
+    if not (path / "manifest.json").is_file() and (path.is_file() or any(path.iterdir())):
+        raise CoreInferError(f"{path} is no artifact, so it is not overwritten: choose another --output")
+
+
+@contextmanager
+def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
+    """Yield (artifact, scratch), two folders beside ``path``; on success the first becomes ``path``, else both go.
+
+    Raises:
+        CoreInferError: the place cannot be written, or the disk is full.
+    """
+    check_output(path, overwrite)
+    work = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        made, scratch = work / "artifact", work / "scratch"
+        made.mkdir()
+        scratch.mkdir()
+        yield made, scratch
+        for file in [*made.iterdir(), made]:
+            _sync(file)
+        if path.exists():
+            path.rename(work / "replaced")
+        made.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise CoreInferError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another --output"
+        ) from error
+    finally:
+        if work is not None:
+            _put_back(work, path)
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_back(work: Path, path: Path) -> None:
+    """If the old artifact was moved away and no new one took its place, return it."""
+    if (work / "replaced").exists() and not path.exists():
+        (work / "replaced").rename(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

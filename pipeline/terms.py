@@ -1,0 +1,44 @@
+"""What a cluster is about, in words: class-based TF-IDF over a bounded sample of its passages."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.embed import read_windows
+
+PER_CLUSTER = 200  # passages a cluster read for its terms at most: vocabulary and memory stay bounded
+WORD = r"(?u)\b[^\W\d_][^\W\d_]{2,}\b"
+
+
+def sample_texts(passages: Path, labels: NDArray[np.int64], clusters: int) -> list[list[str]]:
+    """The first ``PER_CLUSTER`` texts of each cluster."""
+    out: list[list[str]] = [[] for _ in range(clusters)]
+    for start, texts in read_windows(passages):
+        for label, text in zip(labels[start : start + len(texts)], texts, strict=True):
+            if label >= 0 and len(out[label]) < PER_CLUSTER:
+                out[label].append(text)
+    return out
+
+
+def top_terms(texts: list[list[str]], count: int = 8) -> list[list[str]]:
+    """c-TF-IDF (Grootendorst 2022, eq. 1): tf in the class * log(1 + mean words a class / words' total frequency).
+
+    A cluster whose passages hold no word of three letters gets no terms.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    vectorizer = CountVectorizer(stop_words="english", token_pattern=WORD)
+    try:
+        # Each passage counts a word once: a name repeated in one dialogue is no topic.
+        frequencies = vectorizer.set_params(binary=True).fit_transform([t for group in texts for t in group])
+    except ValueError:  # nothing but stop words in the whole corpus
+        return [[] for _ in texts]
+    edges = np.cumsum([0, *(len(group) for group in texts)])
+    classes = np.stack([np.asarray(frequencies[a:b].sum(0)).ravel() for a, b in pairwise(edges)])
+    inverse = np.log1p(classes.sum() / len(texts) / classes.sum(0))
+    scores = classes / np.maximum(classes.sum(1, keepdims=True), 1) * inverse
+    names = vectorizer.get_feature_names_out()
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return [[str(names[i]) for i in row if score[i] > 0] for row, score in zip(order, scores, strict=True)]

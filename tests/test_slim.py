@@ -1,0 +1,320 @@
+"""Slim decoding against slow truths: dense at keep 1, masked activations written here, naive greedy generation."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import BOS, FAMILIES, LAYERS, PAD, WIDTH, build, down_modules, tokens
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer, pipeline
+
+from coreinfer.capture import Capture, valid_tokens
+from coreinfer.errors import CoreInferError
+from coreinfer.models import find_mlps, load_model
+from coreinfer.neurons import NeuronSet, top
+from coreinfer.settings import StatisticSettings
+from coreinfer.slim import slim
+
+PROMPT, TOTAL = 9, 26  # longer than the sliding windows of the tiny models
+families = pytest.mark.parametrize("name", FAMILIES)
+
+
+def some(budgets: tuple[int, ...] = (20, 13), width: int = WIDTH, seed: int = 3) -> NeuronSet:
+    """A random set; layers keep unequal numbers."""
+    return top(np.random.default_rng(seed).random((len(budgets), width)), np.array(budgets))
+
+
+def every() -> NeuronSet:
+    return some((WIDTH,) * LAYERS)
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
+    out: Tensor = model(input_ids=ids, **kwargs).logits
+    return out
+
+
+@torch.no_grad()
+def stepwise(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
+    """Teacher-forced logits (B, T, V): the prompt in one call, then token by token with the cache."""
+    out = model(input_ids=ids[:, :prompt], use_cache=True)
+    seen = [out.logits]
+    for i in range(prompt, ids.shape[1]):
+        out = model(input_ids=ids[:, i : i + 1], past_key_values=out.past_key_values, use_cache=True)
+        seen.append(out.logits)
+    return torch.cat(seen, 1)
+
+
+@torch.no_grad()
+def naive(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, prompt: int) -> Tensor:
+    """Logits of one text (1, T, V) with dropped neurons zeroed from ``prompt`` on, by hooks of its own."""
+
+    def zero(kept: NDArray[np.int32]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+            a = args[0].reshape(ids.shape[1], -1).clone()
+            dropped = sorted(set(range(a.shape[1])) - set(kept.tolist()))
+            a[prompt:, dropped] = 0
+            return (a.reshape(args[0].shape),)
+
+        return hook
+
+    hooks = [d.register_forward_pre_hook(zero(kept)) for d, kept in zip(downs, neurons.layers, strict=True)]
+    try:
+        return logits(model, ids, use_cache=False)
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def greedy(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, new: int) -> list[int]:
+    prompt = ids.shape[1]
+    for _ in range(new):
+        ids = torch.cat([ids, naive(model, downs, neurons, ids, prompt)[:, -1:].argmax(-1)], 1)
+    return [int(i) for i in ids[0]]
+
+
+def generated(model: PreTrainedModel, ids: Tensor, new: int = 12, **kwargs: Any) -> list[list[int]]:
+    kwargs = {"attention_mask": torch.ones_like(ids), **kwargs}
+    out: Tensor = model.generate(ids, max_new_tokens=new, do_sample=False, **kwargs)  # type: ignore[operator]
+    return [[int(i) for i in row] for row in out]
+
+
+@families
+def test_keep_1_is_dense(name: str) -> None:
+    model, ids = build(name), tokens(2, TOTAL)
+    dense = stepwise(model, ids, PROMPT)
+    with slim(model, every()):
+        assert (stepwise(model, ids, PROMPT) - dense).abs().max() <= 1e-5
+    with slim(model, every(), prompt_tokens=PROMPT):
+        assert (logits(model, ids) - logits(build(name), ids)).abs().max() <= 1e-5
+
+
+@families
+def test_sliced_equals_masked_equals_naive(name: str) -> None:
+    model, ids, neurons = build(name), tokens(1, TOTAL), some()
+    slow, dense = naive(model, down_modules(model, name), neurons, ids, PROMPT), logits(model, ids)
+    with slim(model, neurons):
+        sliced = stepwise(model, ids, PROMPT)
+    with slim(model, neurons, prompt_tokens=PROMPT):
+        masked = logits(model, ids)
+    assert (sliced - masked).abs().max() <= 1e-4
+    assert (masked - slow).abs().max() <= 1e-4
+    assert (sliced[:, :PROMPT] - dense[:, :PROMPT]).abs().max() <= 1e-5, "the prompt runs dense"
+    assert (sliced[:, PROMPT:] - dense[:, PROMPT:]).abs().amax(-1).min() > 1e-2, "the set must matter"
+
+
+@families
+def test_generate_is_naive_greedy(name: str) -> None:
+    model, ids, neurons = build(name), tokens(1, PROMPT, 5), some()
+    slow = greedy(model, down_modules(model, name), neurons, ids, 12)
+    with slim(model, neurons):
+        assert generated(model, ids) == [slow]
+        assert generated(model, ids) == [slow], "a second prompt starts dense again"
+    with slim(model, neurons, prompt_tokens=PROMPT):
+        assert generated(model, ids, use_cache=False) == [slow]
+
+
+@families
+def test_left_padded_batch_equals_one_by_one(name: str) -> None:
+    model, neurons = build(name), some()
+    rows = [tokens(1, length, length) for length in (4, 9, 7)]
+    batch = torch.cat([torch.cat([torch.full((1, 9 - row.shape[1]), PAD), row], 1) for row in rows])
+    with slim(model, neurons):
+        alone = [generated(model, row)[0][row.shape[1] :] for row in rows]
+        together = generated(model, batch, attention_mask=(batch != PAD).long())
+    assert [row[9:] for row in together] == alone
+
+
+@families
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_restored(name: str, fails: bool) -> None:
+    model, ids = build(name), tokens(1, TOTAL)
+    modules, before = dict(model.named_modules()), logits(model, ids)
+    try:
+        with slim(model, some()):
+            stepwise(model, ids, PROMPT)
+            assert dict(model.named_modules()) != modules
+            if fails:
+                raise RuntimeError("stop")
+    except RuntimeError:
+        assert fails
+    assert list(model.named_modules()) == list(modules.items())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert torch.equal(logits(model, ids), before)
+
+
+class Decision:
+    """Top neurons of the prompt's statistic; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[NDArray[np.float64], int]] = []
+
+    def __call__(self, shares: NDArray[np.float64], count: int) -> NeuronSet:
+        self.calls.append((shares, count))
+        return top(shares, np.array([20, 13]))
+
+
+def captured(model: PreTrainedModel, ids: Tensor, settings: StatisticSettings) -> NDArray[np.float64]:
+    with torch.no_grad(), Capture(model, settings) as capture:
+        capture.expect(valid_tokens(ids, None, BOS))
+        model(ids)
+        shares: NDArray[np.float64] = capture.shares()[0]
+    return shares
+
+
+@families
+@pytest.mark.parametrize("settings", [StatisticSettings(), StatisticSettings("count", 0.3)], ids=["energy", "count"])
+def test_a_set_decided_in_prefill(name: str, settings: StatisticSettings) -> None:
+    model, ids, decide = build(name), torch.cat([torch.tensor([[BOS]]), tokens(1, PROMPT)], 1), Decision()
+    shares = captured(model, ids, settings)
+    slow = greedy(model, down_modules(model, name), top(shares, np.array([20, 13])), ids, 8)
+    with slim(model, decide, statistic=settings):
+        assert generated(model, ids, 8) == [slow]
+    assert len(decide.calls) == 1
+    assert decide.calls[0][1] == PROMPT, "beginning-of-text does not count"
+    assert decide.calls[0][0] == pytest.approx(shares)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma3", "Mistral"])
+def test_a_static_cache_works(name: str) -> None:
+    model, ids, decide = build(name), tokens(1, PROMPT), Decision()
+    slow = greedy(model, down_modules(model, name), some(), ids, 8)
+    with slim(model, some()):
+        assert generated(model, ids, 8, cache_implementation="static") == [slow]
+    decided = top(captured(model, ids, StatisticSettings()), np.array([20, 13]))
+    slow = greedy(model, down_modules(model, name), decided, ids, 8)
+    with slim(model, decide):
+        assert generated(model, ids, 8, cache_implementation="static") == [slow]
+
+
+def test_a_decision_sees_a_positional_padding_mask() -> None:
+    model, ids, decide = build("Llama"), tokens(1, PROMPT), Decision()
+    mask = torch.tensor([[1] * 6 + [0] * 3])
+    with slim(model, decide), torch.no_grad():
+        model(ids, mask)
+    assert decide.calls[0][1] == 6
+    assert decide.calls[0][0] == pytest.approx(captured(model, ids[:, :6], StatisticSettings()), rel=1e-3, abs=1e-6)
+
+
+def test_a_decision_refuses_several_prompts_and_half_a_prompt() -> None:
+    model = build("Llama")
+    with slim(model, Decision()), pytest.raises(CoreInferError, match="one prompt"):
+        model(tokens(2, 5))
+    with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
+        model(tokens(1, 5))
+    with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
+        model(tokens(1, 12))
+
+
+def test_a_failing_decision_leaves_the_model_whole() -> None:
+    model, ids = build("Llama"), tokens(1, 5)
+    before = logits(model, ids)
+    with pytest.raises(CoreInferError, match="48"), slim(model, lambda shares, count: some((3, 3), 40)):
+        logits(model, ids)
+    assert torch.equal(logits(model, ids), before)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("wrong", [some((3, 3), 40), some((3, 3, 3))])
+def test_a_set_of_other_widths_is_refused(wrong: NeuronSet) -> None:
+    model = build("Llama")
+    with pytest.raises(CoreInferError, match="the model has 2 of 48"), slim(model, wrong):
+        pass
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_without_a_cache_the_prompt_must_be_told() -> None:
+    model, ids = build("Llama"), tokens(1, PROMPT)
+    with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
+        generated(model, ids, use_cache=False)
+    model.config.use_cache = False
+    with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
+        model(ids)
+
+
+def test_a_continuation_needs_its_prompt() -> None:
+    model, ids = build("Llama"), tokens(1, PROMPT)
+    cache = model(ids, use_cache=True).past_key_values
+    with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
+        model(ids[:, :1], past_key_values=cache)
+
+
+def test_slim_in_slim_is_refused() -> None:
+    model, ids = build("Llama"), tokens(1, TOTAL)
+    before = logits(model, ids)
+    with slim(model, some()):
+        stepwise(model, ids, PROMPT)
+        with pytest.raises(CoreInferError, match="already"), slim(model, some()):
+            pass
+    assert torch.equal(logits(model, ids), before)
+
+
+def test_chunks_and_borders_agree_whatever_the_calls() -> None:
+    model, ids, neurons = build("Gemma2"), tokens(1, TOTAL), some()
+    slow = naive(model, down_modules(model, "Gemma2"), neurons, ids, PROMPT)
+    with slim(model, neurons, prompt_tokens=PROMPT), torch.no_grad():
+        for cuts in ([0, 4, PROMPT, TOTAL], [0, 4, 14, TOTAL], [0, PROMPT + 1, TOTAL], [0, PROMPT - 1, TOTAL]):
+            cache, seen = None, []
+            for a, b in pairwise(cuts):
+                out = model(input_ids=ids[:, a:b], past_key_values=cache, use_cache=True)
+                cache = out.past_key_values
+                seen.append(out.logits)
+            assert (torch.cat(seen, 1) - slow).abs().max() <= 1e-4
+
+
+def test_bfloat16_keeps_its_dtype() -> None:
+    model, ids = build("Qwen3").bfloat16(), tokens(1, TOTAL)
+    with slim(model, some()):
+        assert stepwise(model, ids, PROMPT).dtype == torch.bfloat16
+
+
+Demo = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Demo:
+    return load_model("demo", "float32")
+
+
+def half(model: PreTrainedModel) -> NeuronSet:
+    mlps = find_mlps(model)
+    return some((mlps[0].width // 2,) * len(mlps), mlps[0].width)
+
+
+def expected(demo: Demo, text: str, new: int) -> str:
+    model, tokenizer = demo
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    downs = [mlp.down for mlp in find_mlps(model)]
+    out = greedy(model, downs, half(model), ids, new)[ids.shape[1] :]
+    return str(tokenizer.decode(out, skip_special_tokens=True))
+
+
+def test_a_pipeline_works(demo: Demo) -> None:
+    model, tokenizer = demo
+    text = "The history of the city"
+    slow = expected(demo, text, 10)
+    pipe: Any = pipeline("text-generation", model=model, tokenizer=tokenizer)  # type: ignore[call-overload]
+    with slim(model, half(model)):
+        out = pipe(text, max_new_tokens=10, do_sample=False, return_full_text=False)
+    assert out[0]["generated_text"] == slow
+
+
+def test_streaming_works(demo: Demo) -> None:
+    model, tokenizer = demo
+    text = "Light travels through water"
+    inputs = tokenizer(text, return_tensors="pt")
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60, skip_special_tokens=True)
+    with slim(model, half(model)):
+        options = {**inputs, "max_new_tokens": 10, "do_sample": False, "streamer": streamer}
+        thread = Thread(target=model.generate, kwargs=options)  # type: ignore[arg-type]
+        thread.start()
+        pieces = list(streamer)
+        thread.join()
+    assert len(pieces) > 1
+    assert "".join(pieces) == expected(demo, text, 10)

@@ -1,0 +1,102 @@
+"""Equations 1 and 2 and the energy against transcriptions in plain Python loops."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from coreinfer.settings import CountMode, StatisticSettings
+from coreinfer.statistic import column_energy, core_tokens, finish, reduce_tokens
+
+Floats = NDArray[np.float32]
+FRACTIONS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 1.0]
+values = st.one_of(st.sampled_from([0.0, 0.0, 1.0, -1.0, 2.0, -0.5]), st.floats(-8, 8, width=16))
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Floats, NDArray[np.bool_]]:
+    """Activations (B, T, F) and which tokens count (B, T)."""
+    texts, length, width = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 20))
+    a = draw(arrays(np.float32, (texts, length, width), elements=values))
+    return a, draw(arrays(np.bool_, (texts, length)))
+
+
+def slow_core(row: list[float], fraction: float, mode: CountMode) -> list[bool]:
+    """Eq. 1 for one token: at or above the k-th largest, ties included, zeros never."""
+    sizes = [abs(x) for x in row] if mode == "magnitude" else [x for x in row if x > 0]
+    if not sizes:
+        return [False] * len(row)
+    k = max(1, math.ceil(Fraction(str(fraction)) * len(sizes)))
+    least = sorted(sizes, reverse=True)[k - 1]
+    return [size > 0 and size >= least for size in (abs(x) if mode == "magnitude" else x for x in row)]
+
+
+@given(batches(), st.sampled_from(FRACTIONS), st.sampled_from(["magnitude", "positive"]))
+@settings(max_examples=300)
+def test_count_is_equations_1_and_2(batch: tuple[Floats, NDArray[np.bool_]], fraction: float, mode: CountMode) -> None:
+    a, valid = batch
+    chosen = StatisticSettings("count", fraction, mode)
+    core = core_tokens(torch.from_numpy(a), fraction, mode).tolist()
+    sums = reduce_tokens(torch.from_numpy(a), torch.from_numpy(valid), chosen)
+    assert sums.dtype == torch.float32
+    tokens = torch.from_numpy(valid.sum(1))
+    got = finish(sums[:, None], tokens, torch.full((1, a.shape[2]), 7.0), chosen)[:, 0]
+    for text in range(a.shape[0]):
+        slow = [slow_core(row, fraction, mode) for row in a[text].tolist()]
+        assert core[text] == slow
+        counted = [row for row, counts in zip(slow, valid[text], strict=True) if counts]
+        for neuron in range(a.shape[2]):
+            times = sum(row[neuron] for row in counted)
+            assert got[text, neuron].item() == pytest.approx(times / len(counted) if counted else 0.0)
+
+
+@given(batches(), st.integers(1, 6))
+def test_energy_is_mean_square_times_column_norm(batch: tuple[Floats, NDArray[np.bool_]], hidden: int) -> None:
+    a, valid = batch
+    width = a.shape[2]
+    rows = np.random.default_rng(hidden).normal(size=(width, hidden)).astype(np.float32)
+    columns = column_energy(torch.from_numpy(rows))[None]
+    sums = reduce_tokens(torch.from_numpy(a), torch.from_numpy(valid), StatisticSettings())
+    got = finish(sums[:, None], torch.from_numpy(valid.sum(1)), columns, StatisticSettings())[:, 0]
+    for text in range(a.shape[0]):
+        counted = [row for row, counts in zip(a[text].tolist(), valid[text], strict=True) if counts]
+        for neuron in range(width):
+            mean = sum(row[neuron] ** 2 for row in counted) / max(1, len(counted))
+            slow = mean * sum(float(x) ** 2 for x in rows[neuron])
+            assert got[text, neuron].item() == pytest.approx(slow, rel=1e-4, abs=1e-9)
+
+
+@given(batches(), st.sampled_from(["energy", "count"]))
+def test_no_mask_means_every_token(batch: tuple[Floats, NDArray[np.bool_]], kind: str) -> None:
+    a = torch.from_numpy(batch[0])
+    chosen = StatisticSettings("energy" if kind == "energy" else "count")
+    every = torch.ones(a.shape[:2], dtype=torch.bool)
+    assert torch.equal(reduce_tokens(a, None, chosen), reduce_tokens(a, every, chosen))
+
+
+@pytest.mark.parametrize("kind", ["energy", "count"])
+@pytest.mark.parametrize("junk", [float("nan"), float("inf"), 1e30])
+def test_padding_cannot_leak(kind: str, junk: float) -> None:
+    a = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
+    chosen = StatisticSettings("energy" if kind == "energy" else "count")
+    padded = torch.cat([torch.full((1, 2, 6), junk), a], 1)
+    valid = torch.tensor([[False, False, True, True, True, True]])
+    assert torch.allclose(reduce_tokens(padded, valid, chosen), reduce_tokens(a, None, chosen))
+
+
+@pytest.mark.parametrize("mode", ["magnitude", "positive"])
+def test_bfloat16_ranks_as_its_own_values(mode: CountMode) -> None:
+    a = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(core_tokens(a, 0.3, mode), core_tokens(a.float(), 0.3, mode))
+
+
+def test_energy_in_bfloat16_sums_in_float32() -> None:
+    a = torch.full((1, 4096, 2), 0.1, dtype=torch.bfloat16)
+    got = reduce_tokens(a, None, StatisticSettings())
+    assert got.tolist()[0] == pytest.approx([4096 * float(a[0, 0, 0]) ** 2] * 2, rel=1e-4)
