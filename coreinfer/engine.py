@@ -161,7 +161,7 @@ class Engine:
         """Pieces of text as they are made, and last the ``Generation``."""
         from transformers import TextIteratorStreamer
 
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         result: list[Generation | BaseException] = []
 
         def work() -> None:

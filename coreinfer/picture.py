@@ -75,7 +75,7 @@ def place_labels(circles: Floats, boxes: Floats) -> list[tuple[float, float] | N
         tries += [(a, b) for b in (slant, -slant - h) for a in (slant, -slant - w)]
         tries += [(-w * part, b) for b in (gap, -gap - h) for part in (0.25, 0.75)]
         for low in np.array([x, y]) + tries if w > 0 else ():
-            high = low + [w, h]
+            high = low + np.array([w, h])
             on_circle = np.linalg.norm(np.clip(circles[:, :2], low, high) - circles[:, :2], axis=1) < circles[:, 2]
             on_label = ((taken[:, :2] < high) & (low < taken[:, 2:])).all(1)
             if (low >= LOW).all() and (high <= HIGH).all() and not on_circle.any() and not on_label.any():
@@ -108,7 +108,7 @@ def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], titl
     from matplotlib.text import Text
 
     figure = Figure((SHEET[0] / DPI, SHEET[1] / DPI), dpi=DPI, facecolor=PAPER)
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, SHEET[0]), ylim=(0, SHEET[1]))
     axes.set_axis_off()
 
@@ -151,7 +151,7 @@ def _radii(sizes: NDArray[Any]) -> NDArray[np.float64]:
     """Areas in proportion to passages (K,): together 7 % of the sheet, unless the largest would be too big."""
     roots = np.sqrt(np.asarray(sizes, np.float64))
     scale = np.sqrt(0.07 * SHEET[0] * SHEET[1] / np.pi) / max(np.linalg.norm(roots), 1.0)
-    return np.maximum(roots * min(scale, 70 / max(roots.max(), 1.0)), 2.5)
+    return np.asarray(np.maximum(roots * min(scale, 70 / max(roots.max(), 1.0)), 2.5), np.float64)
 
 
 def _hues(spots: Floats) -> list[str]:

@@ -80,8 +80,11 @@ class Recorder:
 
 
 def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids, padded on the right with 0, and their attention mask, (B, T) each."""
-    longest = max(len(row) for row in rows)
+    """Token ids, padded on the right with 0, and their attention mask, (B, T) each.
+
+    T is a multiple of 16: the CPU's matrix library compiles, and keeps, a kernel for every shape that it meets.
+    """
+    longest = -(-max(len(row) for row in rows) // 16) * 16
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask

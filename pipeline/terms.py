@@ -29,7 +29,9 @@ def top_terms(texts: list[list[str]], count: int = 8) -> list[list[str]]:
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = CountVectorizer(stop_words="english", token_pattern=WORD)
+    # A word of more than one passage in six (`assistant`, `answer`) is the corpus's form, not a cluster's topic.
+    common = 1.0 if sum(map(len, texts)) < 100 else 1 / 6
+    vectorizer = CountVectorizer(stop_words="english", token_pattern=WORD, max_df=common)
     try:
         # Each passage counts a word once: a name repeated in one dialogue is no topic.
         frequencies = vectorizer.set_params(binary=True).fit_transform([t for group in texts for t in group])

@@ -1,7 +1,9 @@
 """A tiny model of each family that the project understands, seeded; no zero bias or unit norm hides a fault."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -96,3 +98,12 @@ def down_modules(model: PreTrainedModel, name: str) -> list[nn.Module]:
 def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
     """Random ids (batch, length), neither padding nor beginning-of-text."""
     return torch.randint(2, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny products on several threads wait for each other: ten times slower beside any other busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from families import BOS, FAMILIES, PAD, build, down_modules, tokens
+from families import one_thread as one_thread
 from numpy.typing import NDArray
 from test_statistic import slow_core
 from torch import Tensor, nn

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, HIDDEN, LAYERS, MODULES, WIDTH, build, down_modules
+from families import one_thread as one_thread
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,

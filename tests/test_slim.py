@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import BOS, FAMILIES, LAYERS, PAD, WIDTH, build, down_modules, tokens
+from families import one_thread as one_thread
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer, pipeline

@@ -1,10 +1,11 @@
-"""Datasets of every kind become the same passages; what is unusable is counted, what is malformed is refused by name."""
+"""Datasets of every kind become the same passages; the unusable is counted, the malformed refused by name."""
 
 import gzip
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -342,7 +343,7 @@ def test_any_text_by_words(text: str, most: int) -> None:
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=60))
 def test_cuts_are_the_fewest_and_none_is_too_long(sizes: list[int]) -> None:
     cuts = _even_cuts(sizes, 10)
-    groups = [sum(sizes[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    groups = [sum(sizes[a:b]) for a, b in pairwise(cuts)]
     fewest, filled = 1, 0
     for size in sizes:
         fewest, filled = (fewest, filled + size) if filled + size <= 10 else (fewest + 1, size)
@@ -356,7 +357,7 @@ class Stream:
 
     def __init__(self, rows: list[dict[str, object]], types: dict[str, str] | None) -> None:
         self.rows = rows
-        self.features = types and {name: SimpleNamespace(dtype=kind) for name, kind in types.items()}
+        self.features = {name: SimpleNamespace(dtype=kind) for name, kind in (types or {}).items()} or None
 
     def select_columns(self, names: list[str]) -> "Stream":
         return Stream([{name: row[name] for name in names} for row in self.rows], None)
