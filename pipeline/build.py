@@ -16,7 +16,7 @@ from coreinfer.match import make_index
 from coreinfer.models import context_length, find_mlps, fingerprint, load_model
 from coreinfer.settings import PolicySettings, StatisticSettings, check_keep
 from pipeline import calibrate, index
-from pipeline.cluster import Clustering, assign, check_clusters, kmeans
+from pipeline.cluster import Clustering, assign, check_clusters, grouped, kmeans
 from pipeline.embed import embed_passages, read_windows, write_passages
 from pipeline.folder import appearing
 from pipeline.record import Recorder, Statistics, record
@@ -104,7 +104,7 @@ def build_clusters(
 
         vectors = embed_passages(passages, total, embedder, scratch / "embeddings.npy", watch.start("embed", total))
         watch.start("cluster")
-        fine = assign(_rows(vectors, kept), kmeans(_rows(vectors, kept), fine_k, settings.seed))
+        fine = assign(vectors, kept, kmeans(vectors, kept, fine_k, settings.seed))
         labels = np.full(total, -1, np.int64)
         labels[kept] = fine.labels
 
@@ -141,10 +141,6 @@ def build_clusters(
     return Report(manifest, counts, watch.seconds, policy.threshold)
 
 
-def _rows(vectors: NDArray[np.float32], kept: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(vectors[kept])
-
-
 def _held_shares(
     passages: Path, held: NDArray[np.int64], recorder: Recorder, tick: Callable[[int], Any]
 ) -> tuple[list[str], NDArray[np.float64]]:
@@ -178,10 +174,8 @@ def _final_clusters(
     if settings.clusters is not None or not len(held):
         return fine, stats, labels, []
     centroids, groups, table = calibrate.choose_k(fine, stats, vectors[held], shares, settings.keep, settings.seed)
-    mine = groups[fine.labels]
-    similarities = np.einsum("nd,nd->n", _rows(vectors, kept), centroids[mine]).astype(np.float32)
     coarse = np.where(labels >= 0, groups[labels], -1)
-    return Clustering(centroids, mine, similarities), stats.grouped(groups), coarse, table
+    return grouped(fine, vectors, kept, centroids, groups), stats.grouped(groups), coarse, table
 
 
 def _evidence(held: int, table: list[dict[str, float]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Another seed finds other clusters (an adjusted Rand index around 0.4 between two
 nothing outside their artifact.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,31 +44,50 @@ def check_clusters(k: int, passages: int) -> None:
         raise CoreInferError(f"{passages} passages cannot make {k} clusters: give more text, or --clusters {passages}")
 
 
-def kmeans(vectors: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
-    """Unit centroids (<= k, d) of unit vectors (n, d). FAISS samples 256 points a centroid unless told otherwise."""
+def kmeans(vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int) -> NDArray[np.float32]:
+    """Unit centroids (<= k, d) of the ``rows`` of ``vectors`` (n, d), which may be a memory map.
+
+    FAISS samples 256 points a centroid unless told otherwise; here the sample is ``SAMPLE`` rows at most.
+    """
     import faiss
 
-    check_clusters(k, len(vectors))
-    picked = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:SAMPLE])
-    sample = np.ascontiguousarray(vectors[picked], np.float32)
+    check_clusters(k, len(rows))
+    picked = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE])
     trainer = faiss.Kmeans(
-        sample.shape[1], k, niter=25, spherical=True, seed=seed,
+        vectors.shape[1], k, niter=25, spherical=True, seed=seed,
         max_points_per_centroid=SAMPLE, min_points_per_centroid=1,
     )  # fmt: skip
-    trainer.train(sample)
+    trainer.train(np.ascontiguousarray(vectors[picked], np.float32))
     return unit(np.asarray(trainer.centroids, np.float32).reshape(k, -1))
 
 
-def assign(vectors: NDArray[np.float32], centroids: NDArray[np.float32]) -> Clustering:
-    """Each vector's nearest centroid, in pieces; centroids that attract nothing are dropped."""
+def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32]) -> Clustering:
+    """The nearest centroid of each of the ``rows``, in pieces; centroids that attract nothing are dropped."""
     index = make_index(centroids)
-    labels = np.empty(len(vectors), np.int64)
-    similarities = np.empty(len(vectors), np.float32)
-    for at in range(0, len(vectors), 8192):
-        best, ids = index.search(np.ascontiguousarray(vectors[at : at + 8192], np.float32), 1)
-        labels[at : at + 8192], similarities[at : at + 8192] = ids[:, 0], best[:, 0]
+    labels, similarities = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    for at in _pieces(len(rows)):
+        best, ids = index.search(np.ascontiguousarray(vectors[rows[at]], np.float32), 1)
+        labels[at], similarities[at] = ids[:, 0], best[:, 0]
     used, compact = np.unique(labels, return_inverse=True)
     return Clustering(centroids[used], compact.astype(np.int64), similarities)
+
+
+def grouped(
+    fine: Clustering,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    centroids: NDArray[np.float32],
+    groups: NDArray[np.int64],
+) -> Clustering:
+    """The clustering in which fine cluster c is part of ``groups[c]``, whose centroid is ``centroids[groups[c]]``."""
+    labels, similarities = groups[fine.labels], np.empty(len(rows), np.float32)
+    for at in _pieces(len(rows)):
+        similarities[at] = np.einsum("nd,nd->n", vectors[rows[at]], centroids[labels[at]])
+    return Clustering(centroids, labels, similarities)
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    return (slice(at, at + 8192) for at in range(0, count, 8192))
 
 
 def regroup(clustering: Clustering, k: int, seed: int) -> NDArray[np.int64]:
