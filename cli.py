@@ -1,42 +1,36 @@
 """The command line: parse, call, print. Data goes to stdout, talk to stderr; heavy packages load inside the verbs."""
 
 import json
-import sys
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from coreinfer.errors import CoreInferError
-
-if TYPE_CHECKING:
-    from coreinfer.engine import Engine
+from coreinfer.cli_options import (
+    ArtifactOption,
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    FileOption,
+    JsonOption,
+    KeepOption,
+    ModelOption,
+    PolicyOption,
+    PromptsArgument,
+    QuietOption,
+    open_engine,
+    parse_clusters,
+    run,
+    say,
+)
+from coreinfer.settings import at_least
 
 app = typer.Typer(
     help="Run a language model on only the neurons that a prompt needs.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ArtifactOption = Annotated[Path | None, typer.Option("--artifact", "-a", help="Artifact folder. [default: the demo]")]
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="LM: Hub name, folder or .gguf file.")]
-EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="sentence-transformers name or folder.")]
-KeepOption = Annotated[
-    float | None, typer.Option("--keep", "-k", help="Share of MLP neurons kept, above 0, at most 1.")
-]
-PolicyOption = Annotated[str, typer.Option("--policy", "-p", help="auto, similarity, stability, hybrid or dense.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
-PromptsArgument = Annotated[list[str] | None, typer.Argument(help="Prompts. Without any: --file, or lines of stdin.")]
-FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="A prompt a line, or .jsonl with a `prompt`.")]
-
-
-def say(text: str, quiet: bool) -> None:
-    if not quiet:
-        print(text, file=sys.stderr, flush=True)
 
 
 @app.command("build-clusters")
@@ -73,16 +67,17 @@ def build_clusters(
     from pipeline.sources import SourceSettings
 
     place = output or Path("artifacts") / (Path(dataset).stem.strip("*") or "clusters")
+    number = parse_clusters(clusters)
     check_output(place, overwrite)
     quiet_libraries()
     settings = BuildSettings(
         SourceSettings(dataset, split, config, text_column, limit, passage_tokens),
-        model or "demo", embedder or DEFAULT, parse_clusters(clusters),
+        model or "demo", embedder or DEFAULT, number,
         StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
         keep, examples, seed, device, dtype,
     )  # fmt: skip
     with stages(quiet) as stage:
-        report = build(settings, place, overwrite, stage)
+        report = build(settings, place, overwrite, stage, lambda text: say(text, quiet))
     made, times = report.manifest, report.seconds
     say(report.counts.sentence(), quiet)
     say("  ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()), quiet)
@@ -111,11 +106,13 @@ def predict(
     quiet: QuietOption = False,
 ) -> None:
     """Say which neurons each prompt needs, and why."""
-    from coreinfer.output import in_lines, prediction_row, write_rows
+    from coreinfer.output import check_rows, in_lines, prediction_row, write_rows
     from coreinfer.prompts import read_prompts
 
+    if output is not None:
+        check_rows(output)
     wanted = list(read_prompts(prompts, file))
-    engine = open_engine(artifact, model, embedder, device, dtype, policy, keep)
+    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -123,10 +120,8 @@ def predict(
         row = prediction_row(prompt, prediction, with_neurons)
         rows.append(row)
         if output is None:
-            print(
-                json.dumps(row, ensure_ascii=False) if as_json else in_lines(engine.artifact, prompt, prediction),
-                flush=True,
-            )
+            text = json.dumps(row, ensure_ascii=False) if as_json else in_lines(engine.artifact, prompt, prediction)
+            print(text, flush=True)
     if output is not None:
         write_rows(rows, output)
         say(f"{len(rows)} predictions in {output}", quiet)
@@ -134,49 +129,45 @@ def predict(
 
 @app.command()
 def generate(
-    prompt: Annotated[
-        list[str] | None, typer.Argument(help="A prompt. Without one: --file, or lines of stdin.")
-    ] = None,
+    prompts: PromptsArgument = None,
     file: FileOption = None,
     artifact: ArtifactOption = None,
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     policy: PolicyOption = "auto",
     keep: KeepOption = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1)] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Continue a prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import in_lines, prediction_row
+    """Continue each prompt on the neurons that it needs; the text streams to stdout."""
+    from coreinfer.output import generation_row, in_lines
     from coreinfer.prompts import read_prompts
+    from coreinfer.settings import check_seed, check_temperature
 
-    wanted = list(read_prompts(prompt, file))
-    engine = open_engine(artifact, model, embedder, device, dtype, policy, keep)
+    at_least("--max-new-tokens", max_new_tokens, 1)
+    check_temperature(temperature)
+    check_seed(seed)
+    wanted = list(read_prompts(prompts, file))
+    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
-    for one in wanted:
-        import torch
+    import torch
 
+    for prompt in wanted:
         torch.manual_seed(seed)
-        for piece in engine.stream(one, policy=policy, keep=keep, max_new_tokens=max_new_tokens, **options):
-            if isinstance(piece, str):
-                if not as_json:
+        pieces = engine.stream(prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, **options)
+        with closing(pieces):  # a closed pipe or Ctrl-C ends the generation too
+            for piece in pieces:
+                if not isinstance(piece, str):
+                    made = piece
+                elif not as_json:
                     print(piece, end="", flush=True)
-                continue
-            made = piece
-        if as_json:
-            row = prediction_row(one, made.prediction, False) | {
-                "text": made.text, "prompt_tokens": made.prompt_tokens, "new_tokens": made.new_tokens,
-                "first_token_s": round(made.first_token_s, 4), "tokens_per_second": round(made.tokens_per_second, 2),
-            }  # fmt: skip
-            print(json.dumps(row, ensure_ascii=False), flush=True)
-        else:
-            print(flush=True)
-        say(in_lines(engine.artifact, one, made.prediction, speed=made.tokens_per_second), quiet)
+        print(json.dumps(generation_row(prompt, made), ensure_ascii=False) if as_json else "", flush=True)
+        say(in_lines(engine.artifact, prompt, made.prediction, speed=made.tokens_per_second), quiet)
 
 
 @app.command()
@@ -192,6 +183,7 @@ def inspect(
     from coreinfer.output import artifact_facts, print_artifact
     from coreinfer.paths import DEMO_CLUSTERS
 
+    at_least("--top", top, 0)
     opened = Artifact.load(artifact or DEMO_CLUSTERS)
     if picture is not None:
         from coreinfer.picture import draw_map
@@ -210,9 +202,9 @@ def evaluate(
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     keep: Annotated[list[float] | None, typer.Option("--keep", "-k", help="May be given several times.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    continuation_tokens: Annotated[int, typer.Option(min=1)] = 128,
-    text_column: Annotated[str | None, typer.Option()] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="The part of each text that runs dense.")] = 64,
+    continuation_tokens: Annotated[int, typer.Option(help="The part that runs on the kept neurons.")] = 128,
+    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most this many texts.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
@@ -220,12 +212,18 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Print what each policy costs on held-out texts: the NLL rise over dense, nats per token."""
+    from coreinfer.engine import check_room
     from coreinfer.evaluate import LADDER, as_rows
     from coreinfer.evaluate import evaluate as measure
     from coreinfer.output import print_ladder, stages
     from pipeline.texts import read_texts
 
-    engine = open_engine(artifact, model, embedder, device, dtype, "auto", None)
+    at_least("--prompt-tokens", prompt_tokens, 1)
+    at_least("--continuation-tokens", continuation_tokens, 1)
+    if limit is not None:
+        at_least("--limit", limit, 1)
+    engine = open_engine(artifact, model, embedder, device, dtype, keeps=keep or [])
+    check_room(engine.model, prompt_tokens + continuation_tokens)
     wanted = read_texts(texts, text_column, limit, prompt_tokens + continuation_tokens, engine.tokenizer)
     keeps = keep or [engine.artifact.manifest.default_keep]
     with stages(quiet) as stage:
@@ -234,58 +232,8 @@ def evaluate(
     print(json.dumps(as_rows(rungs))) if as_json else print_ladder(rungs)
 
 
-def open_engine(
-    artifact: Path | None,
-    model: str | None,
-    embedder: str | None,
-    device: str,
-    dtype: str,
-    policy: str,
-    keep: float | None,
-) -> "Engine":
-    """Check the cheap things first, then open the artifact."""
-    from typing import get_args
-
-    from coreinfer.engine import Engine
-    from coreinfer.output import quiet_libraries
-    from coreinfer.paths import DEMO_CLUSTERS
-    from coreinfer.settings import Policy, check_keep, one_of
-
-    quiet_libraries()
-    one_of("--policy", policy, get_args(Policy))
-    if keep is not None:
-        check_keep(keep)
-    return Engine.load(artifact or DEMO_CLUSTERS, model=model, embedder=embedder, device=device, dtype=dtype)
-
-
-def parse_clusters(text: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise CoreInferError(f"--clusters is {text!r}: give a whole number of at least 1, or auto") from None
-
-
 def main() -> None:
-    """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
-    try:
-        app(standalone_mode=False)
-    except CoreInferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: nothing was changed", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
-    except Exception as error:
-        from click.exceptions import ClickException
-
-        if not isinstance(error, ClickException):
-            raise
-        error.show()
-        raise SystemExit(2) from None
+    run(app)
 
 
 if __name__ == "__main__":

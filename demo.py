@@ -14,7 +14,7 @@ IN_CORPUS = (
     "# tar\n\n> Archiving utility.\n\n- Create an archive from files:\n\n",
     "Question: Maria buys 3 boxes of 12 pencils and gives away 7. How many pencils are left? Answer:",
 )
-OUT_OF_CORPUS = ("Les élèves de la classe ont chanté une vieille chanson près de la rivière, puis",)
+OUT_OF_CORPUS = ("The striker scored twice in extra time, and the home side won the cup final four to three.",)
 
 
 def run(*arguments: str) -> None:

@@ -1,16 +1,16 @@
 """The online story in one class: prompt -> match -> neuron set -> decode."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from coreinfer.artifact import Artifact
 from coreinfer.capture import Capture, valid_tokens
@@ -23,7 +23,7 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, pick, score
 from coreinfer.prompts import Prompt, render, words_of
-from coreinfer.settings import Policy, check_keep
+from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.slim import slim
 
 
@@ -44,6 +44,25 @@ class Generation:
         return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 and self.decode_s > 0 else 0.0
 
 
+class _Stream(TextIteratorStreamer):
+    """Text for a reader on another thread; once the reader is gone, the next token ends the generation."""
+
+    reader_gone = False
+
+    def put(self, value: Any) -> None:
+        if self.reader_gone:
+            raise BrokenPipeError
+        super().put(value)  # type: ignore[no-untyped-call]
+
+
+def check_room(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse texts of more tokens, prompt and continuation together, than the model can attend to."""
+    if tokens > (most := context_length(model)):
+        raise CoreInferError(
+            f"prompt and continuation have {tokens} tokens, the model's context holds {most}: lower one of them"
+        )
+
+
 class Engine:
     """An artifact, its embedder and its language model; the two models load when first needed."""
 
@@ -56,6 +75,8 @@ class Engine:
         device: str = "cpu",
         dtype: str = "auto",
     ) -> None:
+        one_of("the dtype", dtype, get_args(Dtype))
+        check_device(device)
         self.artifact = artifact
         self._model, self._embedder = model or artifact.manifest.model.id, embedder or artifact.manifest.embedder.id
         self._device, self._dtype = device, dtype
@@ -135,6 +156,7 @@ class Engine:
         Raises:
             CoreInferError: an empty prompt, or one that fills the model's context.
         """
+        at_least("max_new_tokens", max_new_tokens, 1)
         prediction, decide = self._plan(prompt, policy, keep, None)
         ids = self.encode(prompt)
         room = context_length(self.model) - ids.shape[1]
@@ -157,11 +179,9 @@ class Engine:
         prediction = replace(prediction, neurons=chosen[0] if chosen else None)
         return Generation(text, prediction, ids.shape[1], len(new), clock.first_s, clock.rest_s)
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[str | Generation]:
-        """Pieces of text as they are made, and last the ``Generation``."""
-        from transformers import TextIteratorStreamer
-
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
+        """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""
+        streamer = _Stream(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         result: list[Generation | BaseException] = []
 
         def work() -> None:
@@ -173,8 +193,11 @@ class Engine:
 
         thread = Thread(target=work, daemon=True)
         thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            streamer.reader_gone = True
+            thread.join()
         if isinstance(result[0], BaseException):
             raise result[0]
         yield result[0]
@@ -184,15 +207,13 @@ class Engine:
         words_of(prompt)
         text = prompt if isinstance(prompt, str) else render(self.tokenizer, prompt)
         ids = self.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
-        if ids.shape[1] >= context_length(self.model):
-            raise CoreInferError(
-                f"the prompt has {ids.shape[1]} tokens, the model's context holds {context_length(self.model)}: "
-                "shorten the prompt"
-            )
+        if ids.shape[1] >= (most := context_length(self.model)):
+            raise CoreInferError(f"the prompt has {ids.shape[1]} tokens, the model's context holds {most}: shorten it")
         return ids.to(self.model.device)  # type: ignore[no-any-return]
 
     def _plan(self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None) -> tuple[Prediction, Any]:
         """The prediction as far as it is known before prefill, and the function that finishes it."""
+        one_of("the policy", policy, get_args(Policy))
         artifact = self.artifact
         keep = check_keep(artifact.manifest.default_keep if keep is None else keep)
         match = match or self.match([prompt])[0]

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,19 @@ import numpy as np
 
 from coreinfer.errors import CoreInferError
 from coreinfer.neurons import overlap
+from coreinfer.prompts import words_of
 
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
+    from coreinfer.engine import Generation
     from coreinfer.evaluate import Rung
     from coreinfer.policy import Prediction
+    from coreinfer.prompts import Prompt
 
 SHOWN = 64  # clusters whose overlap is computed at most
 
 
-def prediction_row(prompt: str, prediction: "Prediction", with_neurons: bool) -> dict[str, Any]:
+def prediction_row(prompt: "Prompt", prediction: "Prediction", with_neurons: bool) -> dict[str, Any]:
     """A prediction as a JSON object."""
     neurons = prediction.neurons
     row: dict[str, Any] = {
@@ -39,12 +42,24 @@ def prediction_row(prompt: str, prediction: "Prediction", with_neurons: bool) ->
     return row
 
 
-def in_lines(artifact: "Artifact", prompt: str, prediction: "Prediction", speed: float | None = None) -> str:
+def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
+    """A continuation as a JSON object."""
+    return prediction_row(prompt, made.prediction, False) | {
+        "text": made.text,
+        "prompt_tokens": made.prompt_tokens,
+        "new_tokens": made.new_tokens,
+        "first_token_s": round(made.first_token_s, 4),
+        "tokens_per_second": round(made.tokens_per_second, 2),
+    }
+
+
+def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", speed: float | None = None) -> str:
     """A prediction for people: two lines."""
     terms = ", ".join(artifact.terms[prediction.cluster][:5])
     kept = "all" if prediction.neurons is None else f"{sum(prediction.neurons.per_layer):,}"
     fast = "" if speed is None else f", {speed:.1f} tok/s"
-    short = prompt if len(prompt) <= 72 else prompt[:71] + "…"
+    words = " ".join(words_of(prompt).split())
+    short = words if len(words) <= 72 else words[:71] + "…"
     head = f"{short}\n" if speed is None else ""
     return (
         f"{head}  {prediction.source} ({prediction.reason})\n"
@@ -52,10 +67,18 @@ def in_lines(artifact: "Artifact", prompt: str, prediction: "Prediction", speed:
     )
 
 
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows into .jsonl or .parquet, through a temporary sibling."""
+def check_rows(path: Path) -> None:
+    """Refuse a place for rows before any work is done."""
     if path.suffix not in (".jsonl", ".parquet"):
         raise CoreInferError(f"--output {path} has the suffix {path.suffix!r}: give a .jsonl or .parquet file")
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else "has no folder to lie in"
+        raise CoreInferError(f"--output {path} {fault}: choose another, or make its folder")
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows into .jsonl or .parquet, through a temporary sibling."""
+    check_rows(path)
     part = path.with_name(f".{path.name}.part")
     try:
         if path.suffix == ".jsonl":
@@ -69,7 +92,8 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     except OSError as error:
         raise CoreInferError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def artifact_facts(artifact: "Artifact") -> dict[str, Any]:
@@ -106,19 +130,18 @@ def mean(values: list[float]) -> float:
 
 def print_artifact(facts: dict[str, Any], top: int) -> None:
     """The same as a table on stdout."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if os.isatty(1) else 110)
     lap = facts["overlap"]
-    console.print(
-        f"[bold]{facts['artifact']}[/]: {len(facts['clusters'])} clusters of {facts['passages']:,} passages "
+    head = (
+        f"[bold]{escape(facts['artifact'])}[/]: {len(facts['clusters'])} clusters of {facts['passages']:,} passages "
         f"({facts['tokens']:,} tokens), {facts['bytes'] / 1e6:.1f} MB\n"
-        f"model {facts['model']} ({facts['layers']} layers of {facts['width']} neurons), embedder {facts['embedder']}, "
+        f"model {escape(facts['model'])} ({facts['layers']} layers of {facts['width']} neurons), "
+        f"embedder {escape(facts['embedder'])}, "
         f"statistic {facts['statistic']}, threshold {facts['threshold']:.3f}\n"
         f"two clusters' core sets at keep {facts['keep']:g} share {lap['mean']:.0%} of their neurons "
-        f"({lap['least']:.0%} to {lap['most']:.0%})",
-        highlight=False,
+        f"({lap['least']:.0%} to {lap['most']:.0%})"
     )
     rows = sorted(facts["clusters"], key=lambda row: -row["size"])
     table = Table("cluster", "passages", "similarity", "terms", box=None, header_style="dim")
@@ -126,14 +149,22 @@ def print_artifact(facts: dict[str, Any], top: int) -> None:
         table.add_row(
             str(row["cluster"]), f"{row['size']:,}", f"{row['similarity_median']:.2f}", ", ".join(row["terms"])
         )
-    console.print(table)
-    if top and len(rows) > top:
-        console.print(f"… {len(rows) - top} more: --top 0 shows all", style="dim")
+    _show(head, table, *([f"[dim]… {len(rows) - top} more: --top 0 shows all[/]"] if top and len(rows) > top else []))
+
+
+def _show(*parts: Any) -> None:
+    """Rich parts on stdout, by ``print``: Rich would end the program itself where a reader closed the pipe."""
+    from rich.console import Console
+
+    console = Console(width=None if os.isatty(1) else 110)
+    with console.capture() as drawn:
+        for part in parts:
+            console.print(part, highlight=False)
+    print(drawn.get(), end="", flush=True)
 
 
 def print_ladder(rungs: list["Rung"]) -> None:
     """The ladder as a table on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     first = rungs[0]
@@ -142,18 +173,16 @@ def print_ladder(rungs: list["Rung"]) -> None:
         table.add_row(
             r.policy, f"{r.keep:g}", f"{r.nll_rise:.4f}", f"{r.ci_low:.4f} to {r.ci_high:.4f}", f"{r.recall:.0%}"
         )
-    console = Console(width=None if os.isatty(1) else 110)
-    console.print(
+    _show(
         f"{first.texts} texts: {first.prompt_tokens} prompt tokens dense, then {first.continuation_tokens} on the kept "
         f"neurons; dense NLL {first.nll:.4f} nats per token",
-        highlight=False,
+        table,
     )
-    console.print(table)
 
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], Any]]]:
-    """Progress bars on stderr, with rates and the time left: a new bar for each stage."""
+    """Progress bars on stderr, with rates and the time left: a new bar for each stage. None where it is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -170,14 +199,17 @@ def stages(quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], 
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
     )
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
+    console.quiet = quiet or not console.is_terminal
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
 
-        def begin(name: str, total: int | None) -> Callable[[int], Any]:
+        def finish() -> None:
             for task in progress.tasks:
-                progress.update(
-                    task.id, total=task.total or task.completed or 1, completed=task.total or task.completed or 1
-                )
+                done = task.total or task.completed or 1
+                progress.update(task.id, total=done, completed=done)
+
+        def begin(name: str, total: int | None) -> Callable[[int], Any]:
+            finish()
             task_id = progress.add_task(name, total=total, rate="")
 
             def tick(n: int) -> None:
@@ -188,11 +220,16 @@ def stages(quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], 
             return tick
 
         yield begin
+        finish()
 
 
 def quiet_libraries() -> None:
-    """Keep the talk of transformers (weight-loading bars, advice) out of ours; called by the command line alone."""
+    """Keep the talk of libraries (weight-loading bars, advice) out of ours; called by the command line alone."""
+    import logging as standard
+
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    for name in ("sentence_transformers", "datasets", "huggingface_hub"):
+        standard.getLogger(name).setLevel(standard.ERROR)

@@ -5,49 +5,80 @@ embedder sees the turns' contents alone, joined by newlines.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from coreinfer.errors import CoreInferError
+from coreinfer.paths import in_words
 
 Turn = dict[str, str]
 Prompt = str | Sequence[Turn]
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # how Python carries bytes that are no UTF-8
 
 
 def words_of(prompt: Prompt) -> str:
     """What the embedder reads: the prompt, or the turns' contents joined by newlines, without any markup."""
+    if not is_prompt(prompt):
+        raise CoreInferError(f"the prompt is {str(prompt)[:80]!r}: give a text, or turns with `role` and `content`")
     text = prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
     if not text.strip():
-        raise CoreInferError("the prompt is empty: give it at least one word")
+        raise CoreInferError(f"the prompt is empty ({text[:20]!r}): give it at least one word")
+    if SURROGATE.search(text):
+        raise CoreInferError(f"the prompt {text[:40]!r} holds bytes that are not UTF-8: give it as UTF-8")
     return text
+
+
+def is_prompt(value: Any) -> bool:
+    """Whether a value has the form of a prompt: a text, or dicts with a text under `role` and `content` each."""
+    if isinstance(value, str):
+        return True
+    return isinstance(value, list | tuple) and all(
+        isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content")) for turn in value
+    )
 
 
 def render(tokenizer: Any, turns: Sequence[Turn]) -> str:
     """The text that the language model continues."""
     if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+        try:
+            return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # templates are programs: they raise what they like
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise CoreInferError(
+                f"the model's chat template refuses turns by {roles} ({in_words(error)}): change their roles or order"
+            ) from error
     lines = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns]
     return " ".join([*lines, "Assistant:"])
 
 
-def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[str]:
-    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`."""
+def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Prompt]:
+    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`, a text or turns."""
+    if prompts and file:
+        raise CoreInferError(f"prompts were given as arguments and by --file {file}: leave out one of them")
     if prompts:
         yield from prompts
         return
     if file is None and sys.stdin.isatty():
         raise CoreInferError("no prompt: give one as an argument, --file FILE, or lines on stdin")
     try:
-        text = file.read_text("utf-8") if file else sys.stdin.read()
+        text = file.read_text("utf-8-sig") if file else sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise CoreInferError(f"cannot read {file or 'stdin'}: {error}; give a UTF-8 text file") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+        raise CoreInferError(f"cannot read {file or 'stdin'} ({error}): give a UTF-8 text file") from error
+    lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise CoreInferError(f"{file or 'stdin'} holds no prompt: give a prompt a line")
     for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)["prompt"] if file and file.suffix == ".jsonl" else line
-        except (ValueError, KeyError, TypeError):
-            raise CoreInferError(f"{file} line {number} is no JSON object with a `prompt`: mend it") from None
+        yield _in_json(line, f"{file} line {number}") if file and file.suffix == ".jsonl" else line
+
+
+def _in_json(line: str, where: str) -> Prompt:
+    try:
+        prompt: Prompt = json.loads(line)["prompt"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        prompt = ({},)
+    if not is_prompt(prompt):
+        raise CoreInferError(f"{where} is no JSON object with a `prompt`, a text or turns: mend {line[:40]!r}")
+    return prompt

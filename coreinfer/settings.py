@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from coreinfer.errors import CoreInferError
+from coreinfer.paths import in_words
 
 StatisticKind = Literal["energy", "count"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 CountMode = Literal["magnitude", "positive"]
 Policy = Literal["auto", "similarity", "stability", "hybrid", "dense"]
 Source = Literal["similarity", "stability", "hybrid", "dense"]
@@ -15,6 +17,37 @@ def one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse ``value`` unless it is among ``allowed``."""
     if value not in allowed:
         raise CoreInferError(f"{what} is {value!r}: choose one of {', '.join(allowed)}")
+
+
+def at_least(what: str, value: int, least: int) -> None:
+    """Refuse a number below ``least``."""
+    if value < least:
+        raise CoreInferError(f"{what} is {value}: give at least {least}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy, FAISS and torch do not all take."""
+    if not 0 <= seed < 1 << 31:
+        raise CoreInferError(f"the seed is {seed}: give a whole number from 0 to {(1 << 31) - 1}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that makes no usable probabilities; 0 is greedy."""
+    if temperature != 0 and not 0.01 <= temperature <= 100:
+        raise CoreInferError(f"the temperature is {temperature:g}: give 0 for greedy, or 0.01 to 100")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CoreInferError(
+            f"the device is {device!r}, which torch cannot use here ({in_words(error)}): give cpu, or a GPU's name "
+            "such as cuda"
+        ) from error
 
 
 def check_keep(keep: float) -> float:

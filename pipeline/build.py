@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,20 @@ from coreinfer.artifact import Layout, Manifest, ModelIdentity
 from coreinfer.embedder import DEFAULT, Embedder
 from coreinfer.match import make_index
 from coreinfer.models import context_length, find_mlps, fingerprint, load_model
-from coreinfer.settings import PolicySettings, StatisticSettings, check_keep
+from coreinfer.settings import (
+    Dtype,
+    PolicySettings,
+    StatisticSettings,
+    at_least,
+    check_device,
+    check_keep,
+    check_seed,
+    one_of,
+)
 from pipeline import calibrate, index
 from pipeline.cluster import Clustering, assign, check_clusters, grouped, kmeans
 from pipeline.embed import embed_passages, read_windows, write_passages
+from pipeline.estimate import in_words, seconds_needed
 from pipeline.folder import appearing
 from pipeline.record import Recorder, Statistics, record
 from pipeline.sources import Counts, SourceSettings, read_passages
@@ -40,6 +50,15 @@ class BuildSettings:
     seed: int = 0
     device: str = "cpu"
     dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        check_seed(self.seed)
+        at_least("examples", self.examples, 0)
+        if self.clusters is not None:
+            check_clusters(self.clusters, self.clusters)
+        one_of("the dtype", self.dtype, get_args(Dtype))
+        check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -72,15 +91,15 @@ def build_clusters(
     output: Path,
     overwrite: bool = False,
     stage: Stage = lambda name, total: lambda n: None,
+    say: Callable[[str], Any] = lambda text: None,
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
+
+    ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
     Raises:
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
-    check_keep(settings.keep)
-    if settings.clusters is not None:
-        check_clusters(settings.clusters, settings.clusters)
     watch = _Stopwatch(stage)
     with appearing(output, overwrite) as (made, scratch):
         watch.start("load models")
@@ -101,6 +120,8 @@ def build_clusters(
         kept = np.setdiff1d(np.arange(total), held)
         fine_k = settings.clusters or calibrate.candidates(len(kept))[-1]
         check_clusters(fine_k, len(kept))
+        if seconds := seconds_needed(passages, total, embedder, recorder):
+            say(f"{total:,} passages: {in_words(seconds)} to embed and record them")
 
         vectors = embed_passages(passages, total, embedder, scratch / "embeddings.npy", watch.start("embed", total))
         watch.start("cluster")

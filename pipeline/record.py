@@ -19,7 +19,7 @@ from coreinfer.neurons import Sums, fixed, merge
 from coreinfer.settings import StatisticSettings
 from pipeline.embed import read_windows
 
-BATCH = 16
+BATCH, GPU_BATCH = 16, 64  # passages in a forward: memory stays flat, and each device is near its fastest
 
 
 @dataclass
@@ -68,9 +68,10 @@ class Recorder:
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, verbose=False)["input_ids"]
         order = np.argsort([len(ids) for ids in encoded], kind="stable")
         mlps = find_mlps(self.model)
+        batch = BATCH if self.model.device.type == "cpu" else GPU_BATCH
         with Capture(self.model, self.settings, mlps) as capture, torch.inference_mode():
-            for at in range(0, len(order), BATCH):
-                picked = order[at : at + BATCH]
+            for at in range(0, len(order), batch):
+                picked = order[at : at + batch]
                 ids, mask = pad([encoded[i] for i in picked])
                 ids, mask = ids.to(self.model.device), mask.to(self.model.device)
                 bos = self.model.config.get_text_config().bos_token_id

@@ -1,5 +1,6 @@
 """What a cluster is about, in words: class-based TF-IDF over a bounded sample of its passages."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 from pipeline.embed import read_windows
 
 PER_CLUSTER = 200  # passages a cluster read for its terms at most: vocabulary and memory stay bounded
-WORD = r"(?u)\b[^\W\d_][^\W\d_]{2,}\b"
+WORD = r"(?u)(?<![\w'\u2019])[^\W\d_]{3,}(?![\w'\u2019])"  # no part of "don't"
+COMMON = 6  # a word that fills as many passages as six clusters hold (`said`, `answer`) is form, and names none of them
+ADDRESS = re.compile(r"\S+://\S+|\bwww\.\S+")
 
 
 def sample_texts(passages: Path, labels: NDArray[np.int64], clusters: int) -> list[list[str]]:
@@ -22,6 +25,10 @@ def sample_texts(passages: Path, labels: NDArray[np.int64], clusters: int) -> li
     return out
 
 
+def _plain(text: str) -> str:
+    return ADDRESS.sub(" ", text).lower()
+
+
 def top_terms(texts: list[list[str]], count: int = 8) -> list[list[str]]:
     """c-TF-IDF (Grootendorst 2022, eq. 1): tf in the class * log(1 + mean words a class / words' total frequency).
 
@@ -29,9 +36,8 @@ def top_terms(texts: list[list[str]], count: int = 8) -> list[list[str]]:
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    # A word of more than one passage in six (`assistant`, `answer`) is the corpus's form, not a cluster's topic.
-    common = 1.0 if sum(map(len, texts)) < 100 else 1 / 6
-    vectorizer = CountVectorizer(stop_words="english", token_pattern=WORD, max_df=common)
+    common = 1.0 if sum(map(len, texts)) < 100 else COMMON / max(len(texts), COMMON**2)
+    vectorizer = CountVectorizer(stop_words="english", token_pattern=WORD, max_df=common, preprocessor=_plain)
     try:
         # Each passage counts a word once: a name repeated in one dialogue is no topic.
         frequencies = vectorizer.set_params(binary=True).fit_transform([t for group in texts for t in group])
