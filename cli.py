@@ -29,6 +29,7 @@ from coreinfer.settings import at_least
 app = typer.Typer(
     help="Run a language model on only the neurons that a prompt needs.",
     add_completion=False,
+    rich_markup_mode=None,  # plain help: a third of a second would go into importing what draws boxes
     pretty_exceptions_enable=False,
 )
 
@@ -233,6 +234,8 @@ def evaluate(
 
 
 def main() -> None:
+    """Run a verb. A polite kill ends it as an error would: with nothing left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(app)
 
 

@@ -61,7 +61,7 @@ def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Promp
     if prompts:
         yield from prompts
         return
-    if file is None and sys.stdin.isatty():
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise CoreInferError("no prompt: give one as an argument, --file FILE, or lines on stdin")
     try:
         text = file.read_text("utf-8-sig") if file else sys.stdin.read()

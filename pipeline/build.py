@@ -26,7 +26,7 @@ from coreinfer.settings import (
 )
 from pipeline import calibrate, index
 from pipeline.cluster import Clustering, assign, check_clusters, grouped, kmeans
-from pipeline.embed import embed_passages, read_windows, write_passages
+from pipeline.embed import embed_passages, open_vectors, read_windows, write_passages
 from pipeline.estimate import in_words, seconds_needed
 from pipeline.folder import appearing
 from pipeline.record import Recorder, Statistics, record
@@ -123,25 +123,29 @@ def build_clusters(
         if seconds := seconds_needed(passages, total, embedder, recorder):
             say(f"{total:,} passages: {in_words(seconds)} to embed and record them")
 
-        vectors = embed_passages(passages, total, embedder, scratch / "embeddings.npy", watch.start("embed", total))
+        vectors = scratch / "embeddings.npy"
+        embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
         watch.start("cluster")
-        fine = assign(vectors, kept, kmeans(vectors, kept, fine_k, settings.seed))
+        fine = assign(open_vectors(vectors), kept, kmeans(open_vectors(vectors), kept, fine_k, settings.seed))
         labels = np.full(total, -1, np.int64)
         labels[kept] = fine.labels
 
-        tick = watch.start("record", total)
+        tick = watch.start("record", total if settings.clusters is None else len(kept))
         stats = record(passages, labels, len(fine.centroids), recorder, tick)
-        texts, shares = _held_shares(passages, held, recorder, tick)
+        texts = _texts_of(passages, held)
+        shares = _shares(texts if settings.clusters is None else [], recorder, tick)
 
         watch.start("calibrate")
-        clustering, stats, labels, table = _final_clusters(settings, fine, stats, labels, kept, vectors, held, shares)
+        clustering, stats, labels, table = _final_clusters(
+            settings, fine, stats, labels, kept, open_vectors(vectors), held, shares
+        )
         prefixes = embedder.embed([text[: calibrate.PREFIX] for text in texts])
         best = make_index(clustering.centroids).search(prefixes, 1)[0][:, 0] if texts else np.zeros(0, np.float32)
         policy = PolicySettings(threshold=calibrate.threshold(best))
 
         watch.start("write")
         layout = Layout(made)
-        sampled = sample_texts(passages, labels, len(clustering.centroids))
+        sampled = sample_texts(passages, labels, len(clustering.centroids), settings.seed)
         examples = [group[: settings.examples] for group in sampled]
         everything, each = calibrate.priors(stats, policy.shrink)
         index.write_neurons(layout, everything, each, settings.keep)
@@ -162,18 +166,18 @@ def build_clusters(
     return Report(manifest, counts, watch.seconds, policy.threshold)
 
 
-def _held_shares(
-    passages: Path, held: NDArray[np.int64], recorder: Recorder, tick: Callable[[int], Any]
-) -> tuple[list[str], NDArray[np.float64]]:
-    """The held-out texts and their own statistics (n, L, F)."""
-    wanted, texts = set(held.tolist()), list[str]()
-    for start, window in read_windows(passages):
-        texts += [text for i, text in enumerate(window, start) if i in wanted]
-    out = np.zeros((len(texts), *Statistics.zeros(1, *_shape(recorder)).sums.shape[1:]))
+def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:
+    wanted = set(rows.tolist())
+    return [text for start, window in read_windows(passages) for i, text in enumerate(window, start) if i in wanted]
+
+
+def _shares(texts: list[str], recorder: Recorder, tick: Callable[[int], Any]) -> NDArray[np.float32]:
+    """The texts' own statistics (n, L, F)."""
+    out = np.zeros((len(texts), *_shape(recorder)), np.float32)
     for picked, shares, _ in recorder.shares(texts) if texts else ():
         out[picked] = shares
         tick(len(picked))
-    return texts, out
+    return out
 
 
 def _shape(recorder: Recorder) -> tuple[int, int]:
@@ -189,7 +193,7 @@ def _final_clusters(
     kept: NDArray[np.int64],
     vectors: NDArray[np.float32],
     held: NDArray[np.int64],
-    shares: NDArray[np.float64],
+    shares: NDArray[np.float32],
 ) -> tuple[Clustering, Statistics, NDArray[np.int64], list[dict[str, float]]]:
     """With --clusters auto, group the fine clusters as the held-out passages advise; else leave them."""
     if settings.clusters is not None or not len(held):

@@ -48,7 +48,7 @@ def quality(
     stats: Statistics,
     centroids: NDArray[np.float32],
     vectors: NDArray[np.float32],
-    shares: NDArray[np.float64],
+    shares: NDArray[np.float32],
     keep: float,
 ) -> tuple[float, float]:
     """Mean captured share of held-out passages by their nearest cluster's set, and by the global set."""
@@ -73,7 +73,7 @@ def choose_k(
     fine: Clustering,
     stats: Statistics,
     vectors: NDArray[np.float32],
-    shares: NDArray[np.float64],
+    shares: NDArray[np.float32],
     keep: float,
     seed: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[dict[str, float]]]:

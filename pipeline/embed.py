@@ -49,13 +49,18 @@ def read_windows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def embed_passages(
     passages: Path, count: int, embedder: Embedder, out: Path, tick: Callable[[int], Any] = lambda n: None
-) -> NDArray[np.float32]:
-    """Embed every passage into ``out`` (a .npy file); returns it as a memory map (n, d)."""
-    made = np.lib.format.open_memmap(out, "w+", np.float32, (count, embedder.dimension))
-    for start, texts in read_windows(passages):
-        for at in range(0, len(texts), 512):  # sorted by length in 512s: progress shows, padding stays small
-            piece = texts[at : at + 512]
-            made[start + at : start + at + len(piece)] = embedder.embed(piece)
-            tick(len(piece))
-    made.flush()
-    return np.load(out, mmap_mode="r")  # type: ignore[no-any-return]
+) -> None:
+    """Embed every passage into ``out``, a .npy file (n, d), written front to back: no page of it stays in memory."""
+    head = {"descr": "<f4", "fortran_order": False, "shape": (count, embedder.dimension)}
+    with out.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        for _, texts in read_windows(passages):
+            for at in range(0, len(texts), 512):  # sorted by length in 512s: progress shows, padding stays small
+                piece = texts[at : at + 512]
+                file.write(embedder.embed(piece).astype("<f4").tobytes())
+                tick(len(piece))
+
+
+def open_vectors(path: Path) -> NDArray[np.float32]:
+    """The embeddings as a memory map (n, d); what was read of it leaves memory with the array."""
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

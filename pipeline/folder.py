@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreinfer.errors import CoreInferError
@@ -28,7 +28,7 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         CoreInferError: the place cannot be written, or the disk is full.
     """
     check_output(path, overwrite)
-    work = None
+    work, missing = None, [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -50,6 +50,9 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         if work is not None:
             _put_back(work, path)
             shutil.rmtree(work, ignore_errors=True)
+        for folder in missing:  # made above, innermost first; the one that holds the new artifact stays
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _put_back(work: Path, path: Path) -> None:

@@ -9,20 +9,30 @@ from numpy.typing import NDArray
 
 from pipeline.embed import read_windows
 
-PER_CLUSTER = 200  # passages a cluster read for its terms at most: vocabulary and memory stay bounded
+PER_CLUSTER = 64  # passages a cluster read for its terms at most: vocabulary and memory stay bounded
 WORD = r"(?u)(?<![\w'\u2019])[^\W\d_]{3,}(?![\w'\u2019])"  # no part of "don't"
 COMMON = 6  # a word that fills as many passages as six clusters hold (`said`, `answer`) is form, and names none of them
 ADDRESS = re.compile(r"\S+://\S+|\bwww\.\S+")
 
 
-def sample_texts(passages: Path, labels: NDArray[np.int64], clusters: int) -> list[list[str]]:
-    """The first ``PER_CLUSTER`` texts of each cluster."""
+def sample_texts(passages: Path, labels: NDArray[np.int64], clusters: int, seed: int = 0) -> list[list[str]]:
+    """Up to ``PER_CLUSTER`` random texts of each cluster, in the corpus's order."""
+    chosen = _sample(labels, seed)
     out: list[list[str]] = [[] for _ in range(clusters)]
     for start, texts in read_windows(passages):
-        for label, text in zip(labels[start : start + len(texts)], texts, strict=True):
-            if label >= 0 and len(out[label]) < PER_CLUSTER:
-                out[label].append(text)
+        for i in np.flatnonzero(chosen[start : start + len(texts)]):
+            out[labels[start + i]].append(texts[i])
     return out
+
+
+def _sample(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which passages (n,) are among their cluster's first ``PER_CLUSTER`` of a shuffled corpus; held-out ones never."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    place = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])  # within its cluster
+    chosen = np.zeros(len(labels), bool)
+    chosen[order[place < PER_CLUSTER]] = True
+    return chosen & (labels >= 0)
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,237 @@
+"""Bad input: exit code 2, one line with the value and the remedy, nothing left behind and nothing harmed."""
+
+import errno
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Result, run_cli, tree
+
+REMEDIES = (
+    "give choose check pass lower shorten rebuild make mend see end free name copy leave write replace".split()  # noqa: SIM905
+)
+LONG = "One more word for a prompt that is too long to fit. " * 60
+
+
+class NoSpace(OSError):
+    """What the operating system says of a full disk."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, "No space left on device")
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2 and one line, which names the fault and, after it, a remedy."""
+    assert "Traceback" not in result.err
+    assert result.code == 2, result
+    assert result.err.startswith("error: ")
+    assert result.err.endswith("\n")
+    assert len(result.err.splitlines()) == 1, result.err
+    assert len(result.err) < 700
+    for word in words:
+        assert word in result.err
+    assert any(remedy in result.err for remedy in REMEDIES), result.err
+
+
+BUILD: list[tuple[str, tuple[str, ...]]] = [
+    ("{shop}/empty.jsonl", ("empty.jsonl", "no usable text")),
+    ("{shop}/empty.txt", ("empty.txt", "no usable text")),
+    ("{shop}/number.jsonl", ("number.jsonl", "'a'", "--text-column")),
+    ("{shop}/several.jsonl", ("'first', 'second'", "--text-column")),
+    ("{shop}/small.jsonl --text-column body", ("'body'", "'text'")),
+    ("{shop}/broken.jsonl", ("broken.jsonl:1",)),
+    ("{shop}/bytes.txt", ("bytes.txt", "1 undecodable")),
+    ("{shop}/nothing.jsonl", ("nothing.jsonl", "1 empty", "1 null")),
+    ("{shop}/picture.bin", ("picture.bin", ".parquet")),
+    ("{shop}/nowhere.jsonl", ("nowhere.jsonl",)),
+    ("nobody/no-such-data", ("nobody/no-such-data", "network")),
+    ("{shop}/few.txt --clusters 5", ("2 passages", "5 clusters")),
+    ("{shop}/small.jsonl --clusters 20", ("19 passages", "20 clusters")),
+    ("{shop}/small.jsonl --clusters 0", ("--clusters", "'0'")),
+    ("{shop}/small.jsonl --clusters -3", ("--clusters", "'-3'")),
+    ("{shop}/small.jsonl --clusters abc", ("--clusters", "'abc'")),
+    *((f"{{shop}}/small.jsonl --keep {keep}", ("keep", keep)) for keep in ("0", "-1", "1.5", "nan")),
+    ("{shop}/small.jsonl --keep most", ("--keep", "'most'")),
+    ("{shop}/small.jsonl --statistic nonsense", ("statistic", "'nonsense'", "energy, count")),
+    ("{shop}/small.jsonl --statistic count --mode nonsense", ("'nonsense'", "magnitude")),
+    ("{shop}/small.jsonl --statistic count --token-fraction 7", ("token fraction", "7")),
+    ("{shop}/small.jsonl --dtype nonsense", ("dtype", "'nonsense'", "bfloat16")),
+    ("{shop}/small.jsonl --device gpu", ("device", "'gpu'", "cpu")),
+    ("{shop}/small.jsonl --limit 0", ("limit", "0")),
+    ("{shop}/small.jsonl --limit many", ("--limit", "'many'")),
+    ("{shop}/small.jsonl --passage-tokens 0", ("tokens", "0")),
+    ("{shop}/small.jsonl --examples -1", ("examples", "-1")),
+    ("{shop}/small.jsonl --seed -1", ("seed", "-1")),
+    ("{shop}/small.jsonl --seed 9999999999", ("seed", "9999999999")),
+    ("{shop}/small.jsonl --split train", ("'train'",)),
+    ("{shop}/small.jsonl --model {shop}/nowhere", ("language model", "nowhere")),
+    ("{shop}/small.jsonl --model {shop}/bert", ("bert",)),
+    ("{shop}/small.jsonl --embedder {shop}/nowhere", ("embedder", "nowhere")),
+    ("{shop}/small.jsonl --embedder {shop}", ("embedder", "shop")),
+    ("{shop}/small.jsonl --colour", ("--colour", "--help")),
+    ("", ("dataset", "--help")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "words"), BUILD, ids=lambda part: part if isinstance(part, str) else "")
+def test_build(shop: Path, artifact: Path, tmp_path: Path, line: str, words: tuple[str, ...]) -> None:
+    """Over an existing artifact, which stays as it was, and, where that is quick, into a folder yet to be made."""
+    shutil.copytree(artifact, tmp_path / "made")
+    before = tree(tmp_path)
+    arguments = line.format(shop=shop).split()
+    refused(run_cli("build-clusters", *arguments, "-o", tmp_path / "made", "--overwrite"), *words)
+    assert tree(tmp_path) == before
+    refused(run_cli("build-clusters", *arguments, "-o", tmp_path / "not" / "yet"), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+ONLINE: list[tuple[str, tuple[str, ...]]] = [
+    *((f"{verb} words -a {{shop}}/older", ("99", "version 1", "rebuild")) for verb in ("predict", "generate")),
+    ("inspect {shop}/changed", ("neurons.parquet", "sha256")),
+    ("predict words -a {shop}/changed", ("neurons.parquet", "sha256")),
+    ("inspect {shop}/missing", ("layers.parquet is missing",)),
+    ("generate words -a {shop}/cut", ("clusters.parquet",)),
+    ("inspect {shop}/unlisted", ("manifest.json", "build-clusters")),
+    ("evaluate {shop}/small.jsonl -a {shop}/garbled", ("manifest.json", "rebuild")),
+    ("predict words -a {shop}/nowhere", ("nowhere", "build-clusters")),
+    *((f"{verb} words -a {{shop}}/good -m {{shop}}/llama -p stability", ("'demo'", "llama", "2 of 48"))
+      for verb in ("predict", "generate")),
+    *((f"{verb} words -a {{shop}}/good --embedder {{shop}}/bert", ("all-MiniLM-L6-v2", "bert"))
+      for verb in ("predict", "generate")),
+    ("predict words -a {shop}/good -m {shop}/nowhere -p stability", ("nowhere",)),
+    *((f"{verb} words -a {{shop}}/good --keep {keep}", ("keep", keep))
+      for verb in ("predict", "generate") for keep in ("0", "-1", "1.5", "nan")),
+    ("evaluate {shop}/small.jsonl -a {shop}/good --keep 2", ("keep", "2")),
+    *((f"{verb} words -a {{shop}}/good --policy nonsense", ("'nonsense'", "similarity"))
+      for verb in ("predict", "generate")),
+    ("predict words -a {shop}/good --dtype nonsense -p similarity", ("'nonsense'", "float32")),
+    ("predict words -a {shop}/good --device gpu", ("'gpu'", "cpu")),
+    ("generate words -a {shop}/good --device cpu:x", ("'cpu:x'",)),
+    ("generate words -a {shop}/good --max-new-tokens 0", ("--max-new-tokens", "0", "at least 1")),
+    ("generate words -a {shop}/good --max-new-tokens -5", ("--max-new-tokens", "-5")),
+    ("generate words -a {shop}/good --temperature -1", ("temperature", "-1")),
+    ("generate words -a {shop}/good --temperature nan", ("temperature", "nan")),
+    ("generate words -a {shop}/good --seed -1", ("seed", "-1")),
+    ("predict words -a {shop}/good -o {shop}/rows.txt", ("rows.txt", ".jsonl or .parquet")),
+    ("predict words -a {shop}/good -o {shop}/nowhere/rows.jsonl", ("nowhere/rows.jsonl",)),
+    ("predict words -a {shop}/good -o {shop}/few.txt/rows.jsonl", ("few.txt/rows.jsonl",)),
+    ("predict -a {shop}/good -f {shop}/nowhere.txt", ("nowhere.txt",)),
+    ("predict -a {shop}/good -f {shop}", ("shop",)),
+    ("predict -a {shop}/good -f {shop}/blank.txt", ("blank.txt", "no prompt")),
+    ("predict -a {shop}/good -f {shop}/latin.txt", ("latin.txt", "UTF-8")),
+    ("predict -a {shop}/good -f {shop}/prompts.jsonl", ("prompts.jsonl line 1", "`prompt`")),
+    ("predict -a {shop}/good -f {shop}/numbers.jsonl", ("numbers.jsonl line 1", "`prompt`")),
+    ("predict -a {shop}/good -f {shop}/surrogate.jsonl", ("UTF-8",)),
+    ("predict words -a {shop}/good -f {shop}/few.txt", ("few.txt", "leave out")),
+    ("predict -a {shop}/good", ("stdin", "prompt")),
+    ("inspect {shop}/good --top -1", ("--top", "-1")),
+    ("inspect {shop}/good --map {shop}/x.gif", ("x.gif", ".png or .svg")),
+    ("inspect {shop}/good --map {shop}/nowhere/x.png", ("nowhere/x.png",)),
+    ("evaluate {shop}/small.jsonl -a {shop}/good", ("192 tokens", "--prompt-tokens")),
+    ("evaluate {shop}/small.jsonl -a {shop}/good --limit 0", ("--limit", "0")),
+    ("evaluate {shop}/small.jsonl -a {shop}/good --prompt-tokens 0", ("--prompt-tokens", "0")),
+    ("evaluate {shop}/small.jsonl -a {shop}/good --continuation-tokens 600", ("664", "512")),
+    *((f"{verb} --colour", ("--colour", "--help")) for verb in ("predict", "generate", "inspect", "evaluate")),
+    ("frobnicate", ("frobnicate", "--help")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "words"), ONLINE, ids=lambda part: part if isinstance(part, str) else "")
+def test_online(shop: Path, line: str, words: tuple[str, ...]) -> None:
+    before = tree(shop)
+    result = run_cli(*line.format(shop=shop).split())
+    refused(result, *words)
+    assert result.out == ""
+    assert tree(shop) == before
+
+
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+@pytest.mark.parametrize(("prompt", "words"), [("", ("empty", "''")), (" \n", ("empty",)), (LONG, ("tokens", "512"))])
+def test_prompt(artifact: Path, verb: str, prompt: str, words: tuple[str, ...]) -> None:
+    refused(run_cli(verb, "-a", artifact, "-p", "stability", prompt), *words)
+
+
+def test_output(shop: Path, tmp_path: Path) -> None:
+    """A place that cannot become an artifact, or must not."""
+    good, text = shop / "small.jsonl", shop / "few.txt"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((shop / "good",), "--overwrite"), ((text / "made",), "few.txt/made"), ((text, "--overwrite"), "few.txt"),
+        ((tmp_path / "mine", "--overwrite"), "no artifact"), ((tmp_path / ("x" * 300),), "xxx"),
+    ]  # fmt: skip
+    before = tree(shop) | tree(tmp_path)
+    for arguments, word in cases:
+        refused(run_cli("build-clusters", good, "-c", 2, "-o", *arguments), word)
+    assert tree(shop) | tree(tmp_path) == before
+
+
+STAGES = ("load_model", "Embedder", "write_passages", "embed_passages", "kmeans", "record", "sample_texts")
+WRITERS = ("write_neurons", "write_clusters", "write_layers", "write_calibration", "write_index", "write_manifest")
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, NoSpace])
+@pytest.mark.parametrize("stage", [*STAGES, *WRITERS])
+def test_build_ends_early(
+    shop: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, fault: type[BaseException]
+) -> None:
+    """Ctrl-C and a full disk in every stage."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise fault  # a fresh one each time: its traceback holds the models
+
+    monkeypatch.setattr(f"pipeline.build.{'' if stage in STAGES else 'index.'}{stage}", fail)
+    shutil.copytree(artifact, tmp_path / "made")
+    before = tree(tmp_path)
+    common = ("build-clusters", shop / "small.jsonl", "-c", 2, "--limit", 8, "--passage-tokens", 16)
+    for output in ((tmp_path / "made", "--overwrite"), (tmp_path / "not" / "yet",)):
+        ended(run_cli(*common, "-o", *output), fault)
+        assert tree(tmp_path) == before
+        assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def ended(result: Result, fault: type[BaseException]) -> None:
+    if fault is NoSpace:
+        refused(result, "No space left", "free some space")
+    else:
+        assert (result.code, result.err) == (130, "interrupted: nothing was changed\n")
+
+
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+@pytest.mark.parametrize("where", ["coreinfer.engine.load_model", "coreinfer.engine.nearest", "coreinfer.engine.pick"])
+def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb: str, where: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, fail)
+    before = tree(artifact.parent)
+    result = run_cli(verb, "-a", artifact, "-p", "hybrid", "some words")
+    assert (result.code, result.err, result.out.strip()) == (130, "interrupted: nothing was changed\n", "")
+    assert tree(artifact.parent) == before
+
+
+def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise NoSpace
+
+    (tmp_path / "rows.jsonl").write_text("precious")
+    monkeypatch.setattr("os.replace", fail)
+    result = run_cli("predict", "-a", artifact, "words", "-p", "similarity", "-o", tmp_path / "rows.jsonl")
+    refused(result, "rows.jsonl", "No space left")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.jsonl": "precious"}
+
+
+def test_real_limit_on_file_size(shop: Path, tmp_path: Path) -> None:
+    """No patching: the operating system refuses the embeddings' file."""
+    most = 16_384
+    process = subprocess.run(
+        [sys.executable, "-m", "cli", "build-clusters", shop / "small.jsonl", "-c", "2", "-o", tmp_path / "made"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )  # fmt: skip
+    refused(Result(process.returncode, process.stdout, process.stderr), "cannot write", "made")
+    assert list(tmp_path.iterdir()) == []
