@@ -1,6 +1,8 @@
 """The command line: parse, call, print. Data goes to stdout, talk to stderr; heavy packages load inside the verbs."""
 
 import json
+import signal
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
