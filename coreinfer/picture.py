@@ -34,6 +34,7 @@ def project(centroids: Floats) -> NDArray[np.float64]:
 
         near = min(30.0, (count - 1) / 3)
         flat += TSNE(metric="cosine", init="pca", perplexity=near, random_state=0).fit_transform(centroids)
+        flat = (_level(flat) + flat / np.abs(flat).max(0)) / 2  # halfway to even use of the sheet: labels need room
     else:
         centred = np.asarray(centroids, np.float64) - np.mean(centroids, 0)
         axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
@@ -42,6 +43,12 @@ def project(centroids: Floats) -> NDArray[np.float64]:
     half = np.abs(flat).max(0)
     reach = ((HIGH - LOW) / 2 - MARGIN) * min(1.0, 0.4 + count / 25)
     return np.asarray(MIDDLE + flat / np.where(half > 1e-6, half, np.inf) * reach)
+
+
+def _level(flat: Floats) -> NDArray[np.float64]:
+    """Coordinates (K, 2) -> their ranks from -1 to 1 along each axis; equal ones stay equal."""
+    columns = [np.unique(column, return_inverse=True)[1] for column in flat.T]
+    return np.column_stack([2 * column / max(column.max(), 1) - 1 for column in columns])
 
 
 def spread(spots: Floats, radii: Floats, gap: float = 6.0) -> NDArray[np.float64]:

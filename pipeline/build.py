@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import coreinfer
-from coreinfer.artifact import Layout, Manifest, ModelIdentity
 from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.manifest import Layout, Manifest, ModelIdentity
 from coreinfer.match import make_index
 from coreinfer.models import context_length, find_mlps, fingerprint, load_model
 from coreinfer.settings import (

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coreinfer.artifact import GLOBAL, Layout, Manifest, describe
+from coreinfer.artifact import GLOBAL
+from coreinfer.manifest import Layout, Manifest, describe
 from coreinfer.match import make_index
 from coreinfer.neurons import pack, top, uniform_budgets
 from coreinfer.settings import PolicySettings

@@ -1,88 +1,26 @@
-"""Slim decoding against slow truths: dense at keep 1, masked activations written here, naive greedy generation."""
+"""Slim decoding against slow truths: dense at keep 1, masked activations, naive greedy generation."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from families import BOS, FAMILIES, LAYERS, PAD, WIDTH, build, down_modules, tokens
+from families import LAYERS, PAD, WIDTH, build, down_modules, tokens
 from families import one_thread as one_thread
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from slow_truths import PROMPT, TOTAL, families, generated, greedy, logits, naive, some, stepwise
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer, pipeline
 
-from coreinfer.capture import Capture, valid_tokens
 from coreinfer.errors import CoreInferError
 from coreinfer.models import find_mlps, load_model
-from coreinfer.neurons import NeuronSet, top
-from coreinfer.settings import StatisticSettings
+from coreinfer.neurons import NeuronSet
 from coreinfer.slim import slim
 
-PROMPT, TOTAL = 9, 26  # longer than the sliding windows of the tiny models
-families = pytest.mark.parametrize("name", FAMILIES)
-
-
-def some(budgets: tuple[int, ...] = (20, 13), width: int = WIDTH, seed: int = 3) -> NeuronSet:
-    """A random set; layers keep unequal numbers."""
-    return top(np.random.default_rng(seed).random((len(budgets), width)), np.array(budgets))
+Demo = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def every() -> NeuronSet:
     return some((WIDTH,) * LAYERS)
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
-    out: Tensor = model(input_ids=ids, **kwargs).logits
-    return out
-
-
-@torch.no_grad()
-def stepwise(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
-    """Teacher-forced logits (B, T, V): the prompt in one call, then token by token with the cache."""
-    out = model(input_ids=ids[:, :prompt], use_cache=True)
-    seen = [out.logits]
-    for i in range(prompt, ids.shape[1]):
-        out = model(input_ids=ids[:, i : i + 1], past_key_values=out.past_key_values, use_cache=True)
-        seen.append(out.logits)
-    return torch.cat(seen, 1)
-
-
-@torch.no_grad()
-def naive(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, prompt: int) -> Tensor:
-    """Logits of one text (1, T, V) with dropped neurons zeroed from ``prompt`` on, by hooks of its own."""
-
-    def zero(kept: NDArray[np.int32]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
-            a = args[0].reshape(ids.shape[1], -1).clone()
-            dropped = sorted(set(range(a.shape[1])) - set(kept.tolist()))
-            a[prompt:, dropped] = 0
-            return (a.reshape(args[0].shape),)
-
-        return hook
-
-    hooks = [d.register_forward_pre_hook(zero(kept)) for d, kept in zip(downs, neurons.layers, strict=True)]
-    try:
-        return logits(model, ids, use_cache=False)
-    finally:
-        for handle in hooks:
-            handle.remove()
-
-
-def greedy(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, new: int) -> list[int]:
-    prompt = ids.shape[1]
-    for _ in range(new):
-        ids = torch.cat([ids, naive(model, downs, neurons, ids, prompt)[:, -1:].argmax(-1)], 1)
-    return [int(i) for i in ids[0]]
-
-
-def generated(model: PreTrainedModel, ids: Tensor, new: int = 12, **kwargs: Any) -> list[list[int]]:
-    kwargs = {"attention_mask": torch.ones_like(ids), **kwargs}
-    out: Tensor = model.generate(ids, max_new_tokens=new, do_sample=False, **kwargs)  # type: ignore[operator]
-    return [[int(i) for i in row] for row in out]
 
 
 @families
@@ -149,79 +87,6 @@ def test_the_model_is_restored(name: str, fails: bool) -> None:
     assert torch.equal(logits(model, ids), before)
 
 
-class Decision:
-    """Top neurons of the prompt's statistic; remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[NDArray[np.float64], int]] = []
-
-    def __call__(self, shares: NDArray[np.float64], count: int) -> NeuronSet:
-        self.calls.append((shares, count))
-        return top(shares, np.array([20, 13]))
-
-
-def captured(model: PreTrainedModel, ids: Tensor, settings: StatisticSettings) -> NDArray[np.float64]:
-    with torch.no_grad(), Capture(model, settings) as capture:
-        capture.expect(valid_tokens(ids, None, BOS))
-        model(ids)
-        shares: NDArray[np.float64] = capture.shares()[0]
-    return shares
-
-
-@families
-@pytest.mark.parametrize("settings", [StatisticSettings(), StatisticSettings("count", 0.3)], ids=["energy", "count"])
-def test_a_set_decided_in_prefill(name: str, settings: StatisticSettings) -> None:
-    model, ids, decide = build(name), torch.cat([torch.tensor([[BOS]]), tokens(1, PROMPT)], 1), Decision()
-    shares = captured(model, ids, settings)
-    slow = greedy(model, down_modules(model, name), top(shares, np.array([20, 13])), ids, 8)
-    with slim(model, decide, statistic=settings):
-        assert generated(model, ids, 8) == [slow]
-    assert len(decide.calls) == 1
-    assert decide.calls[0][1] == PROMPT, "beginning-of-text does not count"
-    assert decide.calls[0][0] == pytest.approx(shares)
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
-
-
-@pytest.mark.parametrize("name", ["Llama", "Gemma3", "Mistral"])
-def test_a_static_cache_works(name: str) -> None:
-    model, ids, decide = build(name), tokens(1, PROMPT), Decision()
-    slow = greedy(model, down_modules(model, name), some(), ids, 8)
-    with slim(model, some()):
-        assert generated(model, ids, 8, cache_implementation="static") == [slow]
-    decided = top(captured(model, ids, StatisticSettings()), np.array([20, 13]))
-    slow = greedy(model, down_modules(model, name), decided, ids, 8)
-    with slim(model, decide):
-        assert generated(model, ids, 8, cache_implementation="static") == [slow]
-
-
-def test_a_decision_sees_a_positional_padding_mask() -> None:
-    model, ids, decide = build("Llama"), tokens(1, PROMPT), Decision()
-    mask = torch.tensor([[1] * 6 + [0] * 3])
-    with slim(model, decide), torch.no_grad():
-        model(ids, mask)
-    assert decide.calls[0][1] == 6
-    assert decide.calls[0][0] == pytest.approx(captured(model, ids[:, :6], StatisticSettings()), rel=1e-3, abs=1e-6)
-
-
-def test_a_decision_refuses_several_prompts_and_half_a_prompt() -> None:
-    model = build("Llama")
-    with slim(model, Decision()), pytest.raises(CoreInferError, match="one prompt"):
-        model(tokens(2, 5))
-    with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
-        model(tokens(1, 5))
-    with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
-        model(tokens(1, 12))
-
-
-def test_a_failing_decision_leaves_the_model_whole() -> None:
-    model, ids = build("Llama"), tokens(1, 5)
-    before = logits(model, ids)
-    with pytest.raises(CoreInferError, match="48"), slim(model, lambda shares, count: some((3, 3), 40)):
-        logits(model, ids)
-    assert torch.equal(logits(model, ids), before)
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
-
-
 @pytest.mark.parametrize("wrong", [some((3, 3), 40), some((3, 3, 3))])
 def test_a_set_of_other_widths_is_refused(wrong: NeuronSet) -> None:
     model = build("Llama")
@@ -230,11 +95,11 @@ def test_a_set_of_other_widths_is_refused(wrong: NeuronSet) -> None:
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
-def test_without_a_cache_the_prompt_must_be_told() -> None:
+def test_without_a_cache_the_prompt_must_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = build("Llama"), tokens(1, PROMPT)
     with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
         generated(model, ids, use_cache=False)
-    model.config.use_cache = False
+    monkeypatch.setattr(model.config, "use_cache", False)  # the tests of a family share its config
     with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
         model(ids)
 
@@ -273,9 +138,6 @@ def test_bfloat16_keeps_its_dtype() -> None:
     model, ids = build("Qwen3").bfloat16(), tokens(1, TOTAL)
     with slim(model, some()):
         assert stepwise(model, ids, PROMPT).dtype == torch.bfloat16
-
-
-Demo = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,107 @@
+"""Which source serves a prompt, and the one formula with its two limits."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from coreinfer.match import Match
+from coreinfer.neurons import share
+from coreinfer.policy import choose, pick, score
+from coreinfer.settings import Policy, PolicySettings, Source
+
+Floats = NDArray[np.float64]
+AT = PolicySettings(threshold=0.5)
+BELOW = float(np.nextafter(np.float32(0.5), np.float32(0)))
+EXPLICIT = [policy for policy in get_args(Policy) if policy != "auto"]
+
+
+def match(similarity: float) -> Match:
+    return Match(np.array([7, 3]), np.array([similarity, 0.0], np.float32))
+
+
+@st.composite
+def ranked(draw: st.DrawFn) -> tuple[Floats, Floats]:
+    """Two shares (L, F) without ties."""
+    layers, width = draw(st.integers(1, 3)), draw(st.integers(1, 20))
+    orders = [draw(st.permutations(range(1, width + 1))) for _ in range(2 * layers)]
+    return share(np.array(orders[:layers], float)), share(np.array(orders[layers:], float))
+
+
+@pytest.mark.parametrize("auto", ["hybrid", "similarity"])
+def test_auto_falls_back_below_the_threshold_only(auto: Source) -> None:
+    settings = PolicySettings(auto=auto, threshold=0.5)
+    source, reason = choose(match(0.5), "auto", settings)  # equal counts as strong
+    assert source == auto
+    assert reason == "strong match: similarity 0.500 to cluster 7 reaches the threshold 0.500"
+    source, reason = choose(match(BELOW), "auto", settings)
+    assert source == "stability"
+    assert reason.startswith("weak match:")
+    assert "below the threshold 0.500" in reason
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-1, 1))
+def test_auto_is_a_comparison(similarity: float, threshold: float) -> None:
+    source, _ = choose(match(similarity), "auto", PolicySettings(threshold=threshold))
+    assert source == ("hybrid" if similarity >= threshold else "stability")
+
+
+@pytest.mark.parametrize("policy", EXPLICIT)
+@pytest.mark.parametrize("similarity", [-1.0, BELOW, 0.5, 1.0])
+def test_what_was_asked_for_is_used(policy: Policy, similarity: float) -> None:
+    source, reason = choose(match(similarity), policy, AT)
+    assert source == policy
+    assert reason.startswith(f"{policy} was asked for; similarity {similarity:.3f} to cluster 7")
+    assert ("weak match" in reason) == (similarity < 0.5)
+
+
+def test_similarity_needs_no_prompt_and_stability_no_prior() -> None:
+    one = np.array([[0.2, 0.8]])
+    assert score("similarity", one, None, 0, 256.0) is one
+    assert score("stability", None, one, 9, 256.0) is one
+    for source, prior, prompt in (("similarity", None, one), ("stability", one, None), ("hybrid", None, one)):
+        with pytest.raises(AssertionError):
+            score(source, prior, prompt, 9, 256.0)  # type: ignore[arg-type]
+
+
+def test_hybrid_by_hand() -> None:
+    prior, prompt = np.array([[0.5, 0.5, 0.0]]), np.array([[0.0, 0.2, 0.8]])
+    got = score("hybrid", prior, prompt, 30, 10.0)
+    assert got == pytest.approx(np.array([[5 / 40, (6 + 5) / 40, 24 / 40]]))
+
+
+@given(ranked(), st.integers(1, 4096), st.data())
+def test_hybrid_has_the_other_two_as_limits(pair: tuple[Floats, Floats], tokens: int, data: st.DataObject) -> None:
+    prior, prompt = pair
+    budgets = np.full(len(prior), data.draw(st.integers(1, prior.shape[1])))
+    for n0, source in ((1e12, "similarity"), (0.0, "stability")):
+        limit = score("hybrid", prior, prompt, tokens, n0)
+        end = score(source, prior, prompt, tokens, n0)  # type: ignore[arg-type]
+        assert limit == pytest.approx(end, abs=1e-8)
+        assert pick(limit, budgets) == pick(end, budgets)
+
+
+@given(ranked(), st.integers(1, 4096), st.floats(0, 1e5), st.floats(0, 1e5))
+def test_more_weight_moves_every_score_towards_the_prior(
+    pair: tuple[Floats, Floats], tokens: int, a: float, b: float
+) -> None:
+    prior, prompt = pair
+    less, more = (score("hybrid", prior, prompt, tokens, n0) for n0 in sorted((a, b)))
+    assert (np.abs(more - prior) <= np.abs(less - prior) + 1e-12).all()
+    assert (np.abs(less - prompt) <= np.abs(more - prompt) + 1e-12).all()
+    assert less.sum(-1) == pytest.approx(1)
+    longer = score("hybrid", prior, prompt, 2 * tokens, min(a, b))  # a longer prompt counts more
+    assert (np.abs(longer - prompt) <= np.abs(less - prompt) + 1e-12).all()
+
+
+@given(ranked(), st.data())
+def test_a_neuron_that_scores_higher_stays(pair: tuple[Floats, Floats], data: st.DataObject) -> None:
+    scores, raised = pair[0], pair[0].copy()
+    budgets = np.full(len(scores), data.draw(st.integers(1, scores.shape[1])))
+    neuron = data.draw(st.sampled_from(pick(scores, budgets).layers[0].tolist()))
+    raised[0, neuron] *= 1 + data.draw(st.floats(0, 10))
+    assert neuron in pick(raised, budgets).layers[0]
+    assert pick(raised, budgets).per_layer == budgets.tolist()
