@@ -84,7 +84,7 @@ def _rows(engine: Engine, texts: list[str], length: int) -> torch.Tensor:
             f"none of {len(texts)} texts has the {length} tokens that prompt and continuation need: give longer texts "
             "or lower --prompt-tokens and --continuation-tokens"
         )
-    return torch.tensor(long)
+    return torch.tensor(long, device=engine.model.device)
 
 
 def _rung(
@@ -110,7 +110,7 @@ class _Scores:
         prompts = engine.tokenizer.batch_decode(ids[:, :prompt_tokens], skip_special_tokens=True)
         self.matches = engine.match([p if p.strip() else "?" for p in prompts])
         real = (ids != engine._bos) if engine._bos is not None else torch.ones_like(ids, dtype=torch.bool)
-        at = torch.arange(ids.shape[1])[None]
+        at = torch.arange(ids.shape[1], device=ids.device)[None]
         self.counts = (real & (at < prompt_tokens)).sum(1).tolist()
         self.prompt = self._shares(real & (at < prompt_tokens))
         self.future = self._shares(at.expand_as(ids) >= prompt_tokens)
@@ -142,7 +142,7 @@ def _losses(engine: Engine, ids: torch.Tensor, prompt_tokens: int, sets: list[Ne
     """Mean NLL of each text's continuation, (B,); each row has its own set after its prompt."""
     hooks = []
     if sets is not None:
-        masks = torch.from_numpy(np.stack([s.mask() for s in sets]))
+        masks = torch.from_numpy(np.stack([s.mask() for s in sets])).to(ids.device)
         for layer, mlp in enumerate(find_mlps(engine.model)):
             hooks.append(mlp.down.register_forward_pre_hook(_masker(masks[:, layer], ids.shape, prompt_tokens)))
     try:
@@ -151,7 +151,7 @@ def _losses(engine: Engine, ids: torch.Tensor, prompt_tokens: int, sets: list[Ne
         for hook in hooks:
             hook.remove()
     losses = cross_entropy(logits.flatten(0, 1), ids[:, prompt_tokens:].flatten(), reduction="none")
-    return losses.view(len(ids), -1).mean(1).double().numpy()
+    return losses.view(len(ids), -1).mean(1).double().cpu().numpy()
 
 
 def _masker(mask: torch.Tensor, shape: torch.Size, prompt_tokens: int) -> Any:

@@ -4,6 +4,7 @@ K clusters, d embedding dimensions. Positions and lengths are pixels, y upwards,
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ Floats = NDArray[np.floating]
 SHEET, DPI = (1600, 1100), 100
 LOW, HIGH = np.array([28.0, 60.0]), np.array([1572.0, 1020.0])  # corners of the frame that labels stay in
 MIDDLE, MARGIN = (LOW + HIGH) / 2, np.array([60.0, 40.0])  # circles keep further inside: their labels need room
+AIR = np.array([7.0, 0.0])  # between labels
 PAPER, INK, GREY = "#fcfbf8", "#2b2f36", "#5d626c"
 HUES = ("#d98880", "#dba472", "#cdb75f", "#9bb96f", "#6cb394", "#63b0bd", "#74a0cf", "#9494d1", "#b88cc6", "#d089a9")
 BIG, SMALL, LEADING = 15.0, 12.0, 1.22  # letter heights of a label's two lines; line height over letter height
@@ -53,42 +55,48 @@ def _level(flat: Floats) -> NDArray[np.float64]:
 
 def spread(spots: Floats, radii: Floats, gap: float = 6.0) -> NDArray[np.float64]:
     """Positions (K, 2) nudged until circles (K,) lie ``gap`` apart inside the margins, as far as there is room."""
-    others = 1 - np.eye(len(radii))
+    others, room = 1 - np.eye(len(radii)), MARGIN / 2 + radii[:, None]
     angle = np.arange(len(radii)) * 2.399963  # the golden angle: circles on one spot part in different directions
-    spots = spots + np.stack([np.cos(angle), np.sin(angle)], 1) * 1e-3
+    spots = np.clip(spots, LOW + room, HIGH - room) + np.stack([np.cos(angle), np.sin(angle)], 1) * 1e-3
     for _ in range(200):
         away = spots[:, None] - spots[None]
         far = np.linalg.norm(away, axis=-1)
         lack = np.maximum(radii[:, None] + radii + gap - far, 0) * others / np.maximum(far, 1e-9)
         if not lack.any():
             break
-        room = MARGIN / 2 + radii[:, None]
-        spots = np.clip(spots + (away * lack[..., None]).sum(1) * 0.45, LOW + room, HIGH - room)
+        crowd = np.sqrt(np.maximum((lack > 0).sum(1), 1))[:, None]  # in a crowd smaller steps, or all fly to the edges
+        spots = np.clip(spots + (away * lack[..., None]).sum(1) * 0.45 / crowd, LOW + room, HIGH - room)
     return np.asarray(spots, np.float64)
 
 
-def place_labels(circles: Floats, boxes: Floats) -> list[tuple[float, float] | None]:
-    """Circles (K, 3: x, y, r), label sizes (K, 2: w, h) -> each label's lower left corner, None where it does not fit.
+def place_labels(circles: Floats, boxes: Floats) -> list[tuple[float, float, int] | None]:
+    """Circles (K, 3: x, y, r), label sizes (K, S, 2: w, h) -> each label's lower left corner and the size that fits.
 
-    Largest circle first. A label lies beside its circle, inside the frame, on no circle and on no other label; one
-    without a width is not placed.
+    Largest circle first, and of a label's S sizes the first that fits; None where none does. A label lies beside its
+    circle, inside the frame, on no circle and on no other label; one without a width is not placed.
     """
-    found: list[tuple[float, float] | None] = [None] * len(circles)
+    found: list[tuple[float, float, int] | None] = [None] * len(circles)
     taken = np.empty((0, 4))
     for i in np.argsort(-circles[:, 2], kind="stable"):
-        (x, y, r), (w, h) = circles[i], boxes[i]
-        gap, slant = r + 5, r * 0.75 + 3
+        for size, low, high in _places(circles[i], boxes[i]):
+            on_circle = np.linalg.norm(np.clip(circles[:, :2], low, high) - circles[:, :2], axis=1) < circles[:, 2]
+            on_label = ((taken[:, :2] < high + AIR) & (low - AIR < taken[:, 2:])).all(1)
+            if (low >= LOW).all() and (high <= HIGH).all() and not on_circle.any() and not on_label.any():
+                found[i], taken = (float(low[0]), float(low[1]), size), np.vstack([taken, [*low, *high]])
+                break
+    return found
+
+
+def _places(circle: Floats, sizes: Floats) -> Iterator[tuple[int, Floats, Floats]]:
+    """Where a label may go, best first: (which of its sizes, lower left corner, upper right corner)."""
+    x, y, r = circle
+    gap, slant = r + 5, r * 0.75 + 3
+    for size, (w, h) in enumerate(sizes):
         tries = [(gap, -h / 2), (-gap - w, -h / 2), (-w / 2, -gap - h), (-w / 2, gap)]
         tries += [(a, b) for b in (slant, -slant - h) for a in (slant, -slant - w)]
         tries += [(-w * part, b) for b in (gap, -gap - h) for part in (0.25, 0.75)]
         for low in np.array([x, y]) + tries if w > 0 else ():
-            high = low + np.array([w, h])
-            on_circle = np.linalg.norm(np.clip(circles[:, :2], low, high) - circles[:, :2], axis=1) < circles[:, 2]
-            on_label = ((taken[:, :2] < high) & (low < taken[:, 2:])).all(1)
-            if (low >= LOW).all() and (high <= HIGH).all() and not on_circle.any() and not on_label.any():
-                found[i], taken = (float(low[0]), float(low[1])), np.vstack([taken, [*low, *high]])
-                break
-    return found
+            yield size, low, low + np.array([w, h])
 
 
 def draw_map(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], path: Path, title: str) -> None:
@@ -129,20 +137,23 @@ def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], titl
         for (x, y), r, hue in zip(spots, radii, hues, strict=True):
             edge = "none" if grown else _mix(hue, INK, 0.25)
             axes.add_patch(Circle((x, y), r + grown, facecolor=_mix(hue, PAPER, pale), edgecolor=edge, lw=0.8))
-    names, widths = [], []
+    names = []
     for row, hue in zip(terms, hues, strict=True):
         first, *rest = [_short(term, 22) for term in row if term.strip()][:3] or [""]
-        names.append(
-            (write(0, 0, first, BIG, _mix(hue, INK, 0.72), weight="bold"), write(0, 0, ", ".join(rest), SMALL))
-        )
-        widths.append(max(line.get_window_extent(renderer).width if line.get_text() else 0 for line in names[-1]))
-    tall = [(BIG + SMALL * bool(below.get_text())) * LEADING for _, below in names]
-    corners = place_labels(np.column_stack([spots, radii]), np.column_stack([widths, tall]))
-    for label, corner, w, h, (x, _) in zip(names, corners, widths, tall, spots, strict=True):
+        head = write(0, 0, first, BIG, _mix(hue, INK, 0.72), weight="bold")
+        names.append((head, write(0, 0, ", ".join(rest), SMALL)))
+    wide = np.array([[line.get_window_extent(renderer).width for line in label] for label in names])
+    wide[[not label[0].get_text() for label in names]] = 0
+    high = np.array([(BIG + SMALL * bool(below.get_text())) * LEADING for _, below in names])
+    low = np.full(len(names), BIG * LEADING)  # where both lines do not fit, the first may
+    boxes = np.stack([np.column_stack([wide.max(1), high]), np.column_stack([wide[:, 0], low])], 1)
+    corners = place_labels(np.column_stack([spots, radii]), boxes)
+    for label, room, corner, (x, _) in zip(names, boxes, corners, spots, strict=True):
         for line, drop in zip(label, (BIG * 0.95, BIG * LEADING + SMALL * 0.93), strict=True):
-            if corner is None:
+            if corner is None or (corner[2] == 1 and line is label[1]):
                 line.remove()
                 continue
+            w, h = room[corner[2]]
             part = 0.0 if corner[0] >= x else 1.0 if corner[0] + w <= x else 0.5
             line.set(
                 position=(corner[0] + w * part, corner[1] + h - drop), ha=("left", "center", "right")[int(part * 2)]

@@ -106,7 +106,7 @@ def test_coarser_centroids_are_weighted_by_size() -> None:
     assert centroids == pytest.approx(unit(np.array([[1, 2, 5, 0]], np.float32)), abs=1e-6)
 
 
-def fine_clusters(distinct: int) -> tuple[Clustering, Statistics, NDArray[np.float32], Floats]:
+def fine_clusters(distinct: int) -> tuple[Clustering, Statistics, NDArray[np.float32], NDArray[np.float32]]:
     """32 clusters of 8 passages around ``distinct`` directions, each direction with two neurons of its own."""
     kinds = np.arange(32) % distinct
     ways = np.random.default_rng(0).normal(size=(distinct, 24))
@@ -115,7 +115,7 @@ def fine_clusters(distinct: int) -> tuple[Clustering, Statistics, NDArray[np.flo
     shares = np.full((32, 1, 64), 0.1 / 64)
     for cluster, kind in enumerate(kinds):
         shares[cluster, 0, [2 * kind, 2 * kind + 1]] += 0.45
-    return clustering(centroids, 8), statistics(shares, [8] * 32), centroids, shares
+    return clustering(centroids, 8), statistics(shares, [8] * 32), centroids, shares.astype(np.float32)
 
 
 KEEP = 2 / 64

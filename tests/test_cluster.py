@@ -192,3 +192,13 @@ def test_quantiles_are_those_of_each_cluster() -> None:
     assert made[0] == pytest.approx(np.quantile([0.1, 0.2, 0.3], QUANTILES))
     assert made[2] == pytest.approx(0.4)
     assert (np.diff(made, axis=1) >= 0).all()
+
+
+def test_large_clusters_weigh_more_when_grouped() -> None:
+    centroids = directions(30)
+    even, skewed = np.arange(30), np.repeat(np.arange(30), np.where(np.arange(30) < 3, 500, 1))
+    made = [
+        regroup(Clustering(centroids, labels, np.ones(len(labels), np.float32)), 4, 0).tolist()
+        for labels in (even, np.repeat(even, 7), skewed)
+    ]
+    assert made[0] == made[1] != made[2]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from coreinfer.embedder import DEFAULT, RECENCY, Embedder, is_local, unit
 from coreinfer.errors import CoreInferError
 from pipeline import embed
-from pipeline.embed import embed_passages, read_windows, write_passages
+from pipeline.embed import embed_passages, open_vectors, read_windows, write_passages
 from pipeline.sources import Passage
 
 TEXTS = [
@@ -43,7 +43,7 @@ def long_text(count: int, seed: int = 0) -> str:
 @pytest.mark.parametrize(("kind", "close"), [("exact", 1e-5), ("rough", 1e-2)])
 def test_unit_rows_that_do_not_depend_on_their_order(kind: str, close: float, request: pytest.FixtureRequest) -> None:
     embedder: Embedder = request.getfixturevalue(kind)
-    texts = [*TEXTS, long_text(600)]
+    texts = [*TEXTS, long_text(300)]
     vectors = embedder.embed(texts)
     assert vectors.shape == (len(texts), embedder.dimension) == (len(texts), 384)
     assert vectors.dtype == np.float32
@@ -84,7 +84,7 @@ def test_windows_lose_no_letter(exact: Embedder) -> None:
 
 
 def test_a_long_text_is_the_weighted_mean_of_its_windows(exact: Embedder) -> None:
-    text = long_text(700)
+    text = long_text(600)
     pieces = exact.windows(text)
     assert len(pieces) == 3
     slow = np.zeros(384)
@@ -122,8 +122,10 @@ def test_embeddings_round_trip(exact: Embedder, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(embed, "WINDOW", 3)
     path, out, ticks = tmp_path / "passages.parquet", tmp_path / "embeddings.npy", list[int]()
     write_passages((Passage(i, text, "here") for i, text in enumerate(TEXTS)), path)
-    made = embed_passages(path, len(TEXTS), exact, out, ticks.append)
+    embed_passages(path, len(TEXTS), exact, out, ticks.append)
+    made = open_vectors(out)
     assert isinstance(made, np.memmap)
+    assert made.dtype == np.float32
     assert not made.flags.writeable
     assert made == pytest.approx(exact.embed(TEXTS), abs=1e-5)
     assert np.load(out).tobytes() == made.tobytes()

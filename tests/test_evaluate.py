@@ -7,11 +7,12 @@ from conftest import demo_texts
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from coreinfer import CoreInferError, Engine, slim
+from coreinfer import CoreInferError, Engine
 from coreinfer.artifact import GLOBAL
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.evaluate import LADDER, Rung, _losses, _rows, _Scores, as_rows, evaluate
 from coreinfer.neurons import NeuronSet, top
+from coreinfer.slim import slim
 
 PROMPT, REST, KEEP = 16, 20, 0.3
 Rungs = dict[tuple[str, float], Rung]
@@ -100,14 +101,13 @@ def test_a_policy_is_its_set_sliced(engine: Engine, ids: Tensor, rungs: Rungs) -
     assert rungs["similarity", KEEP].nll == pytest.approx(np.mean(losses), abs=2e-5)
 
 
-def test_the_ladder_is_in_order(rungs: Rungs) -> None:
+def test_random_is_worst_and_the_oracle_knows_its_set(rungs: Rungs) -> None:
     at = {policy: rungs[policy, KEEP] for policy in LADDER}
-    assert at["random"].nll > at["global"].nll + 0.5
-    assert at["oracle"].nll < at["global"].nll
     assert at["oracle"].recall == 1
     assert at["random"].recall == pytest.approx(KEEP, abs=0.05)
     for policy in ("global", "stability", "similarity", "hybrid", "auto"):
         assert KEEP < at[policy].recall < 1
+        assert at["random"].nll > at[policy].nll + 0.5
 
 
 def test_intervals_hold_their_means(rungs: Rungs) -> None:

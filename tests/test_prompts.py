@@ -150,7 +150,7 @@ def test_nothing_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content:
 @pytest.mark.parametrize("name", ["missing.txt", ".", "latin.txt"])
 def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
-    with pytest.raises(CoreInferError, match="cannot read .*: give a UTF-8 text file"):
+    with pytest.raises(CoreInferError, match=r"cannot read .*: give a UTF-8 text file"):
         list(read_prompts(None, tmp_path / name))
 
 

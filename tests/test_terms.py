@@ -86,10 +86,18 @@ def test_a_large_corpus_without_a_telling_word_gives_no_terms() -> None:
     assert top_terms([["answer"] * 60, ["answer"] * 60]) == [[], []]
 
 
-def test_the_first_texts_of_each_cluster_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_texts_of_each_cluster_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terms, "PER_CLUSTER", 2)
     monkeypatch.setattr("pipeline.embed.WINDOW", 3)
-    write_passages((Passage(i, f"text {i}", "here") for i in range(8)), tmp_path / "p.parquet")
-    labels = np.array([1, 0, -1, 1, 1, 0, 0, -1])
-    made = sample_texts(tmp_path / "p.parquet", labels, 3)
-    assert made == [["text 1", "text 5"], ["text 0", "text 3"], []]
+    write_passages((Passage(i, f"text {i}", "here") for i in range(9)), tmp_path / "p.parquet")
+    labels = np.array([1, 0, -1, 1, 1, 0, 0, -1, 3])
+    seen: list[set[str]] = [set(), set(), set()]
+    for seed in range(20):
+        made = sample_texts(tmp_path / "p.parquet", labels, 4, seed)
+        assert made == sample_texts(tmp_path / "p.parquet", labels, 4, seed)
+        assert [len(group) for group in made] == [2, 2, 0, 1]
+        assert all(group == sorted(group) for group in made)  # in the corpus's order
+        for all_seen, group in zip(seen, made, strict=False):
+            all_seen.update(group)
+    assert seen == [{"text 1", "text 5", "text 6"}, {"text 0", "text 3", "text 4"}, set()]
+    assert made[3] == ["text 8"]  # the one passage of a small cluster; held-out ones never

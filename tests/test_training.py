@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
-from coreinfer import CoreInferError, load_model, slim
+from coreinfer import CoreInferError, load_model
 from coreinfer.models import find_mlps
 from coreinfer.neurons import top
+from coreinfer.slim import slim
 from training import core_mask, train_lm
 from training.core_mask import CoreMask, core_masked
 from training.tokens import END, load_tokenizer, read_texts, token_row, train_tokenizer
@@ -62,7 +62,8 @@ def cases(draw: st.DrawFn) -> tuple[Floats, Floats, list[int], list[int]]:
 @settings(deadline=None)
 def test_core_masked_is_its_transcription(case: tuple[Floats, Floats, list[int], list[int]]) -> None:
     a, column, split, kept = case
-    got = core_masked(*map(torch.from_numpy, (a, column)), torch.tensor(split), torch.tensor(kept)).numpy()
+    where = torch.tensor(split), torch.tensor(kept)
+    got = core_masked(torch.from_numpy(a), torch.from_numpy(column), *where).numpy()
     for row, out, s, k in zip(a, got, split, kept, strict=True):
         energy = [sum(float(x) ** 2 for x in row[:s, i]) * float(column[i]) for i in range(len(column))]
         core = sorted(range(len(column)), key=lambda i, energy=energy: (-energy[i], i))[:k]  # type: ignore[misc]
@@ -166,9 +167,9 @@ def test_held_out_loss_is_the_mean_over_whole_windows() -> None:
     model, row = tiny(), some_ids(1, 3 * CONTEXT + 9)[0].int()
     mask = CoreMask(model)
     got = held_out_loss(model, mask, row, CONTEXT, 1.0)
-    assert got > held_out_loss(model, mask, row[: CONTEXT + 1], CONTEXT, 1.0) - 1
     mask.remove()
-    slow = [float(loss_of(model, row[None, at : at + CONTEXT + 1].long())) for at in (0, CONTEXT, 2 * CONTEXT)]
+    starts = (0, CONTEXT, 2 * CONTEXT)
+    slow = [loss_of(model, row[None, at : at + CONTEXT + 1].long()).item() for at in starts]
     assert got == pytest.approx(sum(slow) / 3, abs=1e-3)
 
 
