@@ -20,7 +20,7 @@ _HOME = {
     "NeuronSet": "neurons",
     "StatisticSettings": "settings",
     "load_model": "models",
-    "slim": "slim",
+    "slim": "slimming",
 }
 __all__ = ["Artifact", "CoreInferError", "Engine", "NeuronSet", "StatisticSettings", "load_model", "slim"]
 

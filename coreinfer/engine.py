@@ -24,7 +24,7 @@ from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, pick, score
 from coreinfer.prompts import Prompt, render, words_of
 from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
-from coreinfer.slim import slim
+from coreinfer.slimming import slim
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from coreinfer.artifact import GLOBAL
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.evaluate import LADDER, Rung, _losses, _rows, _Scores, as_rows, evaluate
 from coreinfer.neurons import NeuronSet, top
-from coreinfer.slim import slim
+from coreinfer.slimming import slim
 
 PROMPT, REST, KEEP = 16, 20, 0.3
 Rungs = dict[tuple[str, float], Rung]

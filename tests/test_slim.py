@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorS
 from coreinfer.errors import CoreInferError
 from coreinfer.models import find_mlps, load_model
 from coreinfer.neurons import NeuronSet
-from coreinfer.slim import slim
+from coreinfer.slimming import slim
 
 Demo = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 

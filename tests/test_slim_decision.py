@@ -14,7 +14,7 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.errors import CoreInferError
 from coreinfer.neurons import NeuronSet, top
 from coreinfer.settings import StatisticSettings
-from coreinfer.slim import slim
+from coreinfer.slimming import slim
 
 
 class Decision:

@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM
 from coreinfer import CoreInferError, load_model
 from coreinfer.models import find_mlps
 from coreinfer.neurons import top
-from coreinfer.slim import slim
+from coreinfer.slimming import slim
 from training import core_mask, train_lm
 from training.core_mask import CoreMask, core_masked
 from training.tokens import END, load_tokenizer, read_texts, token_row, train_tokenizer

@@ -1,0 +1,181 @@
+"""An output folder appears whole or not at all, and what stood in its place is replaced or left as it was."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coreinfer.errors import CoreInferError
+from pipeline.folder import appearing, check_output
+
+
+def contents(root: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, hidden things too: bytes of files, None for folders."""
+    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in root.rglob("*")}
+
+
+def fill(made: Path, scratch: Path, word: str = "new") -> None:
+    (scratch / "embeddings.npy").write_text("for a while")
+    (made / "neurons.parquet").write_text(word)
+    (made / "manifest.json").write_text("{}")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """An artifact that exists already."""
+    path = tmp_path / "mine"
+    path.mkdir()
+    (path / "manifest.json").write_text("old")
+    (path / "clusters.parquet").write_bytes(bytes(range(256)))
+    return path
+
+
+def refused(path: Path, *words: str, overwrite: bool = True, body: Callable[[Path, Path], Any] = fill) -> None:
+    """One line of ours, and everything around the output as it was."""
+    before = contents(path.parent) if path.parent.is_dir() else {}
+    with pytest.raises(CoreInferError) as caught, appearing(path, overwrite) as (made, scratch):
+        body(made, scratch)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in (path.name, *words)), message
+    assert (contents(path.parent) if path.parent.is_dir() else {}) == before
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    """Does some work, then ends early."""
+
+    def body(*given: Any, **_: Any) -> None:
+        if len(given) == 2:
+            fill(*given)
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_it_appears_whole_at_the_end(tmp_path: Path, overwrite: bool) -> None:
+    path = tmp_path / "not" / "yet" / "mine"
+    with appearing(path, overwrite) as (made, scratch):
+        fill(made, scratch)
+        assert not path.exists()
+        assert made.stat().st_dev == path.parent.stat().st_dev  # so that a rename is enough
+    assert contents(path.parent) == {"mine": None, "mine/neurons.parquet": b"new", "mine/manifest.json": b"{}"}
+
+
+def test_overwriting_replaces_all_of_it(old: Path) -> None:
+    with appearing(old, overwrite=True) as (made, scratch):
+        fill(made, scratch)
+        assert (old / "manifest.json").read_text() == "old"
+    assert contents(old.parent) == {"mine": None, "mine/neurons.parquet": b"new", "mine/manifest.json": b"{}"}
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_kept(old: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(old)
+    with appearing(link, overwrite=True) as (made, scratch):
+        fill(made, scratch)
+    assert not link.is_symlink()
+    assert (link / "neurons.parquet").read_text() == "new"
+    assert (old / "manifest.json").read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"mine", "link"}
+
+
+@pytest.mark.parametrize("place", ["mine", "other", "not/yet"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), RuntimeError("a bug"), CoreInferError("said")])
+def test_an_early_end_leaves_nothing(old: Path, place: str, error: BaseException) -> None:
+    """Whatever ended it comes out as it is."""
+    before = contents(old.parent)
+    with pytest.raises(type(error)) as caught, appearing(old.parent / place, overwrite=True) as (made, scratch):
+        raising(error)(made, scratch)
+    assert caught.value is error
+    assert contents(old.parent) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize("call", [0, 1])
+def test_an_early_end_between_the_two_renames_puts_the_old_one_back(
+    old: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: int
+) -> None:
+    before, rename, calls = contents(old.parent), Path.rename, list[Path]()
+
+    def fragile(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == call + 1:
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fragile)
+    wanted = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CoreInferError
+    with pytest.raises(wanted), appearing(old, overwrite=True) as (made, scratch):
+        fill(made, scratch)
+    assert contents(old.parent) == before
+    assert len(calls) > call
+
+
+def test_a_full_disk_is_one_line(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    words = ("cannot write", "No space left on device", "free some space")
+    for path in (old, old.parent / "other", old.parent / "not" / "yet"):
+        refused(path, *words, body=raising(full))
+    for owner, name in ((Path, "write_text"), (os, "fsync"), (tempfile, "mkdtemp"), (Path, "mkdir")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, raising(full))
+            refused(old, *words)
+
+
+def test_a_place_that_cannot_be_written(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (old.parent / "file").write_text("a file, no folder")
+    refused(old.parent / "file" / "made", "cannot write")
+    refused(old.parent / "file" / "deeper" / "made", "cannot write")
+    monkeypatch.setattr(tempfile, "mkdtemp", raising(PermissionError(errno.EACCES, "Permission denied")))
+    refused(old, "cannot write", "Permission denied")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write(old: Path) -> None:
+    old.parent.chmod(0o555)
+    try:
+        refused(old.parent / "made", "cannot write", "Permission denied")
+    finally:
+        old.parent.chmod(0o755)
+
+
+def test_what_exists_is_not_overwritten_unasked(old: Path) -> None:
+    (old.parent / "empty").mkdir()
+    for path in (old, old.parent / "empty"):
+        refused(path, "exists already", "--overwrite", overwrite=False, body=raising(AssertionError("no work yet")))
+
+
+def test_only_an_artifact_is_overwritten(old: Path) -> None:
+    theses, file = old.parent / "theses", old.parent / "file.txt"
+    theses.mkdir()
+    (theses / "thesis.tex").write_text("precious")
+    file.write_text("precious")
+    for path in (theses, file):
+        refused(path, "no artifact", body=raising(AssertionError("no work yet")))
+        with pytest.raises(CoreInferError, match="no artifact"):
+            check_output(path, overwrite=True)
+
+
+def test_an_empty_folder_may_become_one(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.mkdir()
+    check_output(path, overwrite=True)
+    with appearing(path, overwrite=True) as (made, scratch):
+        fill(made, scratch)
+    assert sorted(contents(tmp_path)) == ["empty", "empty/manifest.json", "empty/neurons.parquet"]
+
+
+def test_another_build_was_faster(tmp_path: Path) -> None:
+    """Two builds of one name: the later is refused, the earlier stays."""
+    path = tmp_path / "mine"
+    with pytest.raises(CoreInferError, match="cannot write"), appearing(path, overwrite=False) as (made, scratch):
+        fill(made, scratch, "later")
+        with appearing(path, overwrite=False) as (other, elsewhere):
+            fill(other, elsewhere, "earlier")
+    assert {p.name for p in tmp_path.iterdir()} == {"mine"}
+    assert (path / "neurons.parquet").read_text() == "earlier"
