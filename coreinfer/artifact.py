@@ -95,6 +95,7 @@ class Artifact:
         layout = Layout(Path(root))
         with _reading(layout.root):
             manifest = verify(layout.root)
+            _check_neurons(layout.neurons, manifest)
             calibration = json.loads(layout.calibration.read_text("utf-8"))
             policy = _policy(calibration["policy"])
             table = _read(layout.clusters, clusters_schema(manifest.dimension))
@@ -103,7 +104,6 @@ class Artifact:
             if any(None in words for words in (*terms, *examples)):
                 raise ValueError(f"{layout.clusters.name} has empty cells")
             grid, budgets = _budgets(_read(layout.layers, LAYERS), manifest)
-            _check_neurons(layout.neurons, manifest)
             return cls(
                 layout.root, manifest, policy, calibration, _centroids(table, manifest),
                 np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets,
@@ -151,8 +151,9 @@ def _policy(raw: dict[str, Any]) -> PolicySettings:
 
 
 def _matrix(table: Any, name: str, rows: int) -> NDArray[np.float32]:
-    """A column of lists as (rows, length)."""
-    return np.asarray(table.column(name).combine_chunks().flatten(), np.float32).reshape(rows, -1)
+    """A column of lists of one length as (rows, length)."""
+    values = np.asarray(table.column(name).combine_chunks().flatten(), np.float32)
+    return values.reshape(rows, table.schema.field(name).type.list_size)
 
 
 def _centroids(table: Any, manifest: Manifest) -> NDArray[np.float32]:
@@ -223,6 +224,6 @@ def _check_neurons(path: Path, manifest: Manifest) -> None:
         rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     if not columns.equals(neurons_schema(manifest.width)):
         raise ValueError(f"{path.name} has the columns {columns.names}, or not {manifest.width} float32 a row")
-    if rows != [manifest.layers] * (manifest.clusters + 1):
+    if len(rows) != manifest.clusters + 1 or set(rows) != {manifest.layers}:
         wanted = f"{manifest.clusters + 1} row groups of {manifest.layers} layers"
         raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))} rows, not {wanted}")

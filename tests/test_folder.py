@@ -46,11 +46,17 @@ def refused(path: Path, *words: str, overwrite: bool = True, body: Callable[[Pat
 
 
 def raising(error: BaseException) -> Callable[..., None]:
-    """Does some work, then ends early."""
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
 
-    def body(*given: Any, **_: Any) -> None:
-        if len(given) == 2:
-            fill(*given)
+    return fail
+
+
+def ending(error: BaseException) -> Callable[[Path, Path], None]:
+    """A build that does its work and then ends early."""
+
+    def body(made: Path, scratch: Path) -> None:
+        fill(made, scratch)
         raise error
 
     return body
@@ -90,7 +96,7 @@ def test_an_early_end_leaves_nothing(old: Path, place: str, error: BaseException
     """Whatever ended it comes out as it is."""
     before = contents(old.parent)
     with pytest.raises(type(error)) as caught, appearing(old.parent / place, overwrite=True) as (made, scratch):
-        raising(error)(made, scratch)
+        ending(error)(made, scratch)
     assert caught.value is error
     assert contents(old.parent) == before
 
@@ -120,7 +126,7 @@ def test_a_full_disk_is_one_line(old: Path, monkeypatch: pytest.MonkeyPatch) -> 
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     words = ("cannot write", "No space left on device", "free some space")
     for path in (old, old.parent / "other", old.parent / "not" / "yet"):
-        refused(path, *words, body=raising(full))
+        refused(path, *words, body=ending(full))
     for owner, name in ((Path, "write_text"), (os, "fsync"), (tempfile, "mkdtemp"), (Path, "mkdir")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, raising(full))
@@ -168,14 +174,3 @@ def test_an_empty_folder_may_become_one(tmp_path: Path) -> None:
     with appearing(path, overwrite=True) as (made, scratch):
         fill(made, scratch)
     assert sorted(contents(tmp_path)) == ["empty", "empty/manifest.json", "empty/neurons.parquet"]
-
-
-def test_another_build_was_faster(tmp_path: Path) -> None:
-    """Two builds of one name: the later is refused, the earlier stays."""
-    path = tmp_path / "mine"
-    with pytest.raises(CoreInferError, match="cannot write"), appearing(path, overwrite=False) as (made, scratch):
-        fill(made, scratch, "later")
-        with appearing(path, overwrite=False) as (other, elsewhere):
-            fill(other, elsewhere, "earlier")
-    assert {p.name for p in tmp_path.iterdir()} == {"mine"}
-    assert (path / "neurons.parquet").read_text() == "earlier"
