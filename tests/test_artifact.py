@@ -20,14 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coreinfer.artifact import GLOBAL, Artifact
+from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Layout, ModelIdentity, describe, verify
 from coreinfer.match import make_index, nearest
 from coreinfer.neurons import top, uniform_budgets
+from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index
 from pipeline.cluster import Clustering
 
+Change, Fault = Callable[[dict[str, Any]], object], Callable[[Path], object]
 K, D, L, F = 5, 8, 3, 50
 POLICY = PolicySettings(threshold=0.25, mixture=3)
 FORMAT = Path(__file__).resolve().parent.parent / "artifacts" / "FORMAT.md"
@@ -40,8 +43,7 @@ def shares(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def clustering() -> Clustering:
     rng = np.random.default_rng(0)
-    centroids = rng.normal(size=(K, D)).astype(np.float32)
-    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids = unit(rng.normal(size=(K, D)).astype(np.float32))
     return Clustering(centroids, np.arange(40) % K, rng.uniform(0.2, 0.9, 40).astype(np.float32))
 
 
@@ -62,8 +64,7 @@ def write(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("artifact") / "whole"
-    write(root)
+    write(root := tmp_path_factory.mktemp("artifact") / "whole")
     return root
 
 
@@ -83,20 +84,14 @@ def read_all(root: Path) -> None:
 def refused(root: Path, *words: str) -> None:
     with pytest.raises(CoreInferError) as caught:
         read_all(root)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
-def rewrite_manifest(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def rewrite_manifest(root: Path, change: Change) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     change(manifest)
     (root / "manifest.json").write_text(json.dumps(manifest))
-
-
-def rehash(root: Path) -> None:
-    layout = Layout(root)
-    rewrite_manifest(root, lambda m: m.update(files=describe((*layout.required, layout.index))))
 
 
 def test_what_is_written_is_read_back(whole: Path) -> None:
@@ -123,9 +118,9 @@ def test_faiss_file_holds_the_centroids(whole: Path) -> None:
 
     stored, centroids = faiss.read_index(str(whole / "index.faiss")), clustering().centroids
     query = np.random.default_rng(3).normal(size=(4, D)).astype(np.float32)
-    for match, vector in zip(nearest(stored, query, 2), query, strict=True):
-        assert match.clusters.tolist() == np.argsort(-centroids @ vector)[:2].tolist()
-        assert np.allclose(match.similarities, np.sort(centroids @ vector)[:-3:-1], atol=1e-6)
+    for match, cosines in zip(nearest(stored, query, 2), query @ centroids.T, strict=True):
+        assert match.clusters.tolist() == np.argsort(-cosines)[:2].tolist()
+        assert np.allclose(match.similarities, np.sort(cosines)[:-3:-1], atol=1e-6)
 
 
 @given(st.data())
@@ -163,11 +158,11 @@ def test_no_artifact_and_no_json(tmp_path: Path) -> None:
         refused(tmp_path, "manifest")
 
 
-def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], object]:
+def put(*keys: str, value: Any) -> Change:
     return lambda m: reduce(dict.__getitem__, keys[:-1], m).update({keys[-1]: value})
 
 
-CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+CHANGES: list[tuple[Change, str]] = [
     (put("version", value=2), "version 2"), (put("format", value="other"), "other"), (put("extra", value=1), "extra"),
     (lambda m: m.pop("width"), "width"), (lambda m: m["files"].pop("neurons.parquet"), "neurons.parquet"),
     (put("statistic", value={"kind": "median"}), "median"), (put("files", value=[1]), "manifest"),
@@ -179,17 +174,12 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "word"), CHANGES)
-def test_a_manifest_that_does_not_fit(copy: Path, change: Callable[[dict[str, Any]], object], word: str) -> None:
+def test_a_manifest_that_does_not_fit(copy: Path, change: Change, word: str) -> None:
     rewrite_manifest(copy, change)
     refused(copy, word)
 
 
-Fault = Callable[[Path], object]
-
-
 def table(name: str, change: Callable[[Any], Any], rows: int | None = None) -> Fault:
-    """A table read, changed and written again with the row groups that it should have."""
-
     def fault(root: Path) -> None:
         path, groups = root / f"{name}.parquet", rows or (L if name == "neurons" else 1000)
         pq.write_table(change(pq.read_table(path)), path, row_group_size=groups, write_page_checksum=True)
@@ -198,8 +188,6 @@ def table(name: str, change: Callable[[Any], Any], rows: int | None = None) -> F
 
 
 def cells(name: str, column: str, value: Any) -> Fault:
-    """Every cell of a column replaced, its type kept."""
-
     def changed(old: Any) -> Any:
         at, field = old.schema.get_field_index(column), old.schema.field(column)
         return old.set_column(at, field, pa.array([value] * len(old), field.type))
@@ -238,7 +226,8 @@ BROKEN: list[Fault] = [
 @pytest.mark.parametrize("fault", BROKEN)
 def test_right_hashes_do_not_make_right_content(copy: Path, fault: Fault) -> None:
     fault(copy)
-    rehash(copy)
+    layout = Layout(copy)
+    rewrite_manifest(copy, put("files", value=describe((*layout.required, layout.index))))
     refused(copy, "rebuild")
 
 
@@ -261,15 +250,15 @@ def test_what_is_kept_is_not_mistaken(whole: Path, copy: Path, monkeypatch: pyte
     refused(whole, "Permission denied", "copy")
 
 
-def test_the_specifications_example_agrees(whole: Path) -> None:
+@pytest.mark.parametrize("place", ["tiny", "demo"])
+def test_the_specifications_example_agrees(whole: Path, place: str) -> None:
     code = re.findall(r"```python\n(.*?)```", FORMAT.read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(code[0], names)
-    opened = Artifact.load(whole)
-    for seed in range(5):
-        vector = np.random.default_rng(seed).normal(size=D).astype(np.float32)
-        vector /= np.linalg.norm(vector)
-        match = nearest(make_index(opened.centroids), vector[None], POLICY.mixture)[0]
+    opened = Artifact.load(whole if place == "tiny" else DEMO_CLUSTERS)
+    for seed in range(3):
+        vector = unit(np.random.default_rng(seed).normal(size=(1, opened.manifest.dimension)).astype(np.float32))
+        match = nearest(make_index(opened.centroids), vector, opened.policy.mixture)[0]
         wanted = top(opened.prior_of(match.clusters, match.similarities), opened.budgets(0.37))
-        read = names["similarity_set"](whole, vector, 0.37)
+        read = names["similarity_set"](opened.root, vector[0], 0.37)
         assert [ids.tolist() for ids in read] == [ids.tolist() for ids in wanted.layers]
