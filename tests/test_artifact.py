@@ -30,7 +30,8 @@ from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index
 from pipeline.cluster import Clustering
 
-Change, Fault = Callable[[dict[str, Any]], object], Callable[[Path], object]
+Change = Callable[[dict[str, Any]], object]
+Fault = Callable[[Path], object]
 K, D, L, F = 5, 8, 3, 50
 POLICY = PolicySettings(threshold=0.25, mixture=3)
 FORMAT = Path(__file__).resolve().parent.parent / "artifacts" / "FORMAT.md"
