@@ -10,38 +10,30 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.manifest import Layout, Manifest, verify
 from coreinfer.neurons import NeuronSet, mix, mixture_weights, unpack
-from coreinfer.paths import in_words
 from coreinfer.settings import PolicySettings, Source
+from coreinfer.tables import (
+    GLOBAL,
+    LAYERS,
+    Stamp,
+    Stored,
+    check_neurons,
+    clusters_schema,
+    matrix,
+    read_rows,
+    read_table,
+)
 
-GLOBAL = -1  # the cluster id of the global prior
-MOST_VALUES = 1 << 28  # refuse a row group that claims more than this: a small file can expand without bound
+__all__ = ["GLOBAL", "Artifact"]
 FAULTS = (pa.ArrowException, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)  # of broken content
-
-INT, LONG, FLOAT, WORDS = pa.int32(), pa.int64(), pa.float32(), pa.list_(pa.string())
-LAYERS = pa.schema([("keep", pa.float64()), ("layer", INT), ("budget", LONG)])
-
-
-def clusters_schema(dimension: int) -> pa.Schema:
-    """The columns of ``clusters.parquet``."""
-    return pa.schema([
-        ("cluster", INT), ("size", LONG), ("tokens", LONG), ("centroid", pa.list_(FLOAT, dimension)),
-        ("similarity_quantiles", pa.list_(FLOAT, 5)), ("terms", WORDS), ("examples", WORDS),
-    ])  # fmt: skip
-
-
-def neurons_schema(width: int) -> pa.Schema:
-    """The columns of ``neurons.parquet``."""
-    return pa.schema([("cluster", INT), ("layer", INT), ("statistic", pa.list_(FLOAT, width)), ("core", pa.binary())])
 
 
 @contextmanager
@@ -55,17 +47,6 @@ def _reading(root: Path) -> Iterator[None]:
         raise CoreInferError(f"{root} does not follow the format ({in_words(error)}): rebuild the artifact") from error
 
 
-class _Stored(NamedTuple):
-    """``neurons.parquet`` as it was verified: what decides the numbers read from it, so that they can be kept."""
-
-    path: Path
-    sha256: str
-    size: int
-    clusters: int
-    layers: int
-    width: int
-
-
 @dataclass(frozen=True)
 class Artifact:
     """A verified artifact: K clusters over d dimensions, L layers of F neurons.
@@ -75,6 +56,7 @@ class Artifact:
         sizes: int64 (K,), passages in each cluster.
         terms: each cluster's top c-TF-IDF terms.
         quantiles: float32 (K, 5), similarity of members to the centroid at 0.05, 0.25, 0.5, 0.75, 0.95.
+        stamp: of ``neurons.parquet`` when its hash was verified; its rows are read later.
     """
 
     root: Path
@@ -88,25 +70,28 @@ class Artifact:
     quantiles: NDArray[np.float32]
     budget_grid: NDArray[np.float64]
     budget_table: NDArray[np.float64]
+    stamp: Stamp
 
     @classmethod
     def load(cls, root: str | Path) -> "Artifact":
         """Verify, then read all but the statistics, which are read by row group when they are needed."""
         layout = Layout(Path(root))
         with _reading(layout.root):
+            # Before the hash is: what replaces the file after this is noticed, whenever it comes.
+            stamp = Stamp.of(layout.neurons.stat()) if layout.neurons.is_file() else Stamp(0, 0, 0)
             manifest = verify(layout.root)
-            _check_neurons(layout.neurons, manifest)
+            check_neurons(layout.neurons, manifest)
             calibration = json.loads(layout.calibration.read_text("utf-8"))
             policy = _policy(calibration["policy"])
-            table = _read(layout.clusters, clusters_schema(manifest.dimension))
-            quantiles = _matrix(table, "similarity_quantiles", manifest.clusters)
+            table = read_table(layout.clusters, clusters_schema(manifest.dimension))
+            quantiles = matrix(table, "similarity_quantiles", manifest.clusters)
             sizes, terms, examples = (table.column(name).to_pylist() for name in ("size", "terms", "examples"))
             if any(None in words for words in (*terms, *examples)):
                 raise ValueError(f"{layout.clusters.name} has empty cells")
-            grid, budgets = _budgets(_read(layout.layers, LAYERS), manifest)
+            grid, budgets = _budgets(read_table(layout.layers, LAYERS), manifest)
             return cls(
                 layout.root, manifest, policy, calibration, _centroids(table, manifest),
-                np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets,
+                np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets, stamp,
             )  # fmt: skip
 
     def prior(self, cluster: int) -> NDArray[np.float64]:
@@ -122,21 +107,21 @@ class Artifact:
         """A cluster's stored core set, at ``manifest.default_keep``."""
         width = self.manifest.width
         with _reading(self.root):
-            rows = _rows(self._stored, cluster).column("core").to_pylist()
+            rows = read_rows(self._stored, cluster).column("core").to_pylist()
             if {len(row) for row in rows} != {(width + 7) // 8}:
                 raise ValueError(f"a core set of cluster {cluster} is not {(width + 7) // 8} bytes long")
             return unpack(rows, width)
 
     def budgets(self, keep: float) -> NDArray[np.int64]:
-        """Neurons to keep in each layer, (L,): linear between the stored keeps, rounded, at least 1."""
-        table = [np.interp(keep, self.budget_grid, column) for column in self.budget_table.T]
+        """Neurons to keep in each layer, (L,): linear between 0 and the stored keeps, rounded, at least 1."""
+        grid = [0.0, *self.budget_grid]
+        table = [np.interp(keep, grid, [0.0, *column]) for column in self.budget_table.T]
         return np.maximum(1, np.rint(table)).astype(np.int64)
 
     @property
-    def _stored(self) -> _Stored:
+    def _stored(self) -> Stored:
         made, path = self.manifest, Layout(self.root).neurons
-        facts = made.files[path.name]
-        return _Stored(path, facts["sha256"], facts["bytes"], made.clusters, made.layers, made.width)
+        return Stored(path, made.files[path.name]["sha256"], self.stamp, made.clusters, made.layers, made.width)
 
 
 def _policy(raw: dict[str, Any]) -> PolicySettings:
@@ -150,14 +135,8 @@ def _policy(raw: dict[str, Any]) -> PolicySettings:
     return policy
 
 
-def _matrix(table: Any, name: str, rows: int) -> NDArray[np.float32]:
-    """A column of lists of one length as (rows, length)."""
-    values = np.asarray(table.column(name).combine_chunks().flatten(), np.float32)
-    return values.reshape(rows, table.schema.field(name).type.list_size)
-
-
 def _centroids(table: Any, manifest: Manifest) -> NDArray[np.float32]:
-    centroids = _matrix(table, "centroid", manifest.clusters)
+    centroids = matrix(table, "centroid", manifest.clusters)
     if table.column("cluster").to_pylist() != list(range(manifest.clusters)):
         raise ValueError(f"clusters.parquet does not hold clusters 0 to {manifest.clusters - 1} in this order")
     if not np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-3):
@@ -177,53 +156,12 @@ def _budgets(table: Any, manifest: Manifest) -> tuple[NDArray[np.float64], NDArr
     return grid, budget
 
 
-def _read(path: Path, schema: pa.Schema, groups: int = 1, group: int = 0) -> Any:
-    """A row group of a table that has these columns and so many row groups. Its claims are looked at before it is."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if file.num_row_groups != groups or not file.schema_arrow.equals(schema):
-            raise ValueError(
-                f"{path.name} has {file.num_row_groups} row groups of {', '.join(file.schema_arrow.names)}"
-            )
-        facts = file.metadata.row_group(group)
-        columns = [facts.column(i) for i in range(facts.num_columns)]
-        if (claim := max(facts.total_byte_size // 8, *(c.num_values for c in columns))) > MOST_VALUES:
-            raise ValueError(f"{path.name} claims {claim} values")
-        return file.read_row_group(group)
-
-
-def _rows(stored: _Stored, cluster: int) -> Any:
-    """The rows of a cluster: row group 0 is the global prior, row group c + 1 is cluster c."""
-    if not GLOBAL <= cluster < stored.clusters:
-        raise CoreInferError(
-            f"there is no cluster {cluster}: give {GLOBAL} (the global prior) to {stored.clusters - 1}"
-        )
-    if stored.path.stat().st_size != stored.size:
-        raise CoreInferError(f"{stored.path} was replaced after it was opened: load the artifact again")
-    rows = _read(stored.path, neurons_schema(stored.width), stored.clusters + 1, cluster + 1)
-    order = [(cluster, layer) for layer in range(stored.layers)]
-    if list(zip(rows.column("cluster").to_pylist(), rows.column("layer").to_pylist(), strict=True)) != order:
-        raise ValueError(f"{stored.path.name} has other rows where those of cluster {cluster} belong")
-    return rows
-
-
 @lru_cache(maxsize=64)
-def _statistic(stored: _Stored, cluster: int) -> NDArray[np.float64]:
+def _statistic(stored: Stored, cluster: int) -> NDArray[np.float64]:
     """Kept by hash: another artifact may take this one's place on disk."""
     with _reading(stored.path.parent):
-        values = _matrix(_rows(stored, cluster), "statistic", stored.layers).astype(np.float64)
+        values = matrix(read_rows(stored, cluster), "statistic", stored.layers).astype(np.float64)
         if not ((values >= 0).all() and np.allclose(values.sum(-1), 1, atol=1e-3)):
             raise ValueError(f"{stored.path.name} holds rows of cluster {cluster} that are no shares of 1")
     values.flags.writeable = False
     return values
-
-
-def _check_neurons(path: Path, manifest: Manifest) -> None:
-    """One row group for each cluster and the global prior, a row a layer, ``width`` numbers a row."""
-    with pq.ParquetFile(path) as file:
-        columns = file.schema_arrow
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    if not columns.equals(neurons_schema(manifest.width)):
-        raise ValueError(f"{path.name} has the columns {columns.names}, or not {manifest.width} float32 a row")
-    if len(rows) != manifest.clusters + 1 or set(rows) != {manifest.layers}:
-        wanted = f"{manifest.clusters + 1} row groups of {manifest.layers} layers"
-        raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))} rows, not {wanted}")

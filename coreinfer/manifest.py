@@ -5,16 +5,19 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from coreinfer.errors import CoreInferError
-from coreinfer.settings import StatisticSettings
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.settings import StatisticSettings, check_keep
 
-FORMAT, VERSION = "coreinfer-artifact", 1
+FORMAT, VERSION, METRIC = "coreinfer-artifact", 1, "cosine"
 COUNTS = ("layers", "width", "dimension", "clusters", "passages", "tokens")
 LARGEST = 1 << 40  # no honest count is larger
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -81,37 +84,121 @@ class Manifest:
     files: dict[str, dict[str, Any]]
 
     def to_json(self) -> str:
-        head = {"format": FORMAT, "version": VERSION, "metric": "cosine"}
+        head = {"format": FORMAT, "version": VERSION, "metric": METRIC}
         return json.dumps({**head, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> "Manifest":
-        try:
-            raw = json.loads(text)
-            if raw["format"] != FORMAT or raw["version"] != VERSION:
-                raise CoreInferError(
-                    f"{where} has format {raw['format']!r} version {raw['version']!r}, this coreinfer reads {FORMAT!r} "
-                    f"version {VERSION}: rebuild the artifact with build-clusters"
-                )
-            known = {k: v for k, v in raw.items() if k not in ("format", "version", "metric")}
-            known["model"], known["embedder"] = ModelIdentity(**raw["model"]), ModelIdentity(**raw["embedder"])
-            made = cls(**{**known, "statistic": StatisticSettings(**raw["statistic"])})
-            made._check()
-            return made
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CoreInferError(f"{where} is not a valid manifest ({error!r}): rebuild the artifact") from error
+        """Parse and check every field; ``where`` is for messages.
 
-    def _check(self) -> None:
-        """Refuse what no build writes: counts that are none, files outside the folder."""
-        for name in COUNTS:
-            count = getattr(self, name)
-            if not isinstance(count, int) or not 0 < count < LARGEST:
-                raise ValueError(f"{name} is {count!r}")
-        for name, facts in self.files.items():
-            if Path(name).name != name:
-                raise ValueError(f"{name!r} is no file of the folder")
-            if not isinstance(facts, dict):
-                raise ValueError(f"{name} has no size and sha256")
+        Raises:
+            CoreInferError: no JSON, another format or version, or a field that no build writes, by name and value.
+        """
+        try:
+            raw = _record("the manifest", json.loads(text), None)
+            made, version = raw.pop("format", None), raw.pop("version", None)
+            if made == FORMAT and type(version) is int and version == VERSION:
+                return cls._checked(raw)
+        except (ValueError, OverflowError, RecursionError, CoreInferError) as error:
+            raise CoreInferError(
+                f"{where} is not a valid manifest ({in_words(error)}): rebuild the artifact"
+            ) from error
+        raise CoreInferError(
+            f"{where} has format {_shown(made)} version {_shown(version)}, this coreinfer reads {FORMAT!r} version "
+            f"{VERSION}: rebuild the artifact with build-clusters"
+        )
+
+    @classmethod
+    def _checked(cls, raw: dict[str, Any]) -> "Manifest":
+        if (metric := raw.pop("metric", None)) != METRIC:
+            raise ValueError(f"metric is {_shown(metric)}, not {METRIC!r}")
+        return cls(**{name: CHECKS[name](name, value) for name, value in _record("the manifest", raw, cls).items()})
+
+
+def _shown(value: object) -> str:
+    """A value for a message: short, in one line."""
+    return repr(value)[:80]
+
+
+def _record(name: str, value: Any, kind: type | None) -> dict[str, Any]:
+    """An object, with exactly the fields of a dataclass if one is given."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {_shown(value)}, no object")
+    wanted = {field.name for field in fields(kind)} if kind is not None else set(value)
+    if odd := sorted(wanted ^ set(value)):
+        fault = "lacks" if odd[0] in wanted else "has an unknown"
+        raise ValueError(f"{name} {fault} {_shown(odd[0])}")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is {_shown(value)}, no text")
+    return value
+
+
+def _whole(name: str, value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < LARGEST:  # a bool is an int too
+        raise ValueError(f"{name} is {_shown(value)}, no whole number from {least} to {LARGEST - 1}")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    return _whole(name, value, 1)
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{name} is {_shown(value)}, no number")
+    return float(value)
+
+
+def _hash(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not SHA256.fullmatch(value):
+        raise ValueError(f"{name} is {_shown(value)}, not the 64 hexadecimal digits of a sha256")
+    return value
+
+
+def _keep(name: str, value: Any) -> float:
+    return check_keep(_number(name, value))
+
+
+def _config(name: str, value: Any) -> dict[str, Any]:
+    return _record(name, value, None)
+
+
+def _identity(name: str, value: Any) -> ModelIdentity:
+    raw = _record(name, value, ModelIdentity)
+    for part in ("id", "dtype"):
+        _text(f"{name}.{part}", raw[part])
+    _hash(f"{name}.weights", raw["weights"])
+    _count(f"{name}.max_tokens", raw["max_tokens"])
+    return ModelIdentity(**raw)
+
+
+def _statistic(name: str, value: Any) -> StatisticSettings:
+    raw = _record(name, value, StatisticSettings)
+    for part in ("kind", "mode"):
+        _text(f"{name}.{part}", raw[part])
+    return StatisticSettings(**{**raw, "token_fraction": _number(f"{name}.token_fraction", raw["token_fraction"])})
+
+
+def _files(name: str, value: Any) -> dict[str, dict[str, Any]]:
+    """File names that stay in the folder, and the size and sha256 of each."""
+    for file, facts in _record(name, value, None).items():
+        if Path(file).name != file or file == "..":
+            raise ValueError(f"{_shown(file)} is no file of the folder")
+        if not isinstance(facts, dict) or set(facts) != {"bytes", "sha256"}:
+            raise ValueError(f"{_shown(file)} has {_shown(facts)}, not bytes and sha256")
+        _whole(f"bytes of {_shown(file)}", facts["bytes"])
+        _hash(f"sha256 of {_shown(file)}", facts["sha256"])
+    return dict(value)
+
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(COUNTS, _count), "model": _identity, "embedder": _identity, "statistic": _statistic,
+    "default_keep": _keep, "seed": _whole, "config": _config, "files": _files,
+}  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:
@@ -153,5 +240,5 @@ def _verify_file(path: Path, facts: dict[str, Any]) -> None:
         if path.suffix == ".faiss":
             return  # derived from clusters.parquet: rebuilt in memory
         raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
-    if path.stat().st_size != facts.get("bytes") or sha256_of(path) != facts.get("sha256"):
+    if path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
         raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from coreinfer.errors import CoreInferError
-from coreinfer.paths import in_words
+from coreinfer.errors import CoreInferError, in_words
 
 StatisticKind = Literal["energy", "count"]
 Dtype = Literal["auto", "float32", "bfloat16"]

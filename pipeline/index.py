@@ -1,7 +1,9 @@
 """Statistics and centroids -> the artifact's files, the manifest last. ``artifacts/FORMAT.md`` specifies them."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coreinfer.artifact import GLOBAL
 from coreinfer.manifest import Layout, Manifest, describe
 from coreinfer.match import make_index
 from coreinfer.neurons import pack, top, uniform_budgets
 from coreinfer.settings import PolicySettings
+from coreinfer.tables import GLOBAL, LAYERS, clusters_schema, neurons_schema
 from pipeline.cluster import Clustering
 
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 21))  # keeps that layers.parquet holds budgets for
@@ -25,23 +27,20 @@ def short(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(np.ldexp(np.rint(mantissa * 4096) / 4096, exponent), np.float32)
 
 
-def write_neurons(layout: Layout, everything: NDArray[np.float64], each: NDArray[np.float64], keep: float) -> None:
-    """``neurons.parquet``: a row per (cluster, layer), a row group per cluster, the global prior first."""
+def write_neurons(
+    layout: Layout, everything: NDArray[np.float64], each: Iterable[NDArray[np.float64]], keep: float
+) -> None:
+    """``neurons.parquet``: the global prior, then the clusters' as they come, (L, F) each; a row group a cluster."""
     layers, width = everything.shape
-    schema = pa.schema([
-        ("cluster", pa.int32()), ("layer", pa.int32()), ("statistic", pa.list_(pa.float32(), width)),
-        ("core", pa.binary()),
-    ])  # fmt: skip
+    schema, budgets = neurons_schema(width), uniform_budgets(keep, layers, width)
     with pq.ParquetWriter(
         layout.neurons, schema, compression="zstd", compression_level=9, use_dictionary=False,
         use_byte_stream_split=["statistic.list.element"], write_page_checksum=True, write_statistics=False,
     ) as writer:  # fmt: skip
-        for cluster, prior in enumerate([everything, *each], start=GLOBAL):
+        for cluster, prior in enumerate(chain([everything], each), start=GLOBAL):
             stored = short(prior)
-            core = pack(top(stored, uniform_budgets(keep, layers, width)))  # from the stored values: readers agree
-            columns = [[cluster] * layers, list(range(layers)), list(stored), core]
-            arrays = [pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            core = pack(top(stored, budgets))  # from the stored values: readers agree
+            writer.write_table(_table(schema, [cluster] * layers, range(layers), list(stored), core))
 
 
 def write_clusters(
@@ -49,24 +48,25 @@ def write_clusters(
 ) -> None:
     """``clusters.parquet``: a row per cluster."""
     count, dimension = clustering.centroids.shape
-    table = pa.table({
-        "cluster": pa.array(range(count), pa.int32()),
-        "size": pa.array(clustering.sizes, pa.int64()),
-        "tokens": pa.array(tokens, pa.int64()),
-        "centroid": pa.array(list(clustering.centroids), pa.list_(pa.float32(), dimension)),
-        "similarity_quantiles": pa.array(list(clustering.quantiles()), pa.list_(pa.float32(), 5)),
-        "terms": pa.array(terms, pa.list_(pa.string())),
-        "examples": pa.array(examples, pa.list_(pa.string())),
-    })  # fmt: skip
+    table = _table(
+        clusters_schema(dimension), range(count), clustering.sizes, tokens, list(clustering.centroids),
+        list(clustering.quantiles()), terms, examples,
+    )  # fmt: skip
     pq.write_table(table, layout.clusters, compression="zstd", write_page_checksum=True)
 
 
 def write_layers(layout: Layout, layers: int, width: int) -> None:
     """``layers.parquet``: the budget of each layer at each keep of the grid; uniform until calibration says better."""
     rows = [(keep, layer, round(keep * width)) for keep in GRID for layer in range(layers)]
-    schema = pa.schema([("keep", pa.float64()), ("layer", pa.int32()), ("budget", pa.int64())])
-    table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
-    pq.write_table(table, layout.layers, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        _table(LAYERS, *zip(*rows, strict=True)), layout.layers, compression="zstd", write_page_checksum=True
+    )
+
+
+def _table(schema: pa.Schema, *columns: Any) -> pa.Table:
+    """Columns in the order of a schema."""
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def write_calibration(layout: Layout, policy: PolicySettings, evidence: dict[str, Any]) -> None:
