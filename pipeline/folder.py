@@ -1,5 +1,6 @@
 """An output folder appears whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -8,16 +9,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreinfer.errors import CoreInferError
+from coreinfer.manifest import FORMAT, Layout
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an existing output before any work is done; only an artifact may be overwritten."""
+    """Refuse an existing output before any work is done; only an artifact, and nothing but one, may be overwritten."""
     if not path.exists():
         return
     if not overwrite:
         raise CoreInferError(f"{path} exists already: choose another --output, or add --overwrite to replace it")
-    if not (path / "manifest.json").is_file() and (path.is_file() or any(path.iterdir())):
+    inside = None if path.is_file() else {entry.name + "/" * entry.is_dir() for entry in path.iterdir()}
+    if inside == set():
+        return
+    own = _own_files(Layout(path).manifest)
+    if inside is None or not own:
         raise CoreInferError(f"{path} is no artifact, so it is not overwritten: choose another --output")
+    if foreign := sorted(inside - own):
+        raise CoreInferError(
+            f"{path} holds {foreign[0]!r}, which is no part of the artifact there, so it is not overwritten: move that "
+            "away, or choose another --output"
+        )
+
+
+def _own_files(manifest: Path) -> set[str]:
+    """The names of an artifact's files, of whatever version it is; none if ``manifest`` is not an artifact's."""
+    try:
+        raw = json.loads(manifest.read_text("utf-8"))
+        return {manifest.name, *dict(raw["files"])} if raw["format"] == FORMAT else set()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 @contextmanager

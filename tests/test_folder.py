@@ -1,6 +1,7 @@
 """An output folder appears whole or not at all, and what stood in its place is replaced or left as it was."""
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 
 from coreinfer.errors import CoreInferError
+from coreinfer.manifest import FORMAT
 from pipeline.folder import appearing, check_output
+
+
+OLD = json.dumps({"format": FORMAT, "version": 0, "files": {"clusters.parquet": {}, "index.faiss": {}}})
 
 
 def contents(root: Path) -> dict[str, bytes | None]:
@@ -29,7 +34,7 @@ def old(tmp_path: Path) -> Path:
     """An artifact that exists already."""
     path = tmp_path / "mine"
     path.mkdir()
-    (path / "manifest.json").write_text("old")
+    (path / "manifest.json").write_text(OLD)
     (path / "clusters.parquet").write_bytes(bytes(range(256)))
     return path
 
@@ -75,7 +80,7 @@ def test_it_appears_whole_at_the_end(tmp_path: Path, overwrite: bool) -> None:
 def test_overwriting_replaces_all_of_it(old: Path) -> None:
     with appearing(old, overwrite=True) as (made, scratch):
         fill(made, scratch)
-        assert (old / "manifest.json").read_text() == "old"
+        assert (old / "manifest.json").read_text() == OLD
     assert contents(old.parent) == {"mine": None, "mine/neurons.parquet": b"new", "mine/manifest.json": b"{}"}
 
 
@@ -86,7 +91,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_kept(old: Path, tmp_path: Pa
         fill(made, scratch)
     assert not link.is_symlink()
     assert (link / "neurons.parquet").read_text() == "new"
-    assert (old / "manifest.json").read_text() == "old"
+    assert (old / "manifest.json").read_text() == OLD
     assert {p.name for p in tmp_path.iterdir()} == {"mine", "link"}
 
 
@@ -156,15 +161,36 @@ def test_what_exists_is_not_overwritten_unasked(old: Path) -> None:
         refused(path, "exists already", "--overwrite", overwrite=False, body=raising(AssertionError("no work yet")))
 
 
-def test_only_an_artifact_is_overwritten(old: Path) -> None:
-    theses, file = old.parent / "theses", old.parent / "file.txt"
+MANIFESTS = [
+    '{"manifest_version": 3, "name": "An extension of a browser", "files": {"thesis.tex": {}}}', "", "[]", "null", "{",
+    json.dumps({"format": FORMAT}), json.dumps({"format": FORMAT, "files": "thesis.tex"}),
+    json.dumps({"format": FORMAT, "files": ["thesis.tex"]}), json.dumps({"format": [FORMAT], "files": {}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("manifest", [None, *MANIFESTS])
+def test_only_an_artifact_is_overwritten(tmp_path: Path, manifest: str | None) -> None:
+    theses = tmp_path / "theses"
     theses.mkdir()
     (theses / "thesis.tex").write_text("precious")
-    file.write_text("precious")
-    for path in (theses, file):
+    if manifest is not None:
+        (theses / "manifest.json").write_text(manifest)
+    for path in (theses, theses / "thesis.tex"):
         refused(path, "no artifact", body=raising(AssertionError("no work yet")))
         with pytest.raises(CoreInferError, match="no artifact"):
             check_output(path, overwrite=True)
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "neurons.parquet"])
+def test_an_artifact_that_holds_more_is_not_overwritten(old: Path, foreign: str) -> None:
+    """Neither a file that its manifest does not list, nor a folder in the place of one that it does."""
+    check_output(old, overwrite=True)
+    (old / foreign).write_text("precious")
+    refused(old, repr(foreign), "move that away", body=raising(AssertionError("no work yet")))
+    (old / foreign).unlink()
+    (old / "index.faiss").mkdir()
+    (old / "index.faiss" / "thesis.tex").write_text("precious")
+    refused(old, "'index.faiss/'", body=raising(AssertionError("no work yet")))
 
 
 def test_an_empty_folder_may_become_one(tmp_path: Path) -> None:
