@@ -52,6 +52,7 @@ def build_clusters(
     mode: Annotated[str, typer.Option(help="magnitude or positive, for count.")] = "magnitude",
     keep: Annotated[float, typer.Option("--keep", "-k", help="The default share of neurons kept.")] = 0.4,
     passage_tokens: Annotated[int, typer.Option(help="Longer texts are split into passages of this size.")] = 384,
+    min_chars: Annotated[int, typer.Option(help="Shorter texts are left out.")] = 20,
     examples: Annotated[int, typer.Option(help="Passages stored per cluster; a corpus is private, so 0.")] = 0,
     seed: Annotated[int, typer.Option(help="Of k-means and of the held-out sample.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
@@ -74,7 +75,7 @@ def build_clusters(
     check_output(place, overwrite)
     quiet_libraries()
     settings = BuildSettings(
-        SourceSettings(dataset, split, config, text_column, limit, passage_tokens),
+        SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars),
         model or "demo", embedder or DEFAULT, number,
         StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
         keep, examples, seed, device, dtype,
@@ -101,7 +102,9 @@ def predict(
     embedder: EmbedderOption = None,
     policy: PolicyOption = "auto",
     keep: KeepOption = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write .jsonl or .parquet instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write .jsonl or .parquet (turns as JSON text) instead.")
+    ] = None,
     with_neurons: Annotated[bool, typer.Option("--with-neurons", help="Include the neuron ids per layer.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",

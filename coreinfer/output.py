@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import overlap
 from coreinfer.prompts import words_of
 
@@ -77,23 +77,44 @@ def check_rows(path: Path) -> None:
 
 
 def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows into .jsonl or .parquet, through a temporary sibling."""
+    """Rows into .jsonl or .parquet, through a temporary sibling.
+
+    A Parquet column has one type, so the turns of a conversation are JSON text there, whatever the other rows are.
+
+    Raises:
+        CoreInferError: a place that cannot be written, or rows that the format cannot hold.
+    """
+    import pyarrow as pa
+
     check_rows(path)
     part = path.with_name(f".{path.name}.part")
     try:
-        if path.suffix == ".jsonl":
-            part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        else:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.Table.from_pylist(rows), part, compression="zstd")
+        (_write_lines if path.suffix == ".jsonl" else _write_table)(rows, part)
         os.replace(part, path)
     except OSError as error:
         raise CoreInferError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
+    except (pa.ArrowException, UnicodeError) as error:
+        raise CoreInferError(f"{path} cannot hold these rows ({in_words(error)}): mend the prompts") from error
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _write_lines(rows: list[dict[str, Any]], path: Path) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = [row | {"prompt": _one_text(row["prompt"])} for row in rows]
+    pq.write_table(pa.Table.from_pylist(flat), path, compression="zstd")
+
+
+def _one_text(prompt: "Prompt") -> str:
+    """A prompt as a text: turns as JSON."""
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
 
 
 def artifact_facts(artifact: "Artifact") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 
 from coreinfer.errors import CoreInferError
+from coreinfer.settings import at_least
 from pipeline.readers import SURROGATE, Rows, file_rows, hub_rows, local_files
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
 
@@ -33,8 +34,10 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if not self.dataset.strip():
             raise CoreInferError(f"the dataset is {self.dataset!r}: give a file, a folder, a glob or a Hub name")
-        if self.max_tokens < 1 or (self.limit is not None and self.limit < 1):
-            raise CoreInferError(f"limit is {self.limit} and max tokens {self.max_tokens}: give at least 1 for each")
+        at_least("--passage-tokens", self.max_tokens, 1)
+        at_least("--min-chars", self.min_chars, 0)
+        if self.limit is not None:
+            at_least("--limit", self.limit, 1)
 
 
 @dataclass
@@ -73,7 +76,7 @@ def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: C
         counts.passages += 1
         yield Passage(number, text, source)
     if number < 0:
-        hint = f"check its text column and encoding (UTF-8), or lower min chars from {settings.min_chars}"
+        hint = f"check its text column and encoding (UTF-8), or lower --min-chars from {settings.min_chars}"
         raise CoreInferError(f"{settings.dataset!r} has no usable text ({counts.sentence()}): {hint}")
 
 

@@ -63,7 +63,7 @@ def _halves(text: str, span: Span, most: int) -> list[Span]:
     a, b = span
     if b - a < 2:
         raise CoreInferError(
-            f"max tokens is {most}, but the character {text[a:b]!r} alone takes more: give a larger one"
+            f"--passage-tokens is {most}, but the character {text[a:b]!r} alone takes more: give a larger one"
         )
     middle = (a + b) // 2
     gaps = (gap.start() for gap in re.finditer(r"\s+", text[a:b]) if gap.start() > 0)

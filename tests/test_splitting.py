@@ -55,7 +55,7 @@ def test_chinese_sentences_need_no_whitespace() -> None:
 
 
 def test_a_character_above_the_limit_is_refused() -> None:
-    with pytest.raises(CoreInferError, match="max tokens is 2"):
+    with pytest.raises(CoreInferError, match="--passage-tokens is 2"):
         split_text("abc", 2, with_ends)
 
 
