@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from coreinfer.models import Mlp, down_rows, find_mlps
+from coreinfer.mlp import Mlp, down_rows
+from coreinfer.models import decoder_of, find_mlps
 from coreinfer.neurons import share
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import column_energy, finish, reduce_tokens
+from coreinfer.turns import alone
 
 
 def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | None) -> Tensor:
@@ -27,27 +29,22 @@ def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | No
     return torch.where(words.any(1, keepdim=True), words, real)
 
 
-class Capture:
-    """Context manager: after each forward, ``shares()`` is the normalised statistic of each text of the batch.
+class Reducer:
+    """Hooks on every down projection that reduce what passes, between ``expect`` and ``shares``, to a statistic."""
 
-    ``with Capture(model, settings) as capture: capture.expect(valid); model(ids); capture.shares()``
-    """
-
-    def __init__(self, model: PreTrainedModel, settings: StatisticSettings, mlps: list[Mlp] | None = None) -> None:
-        self.mlps = mlps or find_mlps(model)
-        self.settings = settings
-        self.columns = torch.stack([column_energy(down_rows(m).detach()) for m in self.mlps])
-        self._sums: list[Tensor | None] = [None] * len(self.mlps)
+    def __init__(self, mlps: list[Mlp], settings: StatisticSettings) -> None:
+        self.mlps, self.settings = mlps, settings
+        self.columns = torch.stack([column_energy(down_rows(m).detach()) for m in mlps])
+        self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> "Capture":
+    def attach(self) -> None:
+        """Hook the model; nothing is reduced yet."""
         self._hooks = [mlp.down.register_forward_pre_hook(self._hook(i)) for i, mlp in enumerate(self.mlps)]
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def detach(self) -> None:
+        """Leave the model as it was."""
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._valid = [], None
@@ -67,8 +64,43 @@ class Capture:
 
     @torch.no_grad()
     def shares(self) -> NDArray[np.float64]:
-        """The statistic of each text of the last forward, normalised to sum 1 in each layer: (B, L, F)."""
-        assert self._valid is not None
+        """The statistic of each text of the last forward, normalised to sum 1 in each layer: (B, L, F).
+
+        What runs next is not reduced until it is announced.
+        """
+        assert self._valid is not None, "no forward was announced"
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
-        return share(finish(sums, self._valid.sum(1), self.columns, self.settings).cpu().numpy())
+        out = share(finish(sums, self._valid.sum(1), self.columns, self.settings).cpu().numpy())
+        self._valid = None
+        return out
+
+
+class Capture(Reducer):
+    """Context manager: after each forward, ``shares()`` is the normalised statistic of each text of the batch.
+
+    ``with Capture(model, settings) as capture: capture.expect(valid); model(ids); capture.shares()``
+
+    ``ends``: whether the context is left without a caller's doing, so that others may wait for it.
+
+    Raises:
+        CoreInferError: a slim context or another Capture is open on the model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, settings: StatisticSettings, mlps: list[Mlp] | None = None, ends: bool = False
+    ) -> None:
+        super().__init__(mlps or find_mlps(model), settings)
+        self._decoder, self._ends = decoder_of(model), ends
+
+    def __enter__(self) -> "Capture":
+        self._turn = alone(self._decoder, "Capture", self._ends)
+        self._turn.__enter__()
+        self.attach()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+        self._turn.__exit__(kind, error, trace)

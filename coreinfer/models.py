@@ -1,68 +1,43 @@
 """The only file that knows model families: where the neurons of a causal language model are, and how to load one.
 
 An MLP is found by structure: a module whose own children are the input projections and the output projection of one of
-the layouts below, with widths that fit together, once in every decoder layer. What does not fit is refused by name
-(mixtures of experts, for one): nothing is guessed.
+the layouts below, with widths that fit together, one in every decoder layer. Then one MLP of each kind is run, in full
+and sliced (``coreinfer.separable``). What does not fit is refused by name (mixtures of experts, for one).
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
 from coreinfer.errors import CoreInferError
+from coreinfer.mlp import FUSED, Mlp, full, out_in
 from coreinfer.paths import DEMO_LM, in_words
+from coreinfer.separable import is_separable, kind
 
-# (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused as rows [gate; up].
+# (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused.
 LAYOUTS = (
     (("gate_proj", "up_proj"), "down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma 2 and 3
-    (("gate_up_proj",), "down_proj"),  # Phi-3
+    ((FUSED,), "down_proj"),  # Phi-3
     (("fc1",), "fc2"),  # OPT, Phi
     (("dense_h_to_4h",), "dense_4h_to_h"),  # GPT-NeoX, Falcon
     (("c_fc",), "c_proj"),  # GPT-2 (Conv1D: weights stored transposed)
 )
+_TRIED: WeakKeyDictionary[nn.Module, list[Mlp]] = WeakKeyDictionary()  # by decoder: found, and seen to be separable
 
 
-@dataclass(frozen=True)
-class Mlp:
-    """One layer's MLP: ``owner.<inputs>`` make the ``width`` neurons, ``owner.<output>`` reads them."""
-
-    owner: nn.Module
-    inputs: tuple[str, ...]
-    output: str
-    width: int
-
-    @property
-    def down(self) -> nn.Module:
-        return self.owner.get_submodule(self.output)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.inputs, self.output)
-
-
-def out_in(module: nn.Module) -> Tensor | None:
-    """The weight of a linear module as (outputs, inputs), whichever way it is stored; None if it is not linear."""
-    if isinstance(module, Conv1D):
-        return module.weight.T
-    return module.weight if isinstance(module, nn.Linear) else None
-
-
-def down_rows(mlp: Mlp) -> Tensor:
-    """The output projection with one row a neuron: (F, H)."""
-    weight = out_in(mlp.down)
-    assert weight is not None
-    return weight.T
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The stack of layers, which every forward of the model goes through."""
+    return cast(nn.Module, model.get_decoder() if hasattr(model, "get_decoder") else model)  # type: ignore[no-untyped-call]
 
 
 def _as_mlp(owner: nn.Module, hidden: int) -> Mlp | None:
     """``owner`` as an Mlp if its children are those of a layout and their shapes fit; else None."""
-    children = dict(owner.named_children())
+    children = {name: full(child) for name, child in owner.named_children()}
     for inputs, output in LAYOUTS:
         if output not in children or any(name not in children for name in inputs):
             continue
@@ -71,30 +46,52 @@ def _as_mlp(owner: nn.Module, hidden: int) -> Mlp | None:
         if shapes[-1] is None:
             continue
         width = shapes[-1][1]
-        made = 2 * width if inputs == ("gate_up_proj",) else width
+        made = 2 * width if inputs == (FUSED,) else width
         if shapes[-1] == (hidden, width) and all(s == (made, hidden) for s in shapes[:-1]):
-            return Mlp(owner, inputs, output, width)
+            return Mlp(owner, inputs, output, width, {name: children[name] for name in (*inputs, output)})
     return None
 
 
+def _layer_of(path: str) -> int:
+    """The layer that a module's path within the decoder names first: 3 for ``layers.3.mlp``; -1 if it names none."""
+    return next((int(part) for part in path.split(".") if part.isdecimal()), -1)
+
+
 def find_mlps(model: PreTrainedModel) -> list[Mlp]:
-    """The MLP of each decoder layer, in order.
+    """The MLP of each decoder layer, in order; the full ones, also inside a slim context.
 
     Raises:
-        CoreInferError: not exactly one understood MLP in each layer, or layers of unequal width.
+        CoreInferError: not one understood MLP in each layer, layers of unequal width, or neurons that depend on each
+            other.
     """
-    config = model.config.get_text_config()
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[no-untyped-call]
-    found = [mlp for module in decoder.modules() if (mlp := _as_mlp(module, hidden)) is not None]
-    experts = any(name.endswith(".experts") for name, _ in decoder.named_modules())  # a shared expert looks like an MLP
-    if experts or len(found) != layers or len({mlp.width for mlp in found}) != 1:
+    config, decoder = model.config.get_text_config(), decoder_of(model)
+    layers = config.num_hidden_layers
+    modules = list(decoder.named_modules())
+    found = [(path, mlp) for path, module in modules if (mlp := _as_mlp(module, config.hidden_size)) is not None]
+    experts = any(path.endswith(".experts") for path, _ in modules)  # a shared expert looks like an MLP
+    mlps = [mlp for _, mlp in found]
+    one_each = [_layer_of(path) for path, _ in found] == list(range(layers))
+    if experts or not one_each or len({(mlp.width, mlp.names) for mlp in mlps}) != 1:
         raise CoreInferError(
             f"the MLPs of {type(model).__name__} are not understood: found {len(found)} of a known layout in {layers} "
             f"layers{' beside experts' if experts else ''}; give a dense decoder such as OPT, Llama, Mistral, Qwen2, "
             "Qwen3, Gemma, Phi-3, GPT-NeoX, GPT-2 or Falcon (mixtures of experts are not supported)"
         )
-    return found
+    if _TRIED.get(decoder) != mlps:
+        _try_out(model, mlps)
+        _TRIED[decoder] = mlps
+    return mlps
+
+
+def _try_out(model: PreTrainedModel, mlps: list[Mlp]) -> None:
+    """Run one MLP of each kind, and refuse the model if its neurons are not computed apart from each other."""
+    for mlp in {kind(mlp): mlp for mlp in mlps}.values():
+        if not is_separable(mlp):
+            raise CoreInferError(
+                f"the MLPs of {type(model).__name__} are not understood: {type(mlp.owner).__name__} computes something "
+                "else with some of its neurons gone (it may normalise or select among them); give a model whose "
+                "neurons are independent, such as Llama or OPT"
+            )
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -40,14 +40,18 @@ def stepwise(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
 
 
 @torch.no_grad()
-def naive(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, prompt: int) -> Tensor:
-    """Logits of one text (1, T, V) with dropped neurons zeroed from ``prompt`` on, by hooks of its own."""
+def naive(
+    model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, prompt: int | list[int]
+) -> Tensor:
+    """Logits of one text (1, T, V) with dropped neurons zeroed from ``prompt`` on, or at these positions, by hooks."""
+    core = list(range(prompt, ids.shape[1])) if isinstance(prompt, int) else prompt
 
     def zero(kept: NDArray[np.int32]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
             a = args[0].reshape(ids.shape[1], -1).clone()
             dropped = sorted(set(range(a.shape[1])) - set(kept.tolist()))
-            a[prompt:, dropped] = 0
+            for position in core:
+                a[position, dropped] = 0
             return (a.reshape(args[0].shape),)
 
         return hook
@@ -71,3 +75,27 @@ def generated(model: PreTrainedModel, ids: Tensor, new: int = 12, **kwargs: Any)
     kwargs = {"attention_mask": torch.ones_like(ids), **kwargs}
     out: Tensor = model.generate(ids, max_new_tokens=new, do_sample=False, **kwargs)  # type: ignore[operator]
     return [[int(i) for i in row] for row in out]
+
+
+def beams(model: PreTrainedModel, downs: list[nn.Module], neurons: NeuronSet, ids: Tensor, new: int) -> list[int]:
+    """Beam search of three without a cache: every forward is the whole text, its dropped neurons zeroed by hooks."""
+    prompt, length = ids.shape[1], [0]
+
+    def zero(dropped: NDArray[np.bool_]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+            a = args[0].reshape(-1, length[0], len(dropped)).clone()
+            a[:, prompt:, torch.from_numpy(dropped)] = 0
+            return (a.reshape(args[0].shape),)
+
+        return hook
+
+    def measure(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        length[0] = kwargs["input_ids"].shape[1]
+
+    hooks = [d.register_forward_pre_hook(zero(~row)) for d, row in zip(downs, neurons.mask(), strict=True)]
+    hooks.append(model.register_forward_pre_hook(measure, with_kwargs=True))
+    try:
+        return generated(model, ids, new, num_beams=3, use_cache=False)[0]
+    finally:
+        for handle in hooks:
+            handle.remove()

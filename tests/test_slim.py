@@ -77,11 +77,13 @@ def test_the_model_is_restored(name: str, fails: bool) -> None:
     try:
         with slim(model, some()):
             stepwise(model, ids, PROMPT)
-            assert dict(model.named_modules()) != modules
+            generated(model, ids, 2)
+            assert list(model.named_modules()) == list(modules.items()), "between calls too"
             if fails:
                 raise RuntimeError("stop")
     except RuntimeError:
         assert fails
+    assert "generate" not in vars(model)
     assert list(model.named_modules()) == list(modules.items())
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     assert torch.equal(logits(model, ids), before)
@@ -98,7 +100,7 @@ def test_a_set_of_other_widths_is_refused(wrong: NeuronSet) -> None:
 def test_without_a_cache_the_prompt_must_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = build("Llama"), tokens(1, PROMPT)
     with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
-        generated(model, ids, use_cache=False)
+        model(ids, use_cache=False)
     monkeypatch.setattr(model.config, "use_cache", False)  # the tests of a family share its config
     with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
         model(ids)
@@ -107,8 +109,26 @@ def test_without_a_cache_the_prompt_must_be_told(monkeypatch: pytest.MonkeyPatch
 def test_a_continuation_needs_its_prompt() -> None:
     model, ids = build("Llama"), tokens(1, PROMPT)
     cache = model(ids, use_cache=True).past_key_values
-    with slim(model, some()), pytest.raises(CoreInferError, match="prompt_tokens"):
-        model(ids[:, :1], past_key_values=cache)
+    with slim(model, some()):
+        model(ids[:, :4])  # another prompt's border is not this one's
+        with pytest.raises(CoreInferError, match="9 cached tokens but not their prompt: pass prompt_tokens"):
+            model(ids[:, :1], past_key_values=cache)
+
+
+@torch.no_grad()
+def test_prompts_may_take_turns() -> None:
+    """Each cache has the border of its own prompt."""
+    model, neurons = build("Llama"), some()
+    texts = {length: tokens(1, length + 3, length) for length in (4, 9)}
+    with slim(model, neurons):
+        outs = {length: [model(ids[:, :length])] for length, ids in texts.items()}
+        for at in range(3):
+            for length, ids in texts.items():
+                cache, here = outs[length][-1].past_key_values, length + at
+                outs[length].append(model(ids[:, here : here + 1], past_key_values=cache))
+    for length, ids in texts.items():
+        slow = naive(model, down_modules(model, "Llama"), neurons, ids, length)
+        assert (torch.cat([out.logits for out in outs[length]], 1) - slow).abs().max() <= 1e-4
 
 
 def test_slim_in_slim_is_refused() -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from families import BOS, build, down_modules, tokens
+from families import BOS, HIDDEN, build, down_modules, tokens
 from families import one_thread as one_thread
 from numpy.typing import NDArray
-from slow_truths import PROMPT, families, generated, greedy, logits, some
+from slow_truths import PROMPT, TOTAL, families, generated, greedy, logits, naive, some
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -77,8 +77,45 @@ def test_a_decision_refuses_several_prompts_and_half_a_prompt() -> None:
         model(tokens(2, 5))
     with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
         model(tokens(1, 5))
-    with slim(model, Decision(), prompt_tokens=9), pytest.raises(CoreInferError, match="in one forward"):
-        model(tokens(1, 12))
+    with slim(model, Decision()), pytest.raises(CoreInferError, match="by input_ids"):
+        model(inputs_embeds=torch.zeros(1, 5, HIDDEN))
+
+
+def test_each_prompt_has_its_own_set() -> None:
+    model, decide = build("Llama"), Decision()
+    prompts, sets, texts = [tokens(1, PROMPT, 1), tokens(1, PROMPT, 2)], [], []
+    for ids in prompts:
+        sets.append(top(captured(model, ids, StatisticSettings()), np.array([20, 13])))
+        texts.append(greedy(model, down_modules(model, "Llama"), sets[-1], ids, 8))
+    assert sets[0] != sets[1]
+    with slim(model, decide):
+        assert [generated(model, ids, 8)[0] for ids in (*prompts, prompts[1])] == [*texts, texts[1]]
+    assert len(decide.calls) == 2, "the same prompt has the same set"
+
+
+@torch.no_grad()
+def test_a_cache_of_another_prompt_is_refused() -> None:
+    model, ids = build("Llama"), tokens(1, PROMPT)
+    outside = model(ids).past_key_values
+    for told in (None, PROMPT):
+        with slim(model, Decision(), prompt_tokens=told):
+            earlier = model(ids).past_key_values
+            later = model(tokens(1, PROMPT, 5)).past_key_values
+            model(ids[:, :1], past_key_values=later)
+            for cache in (outside, earlier):
+                with pytest.raises(CoreInferError, match="not their prompt: run the prompt inside it"):
+                    model(ids[:, :1], past_key_values=cache)
+    with slim(model, Decision()), pytest.raises(CoreInferError, match="9 of its tokens are in a cache"):
+        generated(model, torch.cat([ids, ids], 1), 4, past_key_values=model(ids).past_key_values)
+
+
+def test_a_text_in_one_forward_is_decided_on_its_prompt() -> None:
+    model, ids, decide = build("Phi3"), tokens(1, TOTAL), Decision()
+    decided = top(captured(model, ids[:, :PROMPT], StatisticSettings()), np.array([20, 13]))
+    with slim(model, decide, prompt_tokens=PROMPT):
+        whole = logits(model, ids, use_cache=False)
+    assert (whole - naive(model, down_modules(model, "Phi3"), decided, ids, PROMPT)).abs().max() <= 1e-4
+    assert decide.calls[0][1] == PROMPT
 
 
 def test_a_failing_decision_leaves_the_model_whole() -> None:
