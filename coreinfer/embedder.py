@@ -5,7 +5,6 @@ window weighing half as much as the one after it: what comes next depends most o
 conversation are joined by newlines and treated the same.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
+from coreinfer.identity import config_facts, digest, plain, tokenizer_facts
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import default_dtype, fingerprint
 from coreinfer.paths import in_words
@@ -58,7 +58,16 @@ class Embedder:
     @property
     def identity(self) -> ModelIdentity:
         """What the manifest stores, and what a later run must equal."""
-        return ModelIdentity(self.name, fingerprint(self.model), self.dtype, self.window)
+        return ModelIdentity(self.name, fingerprint(self.model), self.setup, self.dtype, self.window)
+
+    @property
+    def setup(self) -> str:
+        """The hash of all that decides vectors besides the weights: modules, prompt, window, tokenizer, settings."""
+        modules = [_facts(module) for module in self.model]
+        inner = next((module.auto_model for module in self.model if hasattr(module, "auto_model")), None)
+        config = {} if inner is None else config_facts(inner.config)
+        prompt = (self.model.prompts or {}).get(self.model.default_prompt_name) or ""
+        return digest(modules, prompt, self.window, config, tokenizer_facts(self.model.tokenizer))
 
     def windows(self, text: str) -> list[str]:
         """Cut a text at token boundaries into pieces that fit the embedder's window."""
@@ -90,6 +99,12 @@ class Embedder:
         return unit(raw.float().cpu().numpy())
 
 
-def is_local(name: str) -> bool:
-    """Whether an embedder needs no network."""
-    return name == DEFAULT or Path(name).exists()
+def _facts(module: Any) -> list[Any]:
+    """What a module of the embedder does with vectors; how its mode is called depends on the library's version."""
+    kind = type(module).__name__
+    if hasattr(module, "auto_model"):
+        return [kind, bool(getattr(module, "do_lower_case", False))]
+    if hasattr(module, "pooling_mode") or hasattr(module, "get_pooling_mode_str"):
+        return [kind, str(getattr(module, "pooling_mode", None) or module.get_pooling_mode_str())]
+    settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    return [kind, {name: plain(value) for name, value in settings.items() if not name.endswith("put_name")}]

@@ -10,21 +10,24 @@ from typing import Any, cast, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
+from coreinfer.identity import identity
+from coreinfer.manifest import ModelIdentity
 from coreinfer.match import Match, make_index, nearest
-from coreinfer.models import context_length, find_mlps, fingerprint, load_model
+from coreinfer.models import context_length, find_mlps, load_model
 from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, pick, score
-from coreinfer.prompts import Prompt, render, words_of
+from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.slimming import slim
+from coreinfer.streaming import Stream, check_options
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,22 @@ class Generation:
         return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 and self.decode_s > 0 else 0.0
 
 
-class _Stream(TextIteratorStreamer):
-    """Text for a reader on another thread; once the reader is gone, the next token ends the generation."""
-
-    reader_gone = False
-
-    def put(self, value: Any) -> None:
-        if self.reader_gone:
-            raise BrokenPipeError
-        super().put(value)  # type: ignore[no-untyped-call]
-
-
 def check_room(model: PreTrainedModel, tokens: int) -> None:
     """Refuse texts of more tokens, prompt and continuation together, than the model can attend to."""
     if tokens > (most := context_length(model)):
         raise CoreInferError(
             f"prompt and continuation have {tokens} tokens, the model's context holds {most}: lower one of them"
+        )
+
+
+def _check_identity(what: str, found: ModelIdentity, wanted: ModelIdentity) -> None:
+    """Refuse another model or embedder than the one that made the artifact's numbers."""
+    if (found.weights, found.setup) != (wanted.weights, wanted.setup):
+        other = "weights" if found.weights != wanted.weights else "settings or another tokenizer"
+        shape = "the same shape but " if what == "model" else ""  # that was compared before
+        raise CoreInferError(
+            f"the artifact was built with the {what} {wanted.id!r}, {found.id!r} has {shape}other {other}: give that "
+            f"{what} or rebuild the artifact"
         )
 
 
@@ -90,12 +93,7 @@ class Engine:
     @cached_property
     def embedder(self) -> Embedder:
         made = Embedder(self._embedder, self._device)
-        wanted = self.artifact.manifest.embedder
-        if made.identity.weights != wanted.weights:
-            raise CoreInferError(
-                f"the artifact was built with the embedder {wanted.id!r}, {self._embedder!r} has other weights: "
-                "give that embedder or rebuild the artifact"
-            )
+        _check_identity("embedder", made.identity, self.artifact.manifest.embedder)
         return made
 
     @cached_property
@@ -107,11 +105,7 @@ class Engine:
                 f"the artifact is for {wanted.model.id!r} with {wanted.layers} layers of {wanted.width} neurons, "
                 f"{self._model!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
             )
-        if fingerprint(model) != wanted.model.weights:
-            raise CoreInferError(
-                f"the artifact was built with {wanted.model.id!r}, {self._model!r} has the same shape but other "
-                "weights: give that model or rebuild the artifact"
-            )
+        _check_identity("model", identity(self._model, model, tokenizer, wanted.model.max_tokens), wanted.model)
         return model, tokenizer
 
     @property
@@ -136,7 +130,8 @@ class Engine:
             return prediction
         ids = self.encode(prompt)
         valid = valid_tokens(ids, None, self._bos)
-        with Capture(self.model, self.artifact.manifest.statistic) as capture, torch.inference_mode():
+        statistic = self.artifact.manifest.statistic
+        with Capture(self.model, statistic, ends=True) as capture, torch.inference_mode():
             capture.expect(valid)
             self.model.base_model(input_ids=ids, use_cache=False)
             shares = capture.shares()[0]
@@ -154,13 +149,14 @@ class Engine:
         """Continue a prompt: prefill dense, every further token on its neurons. ``options`` go to HF ``generate``.
 
         Raises:
-            CoreInferError: an empty prompt, or one that fills the model's context.
+            CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts.
         """
         at_least("max_new_tokens", max_new_tokens, 1)
+        options = check_options(options)
         prediction, decide = self._plan(prompt, policy, keep, None)
         ids = self.encode(prompt)
         room = context_length(self.model) - ids.shape[1]
-        clock, run = Clock(streamer), cast(Any, self.model).generate
+        clock = Clock(streamer)
         chosen: list[NeuronSet] = [] if prediction.neurons is None else [prediction.neurons]
 
         def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
@@ -168,11 +164,11 @@ class Engine:
             return chosen[0]
 
         plan = prediction.neurons or once
-        with slim(self.model, plan, prompt_tokens=ids.shape[1], statistic=self.artifact.manifest.statistic):
+        with slim(self.model, plan, statistic=self.artifact.manifest.statistic, ends=True):
             clock.start()
-            out = run(
+            out = cast(Any, self.model).generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=min(max_new_tokens, room),
-                streamer=clock, pad_token_id=self._pad, **{"do_sample": False, **options},
+                streamer=clock, pad_token_id=self._pad, **options,
             )  # fmt: skip
         new = out[0, ids.shape[1] :]
         text = str(self.tokenizer.decode(new, skip_special_tokens=True))
@@ -181,7 +177,7 @@ class Engine:
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""
-        streamer = _Stream(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer = Stream(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         result: list[Generation | BaseException] = []
 
         def work() -> None:
@@ -204,12 +200,10 @@ class Engine:
 
     def encode(self, prompt: Prompt) -> torch.Tensor:
         """Token ids (1, P) of a prompt; turns through the tokenizer's chat template, or as `User: … Assistant:`."""
-        words_of(prompt)
-        text = prompt if isinstance(prompt, str) else render(self.tokenizer, prompt)
-        ids = self.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
-        if ids.shape[1] >= (most := context_length(self.model)):
-            raise CoreInferError(f"the prompt has {ids.shape[1]} tokens, the model's context holds {most}: shorten it")
-        return ids.to(self.model.device)  # type: ignore[no-any-return]
+        ids = encode(self.tokenizer, prompt)
+        if len(ids) >= (most := context_length(self.model)):
+            raise CoreInferError(f"the prompt has {len(ids)} tokens, the model's context holds {most}: shorten it")
+        return torch.tensor([ids], device=self.model.device)
 
     def _plan(self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None) -> tuple[Prediction, Any]:
         """The prediction as far as it is known before prefill, and the function that finishes it."""

@@ -57,10 +57,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model made the numbers: the name it was loaded by, its ``models.fingerprint``, dtype and longest input."""
+    """Which model made the numbers.
+
+    Attributes:
+        id: the name it was loaded by.
+        weights: ``models.fingerprint``.
+        setup: hash of what else decides its numbers: tokenizer, configuration, an embedder's pooling.
+        dtype: of the weights as they were loaded.
+        max_tokens: its longest input.
+    """
 
     id: str
     weights: str
+    setup: str
     dtype: str
     max_tokens: int
 
@@ -171,7 +180,8 @@ def _identity(name: str, value: Any) -> ModelIdentity:
     raw = _record(name, value, ModelIdentity)
     for part in ("id", "dtype"):
         _text(f"{name}.{part}", raw[part])
-    _hash(f"{name}.weights", raw["weights"])
+    for part in ("weights", "setup"):
+        _hash(f"{name}.{part}", raw[part])
     _count(f"{name}.max_tokens", raw["max_tokens"])
     return ModelIdentity(**raw)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coreinfer.errors import CoreInferError
+
 Floats = NDArray[np.floating]
 Sums = NDArray[np.int64]
 FIXED_POINT = 2.0**36
@@ -22,6 +24,20 @@ class NeuronSet:
 
     layers: tuple[NDArray[np.int32], ...]
     width: int
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            CoreInferError: no layers, or ids that are not int32, sorted, each once, and from 0 to F - 1.
+        """
+        if not self.layers:
+            raise CoreInferError("the neuron set has no layers: give the ids of each layer's neurons")
+        for layer, ids in enumerate(self.layers):
+            if fault := _fault(ids, self.width):
+                raise CoreInferError(
+                    f"layer {layer} of the neuron set {fault}: give sorted int32 ids from 0 to {self.width - 1}, each "
+                    "once"
+                )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NeuronSet) and self._key() == other._key()
@@ -42,16 +58,24 @@ class NeuronSet:
         """Share of all MLP neurons kept."""
         return sum(self.per_layer) / (self.width * len(self.layers))
 
-    @property
-    def is_dense(self) -> bool:
-        return all(len(ids) == self.width for ids in self.layers)
-
     def mask(self) -> NDArray[np.bool_]:
         """The same as bool (L, F)."""
         out = np.zeros((len(self.layers), self.width), bool)
         for row, ids in zip(out, self.layers, strict=True):
             row[ids] = True
         return out
+
+
+def _fault(ids: NDArray[np.int32], width: int) -> str:
+    """What is wrong with one layer's ids, with the values; empty if nothing is."""
+    if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:
+        return f"holds {getattr(ids, 'dtype', type(ids).__name__)} of shape {np.shape(ids)}"
+    steps = np.flatnonzero(np.diff(ids) <= 0)
+    if len(steps):
+        return f"has neuron {ids[steps[0] + 1]} after {ids[steps[0]]}"
+    if len(ids) and (ids[0] < 0 or ids[-1] >= width):
+        return f"has neuron {ids[0] if ids[0] < 0 else ids[-1]} of {width}"
+    return ""
 
 
 def share(statistic: Floats) -> NDArray[np.float64]:

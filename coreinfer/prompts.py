@@ -54,6 +54,22 @@ def render(tokenizer: Any, turns: Sequence[Turn]) -> str:
     return " ".join([*lines, "Assistant:"])
 
 
+def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids (P,) of a prompt; turns through the chat template, which may write beginning-of-text itself: once.
+
+    Raises:
+        CoreInferError: no prompt, or turns that the template refuses.
+    """
+    words_of(prompt)
+    if isinstance(prompt, str) or not getattr(tokenizer, "chat_template", None):
+        text = prompt if isinstance(prompt, str) else render(tokenizer, prompt)
+        return list(tokenizer(text, verbose=False)["input_ids"])
+    ids = list(tokenizer(render(tokenizer, prompt), add_special_tokens=False, verbose=False)["input_ids"])
+    first = list(tokenizer("", verbose=False)["input_ids"])[:1]  # what the tokenizer puts before any text
+    adds = first == [tokenizer.bos_token_id] and ids[:1] != first
+    return first + ids if adds else ids
+
+
 def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Prompt]:
     """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`, a text or turns."""
     if prompts and file:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 import coreinfer
 from coreinfer.embedder import DEFAULT, Embedder
-from coreinfer.manifest import Layout, Manifest, ModelIdentity
+from coreinfer.identity import identity
+from coreinfer.manifest import Layout, Manifest
 from coreinfer.match import make_index
-from coreinfer.models import context_length, find_mlps, fingerprint, load_model
+from coreinfer.models import context_length, find_mlps, load_model
 from coreinfer.settings import (
     Dtype,
     PolicySettings,
@@ -155,7 +156,7 @@ def build_clusters(
         index.write_index(layout, clustering.centroids)
         manifest = index.write_manifest(
             layout,
-            model=ModelIdentity(settings.model, fingerprint(model), str(model.dtype).removeprefix("torch."), longest),
+            model=identity(settings.model, model, tokenizer, longest),
             embedder=embedder.identity,
             layers=len(mlps), width=mlps[0].width, dimension=embedder.dimension,
             clusters=len(clustering.centroids), passages=int(stats.passages.sum()), tokens=int(stats.tokens.sum()),

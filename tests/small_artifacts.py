@@ -46,8 +46,8 @@ def write(root: Path) -> None:
     index.write_calibration(layout, POLICY, {"held_out_passages": 3})
     index.write_index(layout, made.centroids)
     index.write_manifest(
-        layout, model=ModelIdentity("demo", "a" * 64, "float32", 64),
-        embedder=ModelIdentity("mini", "b" * 64, "bfloat16", 32),
+        layout, model=ModelIdentity("demo", "a" * 64, "c" * 64, "float32", 64),
+        embedder=ModelIdentity("mini", "b" * 64, "d" * 64, "bfloat16", 32),
         layers=L, width=F, dimension=D, clusters=K, passages=40, tokens=400, statistic=StatisticSettings(),
         default_keep=0.3, seed=0, config={},
     )  # fmt: skip

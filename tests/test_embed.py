@@ -1,17 +1,16 @@
-"""The real embedder, and passages through files."""
+"""The real embedder, and embeddings in files."""
 
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from coreinfer.embedder import DEFAULT, RECENCY, Embedder, is_local, unit
+from coreinfer.embedder import DEFAULT, RECENCY, Embedder, unit
 from coreinfer.errors import CoreInferError
-from pipeline import embed
-from pipeline.embed import embed_passages, open_vectors, read_windows, write_passages
-from pipeline.sources import Passage
+from pipeline import passages
+from pipeline.embed import embed_passages, open_vectors
+from pipeline.passages import Passage, write_passages
 
 TEXTS = [
     "A table for two at the Italian restaurant, please.",
@@ -103,23 +102,8 @@ def test_unit_is_exact_and_bears_zeros() -> None:
     assert unit(vectors).dtype == np.float32
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 7])
-def test_passages_round_trip_in_windows(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "WINDOW", 3)
-    path, ticks = tmp_path / "passages.parquet", list[int]()
-    texts = TEXTS[:count]
-    made = (Passage(i, text, f"file:{i}") for i, text in enumerate(texts))
-    assert write_passages(made, path, ticks.append) == count == sum(ticks)
-    windows = list(read_windows(path))
-    assert [start for start, _ in windows] == list(range(0, count, 3))
-    assert [text for _, window in windows for text in window] == texts
-    assert pq.read_table(path).to_pylist() == [
-        {"id": i, "text": text, "source": f"file:{i}"} for i, text in enumerate(texts)
-    ]
-
-
 def test_embeddings_round_trip(exact: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "WINDOW", 3)
+    monkeypatch.setattr(passages, "WINDOW", 3)
     path, out, ticks = tmp_path / "passages.parquet", tmp_path / "embeddings.npy", list[int]()
     write_passages((Passage(i, text, "here") for i, text in enumerate(TEXTS)), path)
     embed_passages(path, len(TEXTS), exact, out, ticks.append)
@@ -138,9 +122,3 @@ def test_an_unknown_embedder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", "utf-8")
     with pytest.raises(CoreInferError, match="sentence-transformers name or folder"):
         Embedder(str(tmp_path))
-
-
-def test_what_is_local(tmp_path: Path) -> None:
-    assert is_local(DEFAULT)
-    assert is_local(str(tmp_path))
-    assert not is_local("nobody/no-embedder")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from coreinfer.errors import CoreInferError
 from coreinfer.neurons import (
     NeuronSet,
     blend,
@@ -62,7 +63,6 @@ def test_top_is_brute_force_with_ties_to_the_lower_id(score: Floats, data: st.Da
         assert ids.dtype == np.int32
     assert neurons.per_layer == budgets.tolist()
     assert neurons.keep == pytest.approx(budgets.sum() / (layers * width))
-    assert neurons.is_dense == (budgets == width).all()
 
 
 @given(statistics(few_values), st.data())
@@ -88,6 +88,22 @@ def test_mask_holds_the_same_neurons(neurons: NeuronSet) -> None:
     assert mask.shape == (len(neurons.layers), neurons.width)
     assert [np.flatnonzero(row).tolist() for row in mask] == [ids.tolist() for ids in neurons.layers]
     assert mask.mean() == pytest.approx(neurons.keep)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([0, 3, 3, 5], "neuron 3 after 3"), ([0, 5, 4], "neuron 4 after 5"), ([0, 8], "neuron 8 of 8"),
+        ([-1, 3], "neuron -1 of 8"), (np.array([0, 1]), "int64"), (np.array([[0], [1]], np.int32), r"shape \(2, 1\)"),
+        (np.array([True, False]), "bool"), ((0, 1), "tuple"),
+    ],
+)  # fmt: skip
+def test_ids_that_are_no_set_are_refused(ids: Any, said: str) -> None:
+    wrong = np.array(ids, np.int32) if isinstance(ids, list) else ids
+    with pytest.raises(CoreInferError, match=rf"layer 1 of the neuron set .*{said}.*from 0 to 7, each once"):
+        NeuronSet((np.arange(8, dtype=np.int32), wrong), 8)
+    with pytest.raises(CoreInferError, match="no layers"):
+        NeuronSet((), 8)
 
 
 def test_sets_are_equal_by_their_neurons() -> None:

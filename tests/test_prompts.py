@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
+from transformers import AutoTokenizer
 
 from coreinfer.errors import CoreInferError
-from coreinfer.prompts import Prompt, is_prompt, read_prompts, render, words_of
+from coreinfer.paths import DEMO_LM
+from coreinfer.prompts import Prompt, encode, is_prompt, read_prompts, render, words_of
 
 TURNS = [{"role": "user", "content": "A table for two"}, {"role": "assistant", "content": "When?"}]
 
@@ -82,6 +85,33 @@ def test_a_template_that_refuses_is_named() -> None:
         render(Templated(), turns)
     assert "Conversation roles must alternate" in str(error.value)
     assert "and more of it" not in str(error.value)
+
+
+def tokenizer(template: str, adds: bool) -> Any:
+    """The demo's, which puts beginning-of-text before any text or does not, and this chat template."""
+    made: Any = AutoTokenizer.from_pretrained(DEMO_LM)
+    if not adds:
+        made.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    made.chat_template = template
+    assert (made("x")["input_ids"][0] == made.bos_token_id) == adds
+    return made
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("writes", [True, False])
+def test_turns_begin_once(writes: bool, adds: bool) -> None:
+    body = "{% for turn in messages %}{{ turn.content }} {% endfor %}"
+    made = tokenizer(("{{ bos_token }}" if writes else "") + body, adds)
+    ids = encode(made, TURNS)
+    bare = made("A table for two When? ", add_special_tokens=False)["input_ids"]
+    assert ids == ([made.bos_token_id] if writes or adds else []) + bare
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_texts_and_turns_without_a_template_are_tokenized_as_texts(adds: bool) -> None:
+    made = tokenizer("", adds)
+    assert encode(made, "A table for two") == made("A table for two")["input_ids"]
+    assert encode(made, TURNS) == made("User: A table for two Assistant: When? Assistant:")["input_ids"]
 
 
 def test_arguments() -> None:
