@@ -222,7 +222,7 @@ def evaluate(
     from coreinfer.evaluate import LADDER, as_rows
     from coreinfer.evaluate import evaluate as measure
     from coreinfer.output import print_ladder, stages
-    from pipeline.texts import read_texts
+    from pipeline.texts import long_texts
 
     at_least("--prompt-tokens", prompt_tokens, 1)
     at_least("--continuation-tokens", continuation_tokens, 1)
@@ -230,7 +230,7 @@ def evaluate(
         at_least("--limit", limit, 1)
     engine = open_engine(artifact, model, embedder, device, dtype, keeps=keep or [])
     check_room(engine.model, prompt_tokens + continuation_tokens)
-    wanted = read_texts(texts, text_column, limit, prompt_tokens + continuation_tokens, engine.tokenizer)
+    wanted = long_texts(texts, text_column, limit, prompt_tokens + continuation_tokens, engine.tokenizer)
     keeps = keep or [engine.artifact.manifest.default_keep]
     with stages(quiet) as stage:
         tick = stage("evaluate", len(wanted) * len(keeps) * len(LADDER))

@@ -1,6 +1,7 @@
 """A dataset becomes an artifact: sources, embed, cluster, record, calibrate, index, in this order, meeting on disk."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 import coreinfer
 from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
 from coreinfer.manifest import Layout, Manifest
 from coreinfer.match import make_index
-from coreinfer.models import context_length, find_mlps, load_model
+from coreinfer.models import load_model
 from coreinfer.settings import (
     Dtype,
     PolicySettings,
@@ -26,11 +28,14 @@ from coreinfer.settings import (
     one_of,
 )
 from pipeline import calibrate, index
-from pipeline.cluster import Clustering, assign, check_clusters, grouped, kmeans
-from pipeline.embed import embed_passages, open_vectors, read_windows, write_passages
-from pipeline.estimate import in_words, seconds_needed
+from pipeline.cluster import assign, candidates, check_clusters
+from pipeline.data import Clustering, Statistics
+from pipeline.embed import embed_passages, open_vectors
+from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
-from pipeline.record import Recorder, Statistics, record
+from pipeline.holdout import Split, hold_out
+from pipeline.passages import read_windows, write_passages
+from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.terms import sample_texts, top_terms
 
@@ -96,6 +101,10 @@ def build_clusters(
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
 
+    Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster (--clusters auto tries up
+    to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts, embeddings,
+    shares and priors pass through.
+
     ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
     Raises:
@@ -103,68 +112,75 @@ def build_clusters(
     """
     watch = _Stopwatch(stage)
     with appearing(output, overwrite) as (made, scratch):
+        passages, vectors = scratch / "passages.parquet", scratch / "embeddings.npy"
         watch.start("load models")
-        model, tokenizer = load_model(settings.model, settings.dtype, settings.device)
-        mlps = find_mlps(model)
-        longest = min(context_length(model), 512)
-        recorder = Recorder(model, tokenizer, settings.statistic, longest)
-        embedder = Embedder(settings.embedder, settings.device)
+        recorder, embedder = _recorder(settings), Embedder(settings.embedder, settings.device)
 
         tick = watch.start("read passages", settings.source.limit)
-        counts, passages = Counts(), scratch / "passages.parquet"
+        counts = Counts()
+        total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
+        parts = hold_out(passages, settings.seed)
+        ks = _numbers(settings.clusters, parts)
+        if seconds := seconds_needed(passages, total, lambda some: _work(some, embedder, recorder)):
+            say(f"{total:,} passages: {about(seconds)} to embed and record them")
 
-        def lengths(texts: list[str]) -> list[int]:
-            return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
-
-        total = write_passages(read_passages(settings.source, lengths, counts), passages, tick)
-        held = calibrate.held_out(total, settings.seed)
-        kept = np.setdiff1d(np.arange(total), held)
-        fine_k = settings.clusters or calibrate.candidates(len(kept))[-1]
-        check_clusters(fine_k, len(kept))
-        if seconds := seconds_needed(passages, total, embedder, recorder):
-            say(f"{total:,} passages: {in_words(seconds)} to embed and record them")
-
-        vectors = scratch / "embeddings.npy"
         embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
         watch.start("cluster")
-        fine = assign(open_vectors(vectors), kept, kmeans(open_vectors(vectors), kept, fine_k, settings.seed))
-        labels = np.full(total, -1, np.int64)
-        labels[kept] = fine.labels
-
-        tick = watch.start("record", total if settings.clusters is None else len(kept))
-        stats = record(passages, labels, len(fine.centroids), recorder, tick)
-        texts = _texts_of(passages, held)
-        shares = _shares(texts if settings.clusters is None else [], recorder, tick)
-
-        watch.start("calibrate")
-        clustering, stats, labels, table = _final_clusters(
-            settings, fine, stats, labels, kept, open_vectors(vectors), held, shares
+        options = candidates(open_vectors(vectors), parts.kept, ks, settings.seed)
+        stats = record(
+            passages, options.labels, options.rows[-1].stop, recorder, watch.start("record", len(parts.kept))
         )
-        prefixes = embedder.embed([text[: calibrate.PREFIX] for text in texts])
-        best = make_index(clustering.centroids).search(prefixes, 1)[0][:, 0] if texts else np.zeros(0, np.float32)
-        policy = PolicySettings(threshold=calibrate.threshold(best))
+
+        tick = watch.start("calibrate", len(parts.held))
+        texts = _texts_of(passages, parts.held)
+        best, tried = 0, list[dict[str, float]]()
+        if len(options.centroids) > 1:
+            shares = _ticking(recorder, texts, tick)
+            best, tried = calibrate.choose_k(options, stats, open_vectors(vectors)[parts.held], shares, settings.keep)
+        policy = PolicySettings(threshold=_threshold(options.centroids[best], embedder, texts))
 
         watch.start("write")
-        layout = Layout(made)
-        sampled = sample_texts(passages, labels, len(clustering.centroids), settings.seed)
-        examples = [group[: settings.examples] for group in sampled]
-        everything, each = calibrate.priors(stats, policy.shrink)
-        index.write_neurons(layout, everything, each, settings.keep)
-        index.write_clusters(layout, clustering, stats.tokens, top_terms(sampled), examples)
-        index.write_layers(layout, len(mlps), mlps[0].width)
-        index.write_calibration(layout, policy, _evidence(len(held), table))
-        index.write_index(layout, clustering.centroids)
-        manifest = index.write_manifest(
-            layout,
-            model=identity(settings.model, model, tokenizer, longest),
-            embedder=embedder.identity,
-            layers=len(mlps), width=mlps[0].width, dimension=embedder.dimension,
-            clusters=len(clustering.centroids), passages=int(stats.passages.sum()), tokens=int(stats.tokens.sum()),
-            statistic=settings.statistic, default_keep=settings.keep, seed=settings.seed,
-            config={"coreinfer": coreinfer.__version__, **asdict(settings)},
-        )  # fmt: skip
+        clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
+        sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
+        learned = _Learned(clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried))
+        manifest = _write(Layout(made), settings, recorder, embedder, learned)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What the corpus taught: clusters, their statistics, the policies' numbers, some texts of each, the evidence."""
+
+    clustering: Clustering
+    stats: Statistics
+    policy: PolicySettings
+    texts: list[list[str]]
+    evidence: dict[str, Any]
+
+
+def _recorder(settings: BuildSettings) -> Recorder:
+    """The language model, if it can record passages of the wanted length whole: else their ends would be lost."""
+    model, tokenizer = load_model(settings.model, settings.dtype, settings.device)
+    if (wanted := settings.source.max_tokens) > (most := longest_passage(model)):
+        raise CoreInferError(
+            f"--passage-tokens is {wanted}, but {most} tokens are the most that {settings.model!r} can record of a "
+            f"passage: give at most {most}"
+        )
+    return Recorder(model, tokenizer, settings.statistic, most)
+
+
+def _numbers(asked: int | None, parts: Split) -> list[int]:
+    """The numbers of clusters to try, rising. Without held-out passages nothing can choose: the finest alone."""
+    tried = calibrate.numbers(len(parts.kept))
+    ks = [asked] if asked is not None else tried if len(parts.held) else tried[-1:]
+    check_clusters(ks[-1], len(parts.kept))
+    return ks
+
+
+def _work(texts: list[str], embedder: Embedder, recorder: Recorder) -> None:
+    embedder.embed(texts)
+    deque(recorder.shares(texts), maxlen=0)
 
 
 def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:
@@ -172,42 +188,47 @@ def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:
     return [text for start, window in read_windows(passages) for i, text in enumerate(window, start) if i in wanted]
 
 
-def _shares(texts: list[str], recorder: Recorder, tick: Callable[[int], Any]) -> NDArray[np.float32]:
-    """The texts' own statistics (n, L, F)."""
-    out = np.zeros((len(texts), *_shape(recorder)), np.float32)
-    for picked, shares, _ in recorder.shares(texts) if texts else ():
-        out[picked] = shares
+def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:
+    for picked, shares, _ in recorder.shares(texts):
+        yield picked, shares
         tick(len(picked))
-    return out
 
 
-def _shape(recorder: Recorder) -> tuple[int, int]:
-    mlps = find_mlps(recorder.model)
-    return len(mlps), mlps[0].width
+def _threshold(centroids: NDArray[np.float32], embedder: Embedder, texts: list[str]) -> float:
+    """From the beginnings of the held-out texts, which stand for prompts."""
+    if not texts:
+        return calibrate.threshold(np.zeros(0, np.float32))
+    prefixes = embedder.embed([text[: calibrate.PREFIX] for text in texts])
+    return calibrate.threshold(make_index(centroids).search(prefixes, 1)[0][:, 0])
 
 
-def _final_clusters(
-    settings: BuildSettings,
-    fine: Clustering,
-    stats: Statistics,
-    labels: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    held: NDArray[np.int64],
-    shares: NDArray[np.float32],
-) -> tuple[Clustering, Statistics, NDArray[np.int64], list[dict[str, float]]]:
-    """With --clusters auto, group the fine clusters as the held-out passages advise; else leave them."""
-    if settings.clusters is not None or not len(held):
-        return fine, stats, labels, []
-    centroids, groups, table = calibrate.choose_k(fine, stats, vectors[held], shares, settings.keep, settings.seed)
-    coarse = np.where(labels >= 0, groups[labels], -1)
-    return grouped(fine, vectors, kept, centroids, groups), stats.grouped(groups), coarse, table
-
-
-def _evidence(held: int, table: list[dict[str, float]]) -> dict[str, Any]:
+def _evidence(parts: Split, tried: list[dict[str, float]]) -> dict[str, Any]:
     return {
-        "held_out_passages": held,
+        "held_out_passages": len(parts.held),
+        "duplicates_left_out": parts.duplicates,
         "threshold_rule": f"quantile {calibrate.WEAKEST} of held-out similarities (first {calibrate.PREFIX} letters)",
         "clusters_rule": f"smallest K with {calibrate.ENOUGH} of the best gain in captured share over the global set",
-        "clusters_tried": table,
+        "clusters_tried": tried,
     }
+
+
+def _write(
+    layout: Layout, settings: BuildSettings, recorder: Recorder, embedder: Embedder, learned: _Learned
+) -> Manifest:
+    """All files, the manifest last."""
+    clustering, stats, model, (layers, width) = learned.clustering, learned.stats, recorder.model, recorder.shape
+    index.write_neurons(layout, layers, width, calibrate.priors(stats, learned.policy.shrink), settings.keep)
+    examples = [group[: settings.examples] for group in learned.texts]
+    index.write_clusters(layout, clustering, stats.tokens, top_terms(learned.texts), examples)
+    index.write_layers(layout, layers, width)
+    index.write_calibration(layout, learned.policy, learned.evidence)
+    index.write_index(layout, clustering.centroids)
+    return index.write_manifest(
+        layout,
+        model=identity(settings.model, model, recorder.tokenizer, recorder.max_tokens),
+        embedder=embedder.identity,
+        layers=layers, width=width, dimension=embedder.dimension,
+        clusters=len(clustering.centroids), passages=int(stats.passages.sum()), tokens=int(stats.tokens.sum()),
+        statistic=settings.statistic, default_keep=settings.keep, seed=settings.seed,
+        config={"coreinfer": coreinfer.__version__, **asdict(settings)},
+    )  # fmt: skip

@@ -5,7 +5,7 @@ nothing outside their artifact.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +13,9 @@ from numpy.typing import NDArray
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
 from coreinfer.match import make_index
+from pipeline.data import Candidates, Clustering
 
 SAMPLE = 65_536  # passages that k-means trains on at most, so that its memory does not grow with the corpus
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """Centroids (K, d) unit float32; per passage its cluster (n,) and similarity to its centroid (n,)."""
-
-    centroids: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        return np.bincount(self.labels, minlength=len(self.centroids)).astype(np.int64)
-
-    def quantiles(self) -> NDArray[np.float32]:
-        """Similarity to the centroid at ``QUANTILES``, (K, 5)."""
-        rows = [np.quantile(self.similarities[self.labels == c], QUANTILES) for c in range(len(self.centroids))]
-        return np.asarray(rows, np.float32)
 
 
 def check_clusters(k: int, passages: int) -> None:
@@ -72,30 +54,38 @@ def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDA
     return Clustering(centroids[used], compact.astype(np.int64), similarities)
 
 
-def grouped(
-    fine: Clustering,
-    vectors: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    centroids: NDArray[np.float32],
-    groups: NDArray[np.int64],
-) -> Clustering:
-    """The clustering in which fine cluster c is part of ``groups[c]``, whose centroid is ``centroids[groups[c]]``."""
-    labels, similarities = groups[fine.labels], np.empty(len(rows), np.float32)
-    for at in _pieces(len(rows)):
-        similarities[at] = np.einsum("nd,nd->n", vectors[rows[at]], centroids[labels[at]])
-    return Clustering(centroids, labels, similarities)
-
-
 def _pieces(count: int) -> Iterator[slice]:
     return (slice(at, at + 8192) for at in range(0, count, 8192))
 
 
-def regroup(clustering: Clustering, k: int, seed: int) -> NDArray[np.int64]:
-    """Group fine clusters into at most ``k`` coarse ones, weighted by size: coarse id of each fine cluster (K,)."""
+def candidates(vectors: NDArray[np.float32], rows: NDArray[np.int64], ks: list[int], seed: int) -> Candidates:
+    """A clustering of the ``rows`` of ``vectors`` (n, d) for each of ``ks``, which rise: the finest by k-means over
+    passages, the others by k-means over its centroids. In each of them a passage belongs to the nearest centroid, as a
+    prompt will, so all of them are assigned before one pass records them together.
+    """
+    fine = assign(vectors, rows, kmeans(vectors, rows, ks[-1], seed))
+    coarse = (assign(vectors, rows, coarser(fine, k, seed)) for k in ks[:-1] if k < len(fine.centroids))
+    centroids, labels, first = list[NDArray[np.float32]](), list[NDArray[np.int32]](), 0
+    for made in chain(coarse, [fine]):  # one at a time: what is kept of each is 4 bytes a passage
+        mine = np.full(len(vectors), -1, np.int32)
+        mine[rows] = first + made.labels
+        first += len(made.centroids)
+        centroids.append(made.centroids)
+        labels.append(mine)
+    return Candidates(centroids, np.stack(labels))
+
+
+def coarser(fine: Clustering, k: int, seed: int) -> NDArray[np.float32]:
+    """Unit centroids (<= k, d) of groups of the fine clusters; every passage weighs the same."""
     import faiss
 
-    fine = clustering.centroids
-    trainer = faiss.Kmeans(fine.shape[1], k, niter=25, spherical=True, seed=seed, min_points_per_centroid=1)
-    trainer.train(fine, weights=clustering.sizes.astype(np.float32))
-    _, ids = trainer.index.search(fine, 1)
-    return np.unique(ids[:, 0], return_inverse=True)[1].astype(np.int64)
+    weights = fine.sizes.astype(np.float32)
+    trainer = faiss.Kmeans(
+        fine.centroids.shape[1], k, niter=25, spherical=True, seed=seed,
+        max_points_per_centroid=len(weights), min_points_per_centroid=1,
+    )  # fmt: skip
+    trainer.train(fine.centroids, weights=weights)
+    groups = trainer.index.search(fine.centroids, 1)[1][:, 0]
+    sums = np.zeros((k, fine.centroids.shape[1]), np.float32)
+    np.add.at(sums, groups, fine.centroids * weights[:, None])
+    return unit(sums[np.unique(groups)])

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from coreinfer.match import make_index
 from coreinfer.neurons import pack, top, uniform_budgets
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL, LAYERS, clusters_schema, neurons_schema
-from pipeline.cluster import Clustering
+from pipeline.data import Clustering
 
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 21))  # keeps that layers.parquet holds budgets for
 
@@ -27,17 +26,14 @@ def short(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(np.ldexp(np.rint(mantissa * 4096) / 4096, exponent), np.float32)
 
 
-def write_neurons(
-    layout: Layout, everything: NDArray[np.float64], each: Iterable[NDArray[np.float64]], keep: float
-) -> None:
-    """``neurons.parquet``: the global prior, then the clusters' as they come, (L, F) each; a row group a cluster."""
-    layers, width = everything.shape
+def write_neurons(layout: Layout, layers: int, width: int, priors: Iterable[NDArray[np.float64]], keep: float) -> None:
+    """``neurons.parquet``: the global prior, then the clusters', (L, F) each, as they come; a row group a cluster."""
     schema, budgets = neurons_schema(width), uniform_budgets(keep, layers, width)
     with pq.ParquetWriter(
         layout.neurons, schema, compression="zstd", compression_level=9, use_dictionary=False,
         use_byte_stream_split=["statistic.list.element"], write_page_checksum=True, write_statistics=False,
     ) as writer:  # fmt: skip
-        for cluster, prior in enumerate(chain([everything], each), start=GLOBAL):
+        for cluster, prior in enumerate(priors, start=GLOBAL):
             stored = short(prior)
             core = pack(top(stored, budgets))  # from the stored values: readers agree
             writer.write_table(_table(schema, [cluster] * layers, range(layers), list(stored), core))

@@ -1,6 +1,10 @@
 """Assigned passages through the language model -> fixed-point statistics per (cluster, layer, neuron), in one pass.
 
-The model runs without its head: the statistic needs no logits. Sums are integers, so merging is addition and exact.
+The model runs without its head: the statistic needs no logits. Sums are integers, so adding them is exact in any order.
+What a passage's own share is depends, in its last bits, on the batch that it ran in, so batches are formed inside fixed
+blocks of ``BLOCK`` consecutive passages, whatever else is recorded. Therefore: record a corpus in shards that begin at
+multiples of ``BLOCK`` (label -1 for everything else), add their sums, and they equal one pass bit for bit, given the
+same software, kind of device and dtype. Shards that cut a block may differ from it in the last bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,78 +18,84 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.capture import Capture, valid_tokens
-from coreinfer.models import find_mlps
-from coreinfer.neurons import Sums, fixed, merge
+from coreinfer.models import context_length, find_mlps
 from coreinfer.settings import StatisticSettings
-from pipeline.embed import read_windows
+from pipeline.data import Statistics
+from pipeline.passages import read_windows
 
-BATCH, GPU_BATCH = 16, 64  # passages in a forward: memory stays flat, and each device is near its fastest
+BLOCK = 512  # consecutive passages that are sorted by length together; a window holds whole blocks
+BATCH, GPU_BATCH = 16, 64  # passages in a forward at most, where each device is near its fastest,
+USUAL = 512  # ... and at most so many of this length: memory stays flat in their length too
+# The longest passage recorded, whatever the model's context: a forward of one such passage holds 4,096 activations of
+# every neuron of a layer, 0.2 GB for an 8B model, and a longer text is of several topics, which no one prompt is.
+LONGEST = 4096
+
+Batch = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
 
 
-@dataclass
-class Statistics:
-    """Sums of shares (K, L, F) in fixed point, passages (K,) and tokens (K,) behind them."""
-
-    sums: Sums
-    passages: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-
-    @classmethod
-    def zeros(cls, clusters: int, layers: int, width: int) -> "Statistics":
-        counts = np.zeros((2, clusters), np.int64)
-        return cls(np.zeros((clusters, layers, width), np.int64), counts[0], counts[1])
-
-    def add(self, clusters: NDArray[np.int64], shares: NDArray[np.float64], tokens: NDArray[np.int64]) -> None:
-        """One batch of passages: their clusters (B,), shares (B, L, F) and token counts (B,)."""
-        for cluster, one in zip(clusters, fixed(shares), strict=True):
-            self.sums[cluster] += one
-        np.add.at(self.passages, clusters, 1)
-        np.add.at(self.tokens, clusters, tokens)
-
-    def merged(self, other: "Statistics") -> "Statistics":
-        """Two shards of one corpus -> the statistics of both."""
-        return Statistics(merge(self.sums, other.sums), self.passages + other.passages, self.tokens + other.tokens)
-
-    def grouped(self, groups: NDArray[np.int64]) -> "Statistics":
-        """Fine clusters -> coarse ones, by addition; ``groups`` (K,) holds each fine cluster's coarse id."""
-        out = Statistics.zeros(int(groups.max()) + 1, *self.sums.shape[1:])
-        for mine, theirs in ((out.sums, self.sums), (out.passages, self.passages), (out.tokens, self.tokens)):
-            np.add.at(mine, groups, theirs)
-        return out
+def longest_passage(model: PreTrainedModel) -> int:
+    """How many tokens of a passage can be recorded: the model's context, ``LONGEST`` at most."""
+    return min(context_length(model), LONGEST)
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Runs texts through a model's decoder and yields their shares, sorted by length so that a batch pads little."""
+    """Runs texts through a model's decoder and yields their shares; of longer texts the first ``max_tokens``."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: StatisticSettings
     max_tokens: int
 
-    def shares(self, texts: list[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]]:
-        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch."""
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens, verbose=False)["input_ids"]
-        order = np.argsort([len(ids) for ids in encoded], kind="stable")
+    @property
+    def shape(self) -> tuple[int, int]:
+        """L, F."""
         mlps = find_mlps(self.model)
+        return len(mlps), mlps[0].width
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, as they would be recorded, uncut."""
+        return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+
+    def shares(self, texts: list[str]) -> Iterator[Batch]:
+        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little."""
+        if not texts:
+            return
+        most = min(self.max_tokens, context_length(self.model))
+        encoded = self.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
+        sizes = np.array([len(ids) for ids in encoded])
+        capture = Capture(self.model, self.settings, ends=True)
+        for picked in self._batches(sizes):
+            ids, mask = pad([encoded[i] for i in picked], most)
+            # Both end before the consumer goes on: its own work is neither captured nor without gradients.
+            with capture, torch.inference_mode():
+                shares = self._forward(capture, ids.to(self.model.device), mask.to(self.model.device))
+            yield picked, shares, sizes[picked]
+
+    def _forward(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
+        bos = self.model.config.get_text_config().bos_token_id
+        capture.expect(valid_tokens(ids, mask, bos if isinstance(bos, int) else None))
+        self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        return capture.shares()
+
+    def _batches(self, sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Indices of texts of like length: ``BATCH`` of them, fewer if they are long."""
+        order = np.argsort(sizes, kind="stable")
         batch = BATCH if self.model.device.type == "cpu" else GPU_BATCH
-        with Capture(self.model, self.settings, mlps) as capture, torch.inference_mode():
-            for at in range(0, len(order), batch):
-                picked = order[at : at + batch]
-                ids, mask = pad([encoded[i] for i in picked])
-                ids, mask = ids.to(self.model.device), mask.to(self.model.device)
-                bos = self.model.config.get_text_config().bos_token_id
-                capture.expect(valid_tokens(ids, mask, bos if isinstance(bos, int) else None))
-                self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-                yield picked, capture.shares(), mask.sum(1).cpu().numpy()
+        while len(order):
+            reach = sizes[order[:batch]] * np.arange(1, len(order[:batch]) + 1)  # tokens, padded to the longest
+            end = max(1, int((reach <= batch * USUAL).sum()))
+            yield order[:end]
+            order = order[end:]
 
 
-def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: list[list[int]], most: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids, padded on the right with 0, and their attention mask, (B, T) each.
 
-    T is a multiple of 16: the CPU's matrix library compiles, and keeps, a kernel for every shape that it meets.
+    T is a multiple of 16, or ``most``, the model's last position: the CPU's matrix library compiles, and keeps, a
+    kernel for every shape that it meets.
     """
-    longest = -(-max(len(row) for row in rows) // 16) * 16
+    longest = min(-(-max(len(row) for row in rows) // 16) * 16, most)
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask
@@ -93,18 +103,21 @@ def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def record(
     passages: Path,
-    labels: NDArray[np.int64],
+    labels: NDArray[np.integer],
     clusters: int,
     recorder: Recorder,
     tick: Callable[[int], Any] = lambda n: None,
 ) -> Statistics:
-    """One pass over the corpus; passages labelled -1 (held out) are left out."""
-    mlps = find_mlps(recorder.model)
-    out = Statistics.zeros(clusters, len(mlps), mlps[0].width)
+    """One pass over the corpus: each passage's share is added to its cluster of every clustering.
+
+    ``labels`` (m, n): m clusterings, whose ``clusters`` are numbered through. -1: held out, or another shard's.
+    """
+    out = Statistics.zeros(clusters, *recorder.shape)
     for start, texts in read_windows(passages):
-        mine = labels[start : start + len(texts)]
-        chosen = np.flatnonzero(mine >= 0)
-        for picked, shares, tokens in recorder.shares([texts[i] for i in chosen]) if len(chosen) else ():
-            out.add(mine[chosen[picked]], shares, tokens)
-            tick(len(picked))
+        for at in range(0, len(texts), BLOCK):
+            mine = labels[:, start : start + len(texts)][:, at : at + BLOCK]
+            chosen = np.flatnonzero(mine[0] >= 0)
+            for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
+                out.add(mine[:, chosen[picked]], shares, tokens)
+                tick(len(picked))
     return out

@@ -12,6 +12,7 @@ from itertools import islice
 
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
+from pipeline.passages import Passage
 from pipeline.readers import SURROGATE, Rows, file_rows, hub_rows, local_files
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
 
@@ -55,15 +56,6 @@ class Counts:
         return (
             f"{self.records:,} records read, {self.passages:,} passages, {self.split:,} texts split, dropped: {reasons}"
         )
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A text of at most ``max_tokens``; ``source`` is name:line for text files, name:row for Parquet and the Hub."""
-
-    id: int
-    text: str
-    source: str
 
 
 def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[Passage]:

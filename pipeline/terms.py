@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.embed import read_windows
+from pipeline.passages import read_windows
 
 PER_CLUSTER = 64  # passages a cluster read for its terms at most: vocabulary and memory stay bounded
 WORD = r"(?u)(?<![\w'\u2019])[^\W\d_]{3,}(?![\w'\u2019])"  # no part of "don't"

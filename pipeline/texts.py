@@ -6,7 +6,7 @@ from coreinfer.errors import CoreInferError
 from pipeline.sources import Counts, SourceSettings, read_passages
 
 
-def read_texts(
+def long_texts(
     dataset: str, text_column: str | None, limit: int | None, tokens: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[str]:
     """The first ``limit`` texts of at least ``tokens`` tokens, uncut.

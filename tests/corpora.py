@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from coreinfer.errors import CoreInferError
-from pipeline.sources import Counts, Passage, SourceSettings, read_passages
+from pipeline.passages import Passage
+from pipeline.sources import Counts, SourceSettings, read_passages
 
 Tokens = Callable[[list[str]], list[int]]
 A, B = "The first text of this corpus.", "A second text, with “quotes”."

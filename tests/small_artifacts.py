@@ -18,7 +18,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Layout, ModelIdentity
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index
-from pipeline.cluster import Clustering
+from pipeline.data import Clustering
 
 Change = Callable[[dict[str, Any]], object]
 Fault = Callable[[Path], object]
@@ -40,7 +40,7 @@ def clustering() -> Clustering:
 def write(root: Path) -> None:
     root.mkdir()
     layout, made, all_shares = Layout(root), clustering(), shares(K + 1)
-    index.write_neurons(layout, all_shares[0], all_shares[1:], keep=0.3)
+    index.write_neurons(layout, L, F, iter(all_shares), keep=0.3)
     index.write_clusters(layout, made, np.arange(K), [[f"term{c}", "Wörter"] for c in range(K)], [[] for _ in range(K)])
     index.write_layers(layout, L, F)
     index.write_calibration(layout, POLICY, {"held_out_passages": 3})

@@ -65,6 +65,8 @@ BUILD: list[tuple[str, tuple[str, ...]]] = [
     ("{shop}/small.jsonl --device gpu", ("device", "'gpu'", "cpu")),
     ("{shop}/small.jsonl --limit 0", ("--limit", "0")),
     ("{shop}/small.jsonl --limit many", ("--limit", "'many'")),
+    ("{shop}/small.jsonl --passage-tokens 4000", ("--passage-tokens is 4000", "'demo'", "give at most 512")),
+    ("{shop}/small.jsonl --model {shop}/llama", ("--passage-tokens is 384", "llama", "give at most 64")),
     ("{shop}/small.jsonl --passage-tokens 0", ("--passage-tokens", "0")),
     ("{shop}/small.jsonl --examples -1", ("examples", "-1")),
     ("{shop}/small.jsonl --seed -1", ("seed", "-1")),
@@ -172,7 +174,7 @@ def test_output(shop: Path, tmp_path: Path) -> None:
     assert tree(shop) | tree(tmp_path) == before
 
 
-STAGES = ("load_model", "Embedder", "write_passages", "embed_passages", "kmeans", "record", "sample_texts")
+STAGES = ("load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts")
 WRITERS = ("write_neurons", "write_clusters", "write_layers", "write_calibration", "write_index", "write_manifest")
 
 

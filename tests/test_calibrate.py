@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coreinfer.embedder import unit
-from coreinfer.neurons import fixed
+from coreinfer.match import make_index, nearest
+from coreinfer.neurons import captured, fixed, mix, mixture_weights, top, uniform_budgets
 from coreinfer.settings import PolicySettings
-from pipeline.calibrate import MOST, WEAKEST, candidates, choose_k, coarser, held_out, priors, quality, threshold
-from pipeline.cluster import Clustering
-from pipeline.record import Statistics
+from pipeline.calibrate import MOST, WEAKEST, Shares, choose_k, numbers, priors, quality, threshold
+from pipeline.data import Candidates, Statistics
 
 Floats = NDArray[np.float64]
 
@@ -22,30 +22,16 @@ def statistics(shares: Floats, passages: list[int]) -> Statistics:
     return Statistics(fixed(shares * counts[:, None, None]), counts, 10 * counts)
 
 
-def clustering(centroids: NDArray[np.float32], size: int) -> Clustering:
-    labels = np.repeat(np.arange(len(centroids)), size)
-    return Clustering(centroids, labels, np.ones(len(labels), np.float32))
+def batches(shares: NDArray[np.floating], size: int = 3) -> Shares:
+    """As a recorder hands them over: by the batch, in another order."""
+    order = np.random.default_rng(0).permutation(len(shares))
+    return ((order[at : at + size], shares[order[at : at + size]]) for at in range(0, len(order), size))
 
 
-@given(st.integers(0, 100_000), st.integers(0, 1000))
-def test_held_out_is_a_small_sorted_part(count: int, seed: int) -> None:
-    held = held_out(count, seed)
-    assert held.tolist() == held_out(count, seed).tolist()
-    assert held.dtype == np.int64
-    assert len(held) == min(512, max(count // 50, min(count // 20, 32)))
-    assert (np.diff(held) > 0).all()  # so that the rest is disjoint from it
-    assert not len(held) or (held[0] >= 0 and held[-1] < count)
-
-
-@pytest.mark.parametrize(
-    ("count", "size"), [(0, 0), (19, 0), (20, 1), (640, 32), (1600, 32), (5000, 100), (10**6, 512)]
-)
-def test_how_many_are_held_out(count: int, size: int) -> None:
-    assert len(held_out(count, 0)) == size
-
-
-def test_another_seed_holds_out_others() -> None:
-    assert held_out(1000, 0).tolist() != held_out(1000, 1).tolist()
+def made_priors(stats: Statistics, weight: float) -> tuple[Floats, Floats]:
+    """The global prior (L, F) and the clusters' (K, L, F)."""
+    whole, *each = priors(stats, weight)
+    return whole, np.stack(each)
 
 
 @pytest.mark.parametrize(
@@ -55,103 +41,132 @@ def test_another_seed_holds_out_others() -> None:
         (256, [4, 8, 16, 32]), (10**6, [4, 8, 16, 32, 64, 128, 256]),
     ],
 )  # fmt: skip
-def test_candidates(passages: int, expected: list[int]) -> None:
-    assert candidates(passages) == expected
+def test_numbers(passages: int, expected: list[int]) -> None:
+    assert numbers(passages) == expected
     assert expected[-1] <= MOST
 
 
 def test_priors_shrink_to_the_global_mean() -> None:
     shares = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
-    everything, each = priors(statistics(shares, [30, 10]), 8.0)
+    everything, each = made_priors(statistics(shares, [30, 10]), 8.0)
     assert everything == pytest.approx(np.array([[0.75, 0.25]]))
     assert each[0] == pytest.approx(np.array([[(30 + 8 * 0.75) / 38, 8 * 0.25 / 38]]))
     assert each[1] == pytest.approx(np.array([[8 * 0.75 / 18, (10 + 8 * 0.25) / 18]]))
-    assert priors(statistics(shares, [30, 10]), 0.0)[1] == pytest.approx(shares)
-    assert priors(statistics(shares, [30, 10]), 1e12)[1] == pytest.approx(np.stack([everything] * 2))
+    assert made_priors(statistics(shares, [30, 10]), 0.0)[1] == pytest.approx(shares)
+    assert made_priors(statistics(shares, [30, 10]), 1e12)[1] == pytest.approx(np.stack([everything] * 2))
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.floats(0.1, 100), st.integers(0, 99))
 def test_priors_are_shares_between_cluster_and_global(passages: list[int], weight: float, seed: int) -> None:
     shares = np.random.default_rng(seed).dirichlet(np.ones(6), (len(passages), 2))
-    everything, each = priors(statistics(shares, passages), weight)
+    everything, each = made_priors(statistics(shares, passages), weight)
     assert everything == pytest.approx(np.average(shares, axis=0, weights=passages), abs=1e-6)
     assert each.sum(-1) == pytest.approx(1)
     low, high = np.minimum(shares, everything), np.maximum(shares, everything)
     assert ((each >= low - 1e-6) & (each <= high + 1e-6)).all()
 
 
+def test_priors_are_made_one_by_one() -> None:
+    stats = statistics(np.full((3, 1, 2), 0.5), [1, 2, 3])
+    stream = priors(stats, 8.0)
+    next(stream), next(stream)
+    stats.sums[1] = fixed(np.array([[1.0, 0.0]])) * 2  # not yet looked at
+    assert next(stream)[0, 0] > 0.5
+
+
+# Two clusters so far apart that the mixture of both is the nearer one's prior.
+FAR = np.array([[1, 0], [-1, 0]], np.float32)
+
+
 def test_quality_counted_by_hand() -> None:
     stats = statistics(np.array([[[0.5, 0.5, 0, 0]], [[0, 0, 0.5, 0.5]]]), [30, 10])  # global set: neurons 0 and 1
-    axes = np.eye(2, dtype=np.float32)
     held = np.array([[[0.4, 0.4, 0.1, 0.1]], [[0.1, 0.2, 0.3, 0.4]], [[0.7, 0.1, 0.1, 0.1]]])
-    near = axes[[0, 1, 1]]  # the third lies with a cluster that does not serve it
-    mine, everything = quality(stats, axes, near, held, 0.5)
-    assert mine == pytest.approx((0.8 + 0.7 + 0.2) / 3)
-    assert everything == pytest.approx((0.8 + 0.3 + 0.8) / 3)
-    assert quality(stats, axes, near, held, 1.0) == pytest.approx((1.0, 1.0))
+    near = FAR[[0, 1, 1]]  # the third lies with a cluster that does not serve it
+    for size in (1, 2, 3):
+        mine, general = quality([FAR], [stats], near, batches(held, size), 0.5)
+        assert mine == pytest.approx([(0.8 + 0.7 + 0.2) / 3])
+        assert general == pytest.approx((0.8 + 0.3 + 0.8) / 3)
+    assert quality([FAR], [stats], near, batches(held), 1.0)[0] == pytest.approx([1.0])
 
 
 def test_quality_averages_layers() -> None:
     one = np.array([[[1.0, 0, 0, 0], [0, 0, 0, 1.0]]])
     held = np.array([[[0.6, 0.2, 0.2, 0], [0.3, 0.3, 0.3, 0.1]]])
     axes = np.eye(1, 3, dtype=np.float32)
-    assert quality(statistics(one, [5]), axes, axes, held, 0.25) == pytest.approx((0.35, 0.35))
+    assert quality([axes], [statistics(one, [5])], axes, batches(held), 0.25)[0] == pytest.approx([0.35])
 
 
-def test_coarser_centroids_are_weighted_by_size() -> None:
-    fine = clustering(np.eye(4, dtype=np.float32)[:3], 4)
-    stats = statistics(np.full((3, 1, 2), 0.5), [1, 2, 5])
-    centroids, groups = coarser(fine, stats, 1, 0)
-    assert groups.tolist() == [0, 0, 0]
-    assert centroids == pytest.approx(unit(np.array([[1, 2, 5, 0]], np.float32)), abs=1e-6)
+def test_quality_is_that_of_the_mixture_online() -> None:
+    """Between two clusters the set is neither one's: the softmax mixture of the nearest decides."""
+    rng, policy = np.random.default_rng(3), PolicySettings()
+    centroids = unit(rng.normal(size=(6, 3)).astype(np.float32))
+    stats = statistics(rng.dirichlet(np.full(40, 0.3), (6, 2)), [3, 9, 4, 20, 5, 8])
+    vectors = unit(rng.normal(size=(10, 3)).astype(np.float32))
+    held = rng.dirichlet(np.full(40, 0.3), (10, 2))
+    _, each = made_priors(stats, policy.shrink)
+    matches = nearest(make_index(centroids), vectors, policy.mixture)
+    budgets, mixed, single = uniform_budgets(0.2, 2, 40), [], []
+    for share, match in zip(held, matches, strict=True):
+        score = mix(each[match.clusters], mixture_weights(match.similarities, policy.sharpness))
+        mixed.append(captured(share, top(score, budgets)))
+        single.append(captured(share, top(each[match.cluster], budgets)))
+    (found,), _ = quality([centroids], [stats], vectors, batches(held), 0.2)
+    assert found == pytest.approx(np.mean(mixed))
+    assert found != pytest.approx(np.mean(single), abs=1e-3)
 
 
-def fine_clusters(distinct: int) -> tuple[Clustering, Statistics, NDArray[np.float32], NDArray[np.float32]]:
-    """32 clusters of 8 passages around ``distinct`` directions, each direction with two neurons of its own."""
-    kinds = np.arange(32) % distinct
-    ways = np.random.default_rng(0).normal(size=(distinct, 24))
-    noise = 0.02 * np.random.default_rng(1).normal(size=(32, 24))
-    centroids = unit((ways[kinds] + noise).astype(np.float32))
+def options(distinct: int) -> tuple[Candidates, Statistics, NDArray[np.float32], Floats]:
+    """32 kinds of passages in ``distinct`` topics, each with two neurons of its own; clusterings of 4, 8, 16 and 32."""
+    topics = np.arange(32) % distinct
+    ways = unit(np.random.default_rng(0).normal(size=(distinct, 24)).astype(np.float32))
     shares = np.full((32, 1, 64), 0.1 / 64)
-    for cluster, kind in enumerate(kinds):
-        shares[cluster, 0, [2 * kind, 2 * kind + 1]] += 0.45
-    return clustering(centroids, 8), statistics(shares, [8] * 32), centroids, shares.astype(np.float32)
+    for kind, topic in enumerate(topics):
+        shares[kind, 0, [2 * topic, 2 * topic + 1]] += 0.45
+    centroids, labels, rows, first = [], [], [], 0
+    for k in (4, 8, 16, 32):
+        mine = topics % k if distinct > 1 else np.arange(32) % k
+        used, mine = np.unique(mine, return_inverse=True)
+        centroids.append(unit(np.stack([ways[topics[mine == c]].sum(0) for c in range(len(used))])))
+        labels.append((first + np.repeat(mine, 8)).astype(np.int32))
+        rows += [
+            statistics(shares[mine == c].mean(0, keepdims=True), [8 * int((mine == c).sum())]) for c in range(len(used))
+        ]
+        first += len(used)
+    stats = Statistics(*(np.concatenate([vars(row)[name] for row in rows]) for name in ("sums", "passages", "tokens")))
+    return Candidates(centroids, np.stack(labels)), stats, ways[topics], shares
 
 
 KEEP = 2 / 64
 
 
+def chosen(distinct: int) -> tuple[int, list[dict[str, float]]]:
+    made, stats, vectors, shares = options(distinct)
+    return choose_k(made, stats, vectors, batches(shares), KEEP)
+
+
 def test_identical_clusters_need_few() -> None:
-    centroids, groups, table = choose_k(*fine_clusters(1), KEEP, 0)
-    assert len(centroids) == int(groups.max()) + 1 <= 4
+    best, table = chosen(1)
+    assert best == 0
     assert [row["captured"] for row in table] == [row["global"] for row in table]
 
 
-def test_two_kinds_need_few() -> None:
-    fine, stats, vectors, shares = fine_clusters(2)
-    centroids, groups, table = choose_k(fine, stats, vectors, shares, KEEP, 0)
-    assert len(centroids) == table[0]["clusters"] <= 4
-    assert len(set(groups[::2].tolist()) & set(groups[1::2].tolist())) == 0  # kinds alternate and are not mixed
+def test_as_many_topics_as_the_coarsest_has_clusters_need_no_more() -> None:
+    best, table = chosen(4)
+    assert best == 0
     assert table[0]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-6)
     assert table[0]["captured"] > table[0]["global"] + 0.4
 
 
-def test_clusters_that_all_differ_are_all_kept() -> None:
-    fine, stats, vectors, shares = fine_clusters(32)
-    centroids, groups, table = choose_k(fine, stats, vectors, shares, KEEP, 0)
-    assert centroids.tobytes() == fine.centroids.tobytes()
-    assert groups.tolist() == list(range(32))
-    assert table[-1]["clusters"] == 32
-    assert [row["clusters"] for row in table] == sorted(row["clusters"] for row in table)
+def test_topics_that_all_differ_are_all_kept() -> None:
+    best, table = chosen(32)
+    assert best == 3
+    assert [row["clusters"] for row in table] == [4, 8, 16, 32]
     assert table[-1]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-6)
     assert table[0]["captured"] < table[-1]["captured"] / 2
 
 
-def test_the_same_seed_chooses_the_same() -> None:
-    made = [choose_k(*fine_clusters(8), KEEP, 5) for _ in range(2)]
-    assert made[0][0].tobytes() == made[1][0].tobytes()
-    assert made[0][1].tolist() == made[1][1].tolist()
-    assert made[0][2] == made[1][2]
+def test_a_little_more_gain_is_not_worth_twice_the_clusters() -> None:
+    assert chosen(16)[0] == 2
 
 
 def test_the_threshold_leaves_1_in_20_below() -> None:

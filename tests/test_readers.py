@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from corpora import A, B, jsonl, make, parquet, read, refusal, write
 
-from pipeline.sources import Counts, Passage
+from pipeline.passages import Passage
+from pipeline.sources import Counts
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "tsv", "txt", "parquet"])

@@ -1,31 +1,29 @@
-"""Recorded statistics: shards against one pass, batches against text by text, all against brute force in float64."""
+"""Recorded statistics against brute force, text by text in float64; what recording leaves alone."""
 
-from itertools import pairwise
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from families import BOS, FAMILIES, LAYERS, PAD, VOCAB, WIDTH, build, down_modules
+from families import BOS, CONTEXT, FAMILIES, LAYERS, PAD, VOCAB, WIDTH, build, down_modules
 from families import one_thread as one_thread
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_statistic import slow_core
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.pytorch_utils import Conv1D
 
-from coreinfer.neurons import FIXED_POINT, share
+from coreinfer.neurons import FIXED_POINT
 from coreinfer.settings import StatisticSettings
-from pipeline import embed
-from pipeline.embed import write_passages
-from pipeline.record import BATCH, Recorder, Statistics, pad, record
-from pipeline.sources import Passage
+from pipeline import passages
+from pipeline.passages import Passage, write_passages
+from pipeline.record import BATCH, LONGEST, USUAL, Recorder, longest_passage, pad, record
 
 Floats = NDArray[np.float64]
 KINDS = [StatisticSettings(), StatisticSettings("count", 0.3), StatisticSettings("count", 0.5, "positive")]
-LONGEST = 40
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -75,7 +73,7 @@ def slow_shares(model: PreTrainedModel, name: str, ids: list[int], chosen: Stati
     return out
 
 
-def recorder(name: str, chosen: StatisticSettings = KINDS[0], longest: int = LONGEST) -> Recorder:
+def recorder(name: str, chosen: StatisticSettings = KINDS[0], longest: int = 40) -> Recorder:
     return Recorder(build(name), tokenizer(), chosen, longest)
 
 
@@ -97,11 +95,12 @@ def write(path: Path, texts: list[str]) -> Path:
 def test_record_is_brute_force_text_by_text(
     name: str, chosen: StatisticSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "WINDOW", 9)  # several windows, none of them whole batches
+    monkeypatch.setattr(passages, "WINDOW", 9)  # several windows, none of them whole batches
     ids, runs, ticks = some_ids(BATCH + 8), recorder(name, chosen), list[int]()
     labels = np.arange(len(ids)) % 4 - 1  # -1 is held out
     labels[9:18] = -1  # a window without any
-    got = record(write(tmp_path / "p.parquet", [as_text(row) for row in ids]), labels, 4, runs, ticks.append)
+    both = np.stack([labels, np.where(labels < 0, -1, 4 + labels // 2)])  # beside it, a clustering of two
+    got = record(write(tmp_path / "p.parquet", [as_text(row) for row in ids]), both, 6, runs, ticks.append)
     for cluster in range(4):
         mine = [row for row, label in zip(ids, labels, strict=True) if label == cluster]
         assert got.passages[cluster] == len(mine)
@@ -110,6 +109,10 @@ def test_record_is_brute_force_text_by_text(
         assert got.sums[cluster] / FIXED_POINT == pytest.approx(slow, rel=1e-3, abs=1e-6)
     assert got.sums.dtype == np.int64
     assert not got.sums[3].any()  # no passage has that label
+    for coarse, fine in ((4, (0, 1)), (5, (2, 3))):
+        assert (got.sums[coarse] == sum(got.sums[c] for c in fine)).all()
+        assert got.passages[coarse] == sum(got.passages[c] for c in fine)
+        assert got.tokens[coarse] == sum(got.tokens[c] for c in fine)
     assert sum(ticks) == (labels >= 0).sum()
 
 
@@ -139,71 +142,64 @@ def test_recording_leaves_the_model_as_it_was() -> None:
     assert not any(module._forward_pre_hooks for module in runs.model.modules())
 
 
-@given(st.lists(st.lists(st.integers(1, 90), max_size=50), min_size=1, max_size=5).filter(any))
-def test_pad_makes_multiples_of_16(rows: list[list[int]]) -> None:
-    ids, mask = pad(rows)
+def test_the_consumer_runs_as_if_nothing_were_recorded() -> None:
+    """Between two batches: with gradients, and with a model that nobody hooks."""
+    runs = recorder("Llama")
+    weight = next(runs.model.parameters())
+    for _ in runs.shares([as_text(row) for row in some_ids(2 * BATCH)]):
+        assert not torch.is_inference_mode_enabled()
+        assert not any(module._forward_pre_hooks for module in runs.model.modules())
+        assert (weight * 2).requires_grad
+        runs.model(input_ids=torch.tensor([[BOS, 5, 6]])).logits.sum().backward()
+    assert all_shares(runs, ["w4 w5"])[1].tolist() == [3]
+
+
+def gpt2_of_50() -> Recorder:
+    config = copy.deepcopy(FAMILIES["GPT2"])
+    config.n_positions = 50
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return Recorder(model.eval(), tokenizer(), KINDS[0], 512)
+
+
+@pytest.mark.parametrize("words", [48, 49, 60])
+def test_padding_stays_within_the_context(words: int) -> None:
+    """49 tokens pad to 64, of which the model has no more than 50."""
+    runs = gpt2_of_50()
+    ids = [BOS, *range(2, 2 + words)]
+    shares, tokens = all_shares(runs, [as_text(ids), "w4"])
+    assert tokens.tolist() == [min(words + 1, 50), 2]
+    slow = slow_shares(runs.model, "GPT2", ids[:50], KINDS[0])
+    assert shares[0] == pytest.approx(slow, rel=1e-3, abs=1e-6)
+
+
+def test_how_long_a_passage_may_be() -> None:
+    assert longest_passage(build("Llama")) == CONTEXT
+    model = build("Llama")
+    model.config.max_position_embeddings = 131_072
+    assert longest_passage(model) == LONGEST
+    assert recorder("Llama").lengths(["w4", "w4 " * 99]) == [2, 100]
+
+
+@given(st.lists(st.integers(1, 4096), min_size=1, max_size=100))
+def test_batches_hold_so_many_texts_and_so_many_tokens(sizes: list[int]) -> None:
+    batches = list(recorder("Llama")._batches(np.array(sizes)))
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(sizes)))
+    ordered = [sizes[i] for batch in batches for i in batch]
+    assert ordered == sorted(sizes)
+    for batch in batches:
+        padded = len(batch) * max(sizes[i] for i in batch)
+        assert len(batch) == 1 or (len(batch) <= BATCH and padded <= BATCH * USUAL)
+    if max(sizes) <= USUAL:
+        assert all(len(batch) == BATCH for batch in batches[:-1])
+
+
+@given(st.lists(st.lists(st.integers(1, 90), max_size=50), min_size=1, max_size=5).filter(any), st.integers(0, 20))
+def test_pad_makes_multiples_of_16(rows: list[list[int]], room: int) -> None:
     longest = max(map(len, rows))
-    assert ids.shape == mask.shape == (len(rows), -(-longest // 16) * 16)
+    most = longest + room
+    ids, mask = pad(rows, most)
+    assert ids.shape == mask.shape == (len(rows), min(-(-longest // 16) * 16, most))
     for row, mine, real in zip(rows, ids.tolist(), mask.tolist(), strict=True):
         assert mine == row + [0] * (len(mine) - len(row))
         assert real == [1] * len(row) + [0] * (len(mine) - len(row))
-
-
-Batch = tuple[NDArray[np.int64], Floats, NDArray[np.int64]]
-
-
-def batch(passages: list[tuple[int, int]]) -> Batch:
-    """Clusters, shares and tokens of (cluster, seed) passages."""
-    shares = [share(np.random.default_rng(seed).random((2, 7)) ** 6) for _, seed in passages]
-    clusters, tokens = zip(*((c, 1 + seed % 50) for c, seed in passages), strict=True)
-    return np.array(clusters), np.array(shares), np.array(tokens)
-
-
-def summed(passages: list[tuple[int, int]], clusters: int, pieces: list[int]) -> Statistics:
-    """Added in batches that end at ``pieces``."""
-    out, edges = Statistics.zeros(clusters, 2, 7), sorted({0, *pieces, len(passages)})
-    for start, stop in pairwise(edges):
-        out.add(*batch(passages[start:stop]))
-    return out
-
-
-def same(a: Statistics, b: Statistics) -> bool:
-    pairs = ((a.sums, b.sums), (a.passages, b.passages), (a.tokens, b.tokens))
-    return all(x.dtype == y.dtype == np.int64 and x.tobytes() == y.tobytes() for x, y in pairs)
-
-
-corpora = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**31)), min_size=1, max_size=20)
-
-
-@given(corpora, st.data())
-@settings(deadline=None)
-def test_any_sharding_merges_to_one_pass_bit_for_bit(passages: list[tuple[int, int]], data: st.DataObject) -> None:
-    one_pass = summed(passages, 4, [])
-    where = data.draw(st.lists(st.integers(0, 3), min_size=len(passages), max_size=len(passages)))
-    pieces = data.draw(st.lists(st.integers(1, len(passages))))
-    shards = []
-    for shard in data.draw(st.permutations(range(4))):
-        mine = [p for p, at in zip(passages, where, strict=True) if at == shard]
-        mine = data.draw(st.permutations(mine))
-        shards.append(summed(mine, 4, [p for p in pieces if p < len(mine)]) if mine else Statistics.zeros(4, 2, 7))
-    left = shards[0].merged(shards[1]).merged(shards[2]).merged(shards[3])
-    right = shards[0].merged(shards[1].merged(shards[3].merged(shards[2])))
-    assert same(left, one_pass)
-    assert same(right, one_pass)
-    assert one_pass.passages.sum() == len(passages)
-    assert one_pass.tokens.sum() == sum(1 + seed % 50 for _, seed in passages)
-
-
-@given(corpora, st.lists(st.integers(0, 3), min_size=4, max_size=4))
-@settings(deadline=None)
-def test_grouping_is_adding(passages: list[tuple[int, int]], groups: list[int]) -> None:
-    coarse = summed(passages, 4, []).grouped(np.array(groups))
-    assert same(coarse, summed([(groups[c], seed) for c, seed in passages], max(groups) + 1, []))
-
-
-def test_zeros_are_apart() -> None:
-    made = Statistics.zeros(2, 1, 3)
-    made.add(np.array([1]), np.full((1, 1, 3), 1 / 3), np.array([5]))
-    assert made.passages.tolist() == [0, 1]
-    assert made.tokens.tolist() == [0, 5]
-    assert made.sums[0].tolist() == [[0, 0, 0]]

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import terms
-from pipeline.embed import write_passages
-from pipeline.sources import Passage
+from pipeline.passages import Passage, write_passages
 from pipeline.terms import sample_texts, top_terms
 
 SAILING = ["The boat left the harbour.", "A boat and its sails.", "The sails were torn, the harbour was near."]
@@ -88,7 +87,7 @@ def test_a_large_corpus_without_a_telling_word_gives_no_terms() -> None:
 
 def test_a_few_texts_of_each_cluster_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terms, "PER_CLUSTER", 2)
-    monkeypatch.setattr("pipeline.embed.WINDOW", 3)
+    monkeypatch.setattr("pipeline.passages.WINDOW", 3)
     write_passages((Passage(i, f"text {i}", "here") for i in range(9)), tmp_path / "p.parquet")
     labels = np.array([1, 0, -1, 1, 1, 0, 0, -1, 3])
     seen: list[set[str]] = [set(), set(), set()]
