@@ -100,7 +100,7 @@ class Borders:
                 "slim cannot tell the prompt from its continuation without a cache: pass prompt_tokens= to slim"
             )
         if call.start == 0:
-            return self.fixed or call.length, True
+            return call.length if self.fixed is None else self.fixed, True
         known = None if call.cache is None else self.lengths.get(call.cache)
         if known is None and (self.fixed is None or self.own_set):
             raise CoreInferError(
@@ -111,7 +111,9 @@ class Borders:
                     else "pass prompt_tokens= to slim, or run the prompt inside it"
                 )
             )
-        return self.fixed or known or 0, False
+        length = known if self.fixed is None else self.fixed
+        assert length is not None
+        return length, False
 
     def _as_told(self, told: Told, call: Call) -> tuple[int, bool]:
         if told.thread != get_ident():
@@ -128,7 +130,9 @@ class Borders:
             raise CoreInferError(
                 "slim counts positions by the key-value cache, and this model's stays empty: give another"
             )
-        return self.fixed or told.prompt_tokens or 0, new
+        length = told.prompt_tokens if self.fixed is None else self.fixed
+        assert length is not None
+        return length, new
 
     def remember(self, cache: Cache | None, length: int) -> None:
         """A later call that continues this cache continues a prompt of ``length`` positions."""

@@ -90,11 +90,6 @@ def fixed(shares: Floats) -> Sums:
     return np.rint(np.asarray(shares, np.float64) * FIXED_POINT).astype(np.int64)
 
 
-def merge(a: Sums, b: Sums) -> Sums:
-    """Two shards' sums (..., F) -> the sums of both."""
-    return a + b
-
-
 def mean_share(sums: Sums, passages: int) -> NDArray[np.float64]:
     """Fixed-point sums (..., F) of ``passages`` shares -> their mean, normalised; uniform when there are none."""
     return share(sums / FIXED_POINT / max(passages, 1))

@@ -27,7 +27,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.mlp import gather_mlp, put
 from coreinfer.models import decoder_of, find_mlps
 from coreinfer.neurons import NeuronSet
-from coreinfer.settings import StatisticSettings
+from coreinfer.settings import StatisticSettings, at_least
 from coreinfer.turns import alone
 
 
@@ -55,6 +55,8 @@ def slim(
         CoreInferError: a set of other widths, several prompts at once for a function, a continuation before its prompt,
             a model without a key-value cache, or one that is in use.
     """
+    if prompt_tokens is not None:
+        at_least("prompt_tokens", prompt_tokens, 0 if isinstance(neurons, NeuronSet) else 1)
     with alone(decoder_of(model), "slim", ends):
         switch = _Switch(model, neurons, prompt_tokens, statistic or StatisticSettings())
         before = model.__dict__.get("generate")
@@ -134,6 +136,7 @@ class _Switch:
         first_core = self.prompt - call.start  # where in this call the core part begins
         self.call, self.border = call, first_core if 0 < first_core < call.length else 0
         if first_core <= 0:
+            assert self.sliced is not None
             self._put(self.sliced)
 
     def _decide_on(self, call: Call, decision: Decision) -> None:
@@ -165,9 +168,9 @@ class _Switch:
             raise CoreInferError(
                 f"{type(module).__name__} gives no key-value cache, by which slim counts positions: give another model"
             )
-        self.borders.remember(cache, self.prompt)
         if self.decision is not None and (neurons := self.decision.result()) is not None:
             self._gather(neurons)
+        self.borders.remember(cache, self.prompt)  # last: a prompt whose decision failed has no continuation
 
     def _mask_of(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def mask(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -17,7 +17,6 @@ from coreinfer.neurons import (
     captured,
     fixed,
     mean_share,
-    merge,
     mix,
     mixture_weights,
     overlap,
@@ -124,15 +123,15 @@ def test_merging_any_sharding_equals_one_pass_exactly(passages: list[tuple[int, 
 
     one_pass = np.zeros((3, 17), np.int64)
     for seed, _ in passages:
-        one_pass = merge(one_pass, sums(seed))
+        one_pass = one_pass + sums(seed)
     shards = [np.zeros((3, 17), np.int64) for _ in range(4)]
     random.shuffle(passages)
     for seed, shard in passages:
-        shards[shard] = merge(shards[shard], sums(seed))
+        shards[shard] = shards[shard] + sums(seed)
     random.shuffle(shards)
     merged = shards[0]
     for shard_sums in shards[1:]:
-        merged = merge(shard_sums, merged)
+        merged = shard_sums + merged
     assert merged.tobytes() == one_pass.tobytes()
 
 
@@ -145,7 +144,7 @@ def test_fixed_point_is_exact_to_its_promise(statistic: Floats) -> None:
 
 def test_mean_share_of_many_and_of_none() -> None:
     a, b = np.array([[1.0, 3.0]]), np.array([[1.0, 0.0]])
-    assert mean_share(merge(fixed(share(a)), fixed(share(b))), 2) == pytest.approx(np.array([[0.625, 0.375]]))
+    assert mean_share(fixed(share(a)) + fixed(share(b)), 2) == pytest.approx(np.array([[0.625, 0.375]]))
     assert mean_share(np.zeros((1, 4), np.int64), 0).tolist() == [[0.25] * 4]
 
 

@@ -154,6 +154,15 @@ def test_chunks_and_borders_agree_whatever_the_calls() -> None:
             assert (torch.cat(seen, 1) - slow).abs().max() <= 1e-4
 
 
+def test_a_prompt_of_no_tokens_leaves_nothing_dense() -> None:
+    model, ids, neurons = build("Llama"), tokens(1, TOTAL), some()
+    slow = naive(model, down_modules(model, "Llama"), neurons, ids, 0)
+    with slim(model, neurons, prompt_tokens=0):
+        assert (logits(model, ids) - slow).abs().max() <= 1e-4
+    with pytest.raises(CoreInferError, match="prompt_tokens is -1"), slim(model, neurons, prompt_tokens=-1):
+        pass
+
+
 def test_bfloat16_keeps_its_dtype() -> None:
     model, ids = build("Qwen3").bfloat16(), tokens(1, TOTAL)
     with slim(model, some()):

@@ -8,7 +8,7 @@ from families import one_thread as one_thread
 from numpy.typing import NDArray
 from slow_truths import PROMPT, TOTAL, families, generated, greedy, logits, naive, some
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.errors import CoreInferError
@@ -116,6 +116,21 @@ def test_a_text_in_one_forward_is_decided_on_its_prompt() -> None:
         whole = logits(model, ids, use_cache=False)
     assert (whole - naive(model, down_modules(model, "Phi3"), decided, ids, PROMPT)).abs().max() <= 1e-4
     assert decide.calls[0][1] == PROMPT
+
+
+@torch.no_grad()
+def test_a_prompt_whose_decision_failed_has_no_continuation() -> None:
+    model, ids = build("Llama"), tokens(1, PROMPT)
+    cache = DynamicCache(config=model.config)
+
+    def fail(shares: NDArray[np.float64], count: int) -> NeuronSet:
+        raise RuntimeError("no set")
+
+    with slim(model, fail):
+        with pytest.raises(RuntimeError, match="no set"):
+            model(ids, past_key_values=cache)
+        with pytest.raises(CoreInferError, match="not their prompt"):
+            model(ids[:, :1], past_key_values=cache)
 
 
 def test_a_failing_decision_leaves_the_model_whole() -> None:
