@@ -101,6 +101,9 @@ def build_clusters(
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
 
+    Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages, in
+    whatever processes and on however many threads.
+
     Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster (--clusters auto tries up
     to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts, embeddings,
     shares and priors pass through.

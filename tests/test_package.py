@@ -26,6 +26,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert said.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", ["neurons", "policy", "match", "artifact", "tables", "manifest", "settings"])
+def test_what_needs_no_torch_loads_none(name: str) -> None:
+    """Another runtime can read artifacts and rank neurons with NumPy and PyArrow."""
+    code = f"import sys, coreinfer.{name}; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
 def test_readme_example_runs() -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[0]
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
