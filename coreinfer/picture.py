@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.errors import CoreInferError
-from coreinfer.paths import in_words
+from coreinfer.errors import CoreInferError, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""A dataset becomes an artifact: sources, embed, cluster, record, calibrate, index, in this order, meeting on disk."""
+"""A dataset becomes an artifact: sources, holdout, embed, cluster, record, calibrate, index, in this order."""
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +33,7 @@ from pipeline.data import Clustering, Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
-from pipeline.holdout import Split, hold_out
+from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import read_windows, write_passages
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
@@ -124,8 +124,8 @@ def build_clusters(
         total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
         parts = hold_out(passages, settings.seed)
         ks = _numbers(settings.clusters, parts)
-        if seconds := seconds_needed(passages, total, lambda some: _work(some, embedder, recorder)):
-            say(f"{total:,} passages: {about(seconds)} to embed and record them")
+        for line in _forecast(passages, total, parts, embedder, recorder):
+            say(line)
 
         embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
         watch.start("cluster")
@@ -181,9 +181,17 @@ def _numbers(asked: int | None, parts: Split) -> list[int]:
     return ks
 
 
-def _work(texts: list[str], embedder: Embedder, recorder: Recorder) -> None:
-    embedder.embed(texts)
-    deque(recorder.shares(texts), maxlen=0)
+def _forecast(passages: Path, total: int, parts: Split, embedder: Embedder, recorder: Recorder) -> Iterator[str]:
+    """What is worth knowing before the long stages begin."""
+
+    def work(texts: list[str]) -> None:
+        embedder.embed(texts)
+        deque(recorder.shares(texts), maxlen=0)
+
+    if not len(parts.held) and total >= ENOUGH:
+        yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
+    if seconds := seconds_needed(passages, total, work):
+        yield f"{total:,} passages: {about(seconds)} to embed and record them"
 
 
 def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.passages import read_windows
 
 MOST = 512  # passages measured on: enough for a quantile and a choice, and a small part of any build's time
+ENOUGH = 20  # passages; of fewer, none is held out
 LARGEST_PART = 4  # holding out may cost the build one passage in so many; else less, or nothing, is held out
 
 
@@ -37,7 +38,7 @@ def hold_out(passages: Path, seed: int) -> Split:
 def split(records: NDArray[np.int64], texts: NDArray[np.uint64], seed: int) -> Split:
     """The number of each passage's record and a hash of its text, (n,) each -> the two sides."""
     count, rng = len(records), np.random.default_rng(seed + 1)
-    size = min(MOST, max(count // 50, min(count // 20, 32)))
+    size = min(MOST, max(count // 50, min(count // ENOUGH, 32)))
     out = np.isin(records, _chosen(records, texts, size, rng))
     held = np.flatnonzero(out)
     if len(held) > size:  # the last record had more passages than were asked for

@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT, write_corpus
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-
-from coreinfer.paths import DEMO_LM
+from small_models import save_llama
 
 LAYERS, WIDTH = 2, 4096  # 32 KiB a share in float32: were they kept, 4,500 passages more would take 0.15 GB more
 BUILD = """
@@ -29,17 +26,7 @@ print(peak.split()[1])
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama with wide MLPs, under the demo's tokenizer."""
-    place = tmp_path_factory.mktemp("wide")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=AutoTokenizer.from_pretrained(DEMO_LM).vocab_size, hidden_size=32, intermediate_size=WIDTH,
-        num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(place)
-    AutoTokenizer.from_pretrained(DEMO_LM).save_pretrained(place)
-    return place
+    return save_llama(tmp_path_factory.mktemp("wide"), LAYERS, WIDTH, 512)
 
 
 def peak(count: int, model: Path, embedder: Path, place: Path) -> int:
