@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from coreinfer.errors import CoreInferError, in_words
 
-StatisticKind = Literal["energy", "count"]
+StatisticKind = Literal["energy", "count", "griffin"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 CountMode = Literal["magnitude", "positive"]
 Policy = Literal["auto", "similarity", "stability", "hybrid", "dense"]

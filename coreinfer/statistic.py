@@ -3,7 +3,9 @@
 Shapes: B texts, T tokens, F neurons of one layer's MLP. An activation is the input of the layer's down projection.
 
 Sources: the count is equations 1 and 2 of CoreInfer (arXiv 2410.18311). Energy is a neuron's expected contribution to
-the layer's output, E[a^2] * ||down column||^2, if neurons were uncorrelated.
+the layer's output, E[a^2] * ||down column||^2, if neurons were uncorrelated. Griffin is that of GRIFFIN (arXiv
+2404.01365): each token's activations divided by their L2 norm, then each neuron's L2 norm over the tokens; its square
+over the number of tokens is kept here, which ranks alike and can be averaged.
 """
 
 import numpy as np
@@ -50,6 +52,7 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
     """Sum over a text's tokens: ``a`` (B, T, F), ``valid`` bool (B, T) or None for all -> float32 (B, F).
 
     ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
+    ``griffin``: sum of a^2 / (the token's sum of a^2 over all neurons); a token without any activity adds nothing.
     """
     out = torch.empty((a.shape[0], a.shape[2]), dtype=torch.float32, device=a.device)
     for i, text in enumerate(a):  # one text's temporaries fit the cache: 10 times as fast as the whole batch at once
@@ -58,7 +61,10 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
         if settings.kind == "count":
             out[i] = core_tokens(text, settings.token_fraction, settings.mode).sum(0, dtype=torch.int32)
         else:
-            out[i] = text.float().square().sum(0)
+            square = text.float().square()
+            if settings.kind == "griffin":
+                square /= square.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            out[i] = square.sum(0)
     return out
 
 
@@ -72,7 +78,7 @@ def finish(sums: Tensor, tokens: Tensor, columns: Tensor, settings: StatisticSet
     """Sums (B, L, F) over ``tokens`` (B,), and ``columns`` (L, F) -> the statistic (B, L, F), float32.
 
     ``energy``: mean over tokens of a^2, times the squared norm of the down column. ``count``: eq. 2, the share of the
-    text's tokens in which the neuron is core.
+    text's tokens in which the neuron is core. ``griffin``: the neuron's mean share of a token's squared norm.
     """
     mean = sums / tokens[:, None, None].clamp_min(1)
     return mean * columns if settings.kind == "energy" else mean

@@ -1,7 +1,8 @@
-"""Equations 1 and 2 and the energy against transcriptions in plain Python loops."""
+"""Equations 1 and 2, the energy and GRIFFIN's statistic against transcriptions in plain Python loops."""
 
 import math
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from coreinfer.settings import CountMode, StatisticSettings
+from coreinfer.settings import CountMode, StatisticKind, StatisticSettings
 from coreinfer.statistic import column_energy, core_tokens, finish, reduce_tokens
 
 Floats = NDArray[np.float32]
@@ -72,19 +73,44 @@ def test_energy_is_mean_square_times_column_norm(batch: tuple[Floats, NDArray[np
             assert got[text, neuron].item() == pytest.approx(slow, rel=1e-4, abs=1e-9)
 
 
-@given(batches(), st.sampled_from(["energy", "count"]))
-def test_no_mask_means_every_token(batch: tuple[Floats, NDArray[np.bool_]], kind: str) -> None:
+@given(batches())
+@settings(max_examples=300)
+def test_griffin_is_the_norm_of_normalised_tokens(batch: tuple[Floats, NDArray[np.bool_]]) -> None:
+    a, valid = batch
+    chosen = StatisticSettings("griffin")
+    sums = reduce_tokens(torch.from_numpy(a), torch.from_numpy(valid), chosen)
+    columns = torch.full((1, a.shape[2]), 7.0)  # the paper's statistic knows no down columns
+    got = finish(sums[:, None], torch.from_numpy(valid.sum(1)), columns, chosen)[:, 0].numpy()
+    for text in range(a.shape[0]):
+        z = a[text][valid[text]].astype(np.float64)
+        norms = np.linalg.norm(z, axis=1, keepdims=True)
+        papers = np.linalg.norm(np.divide(z, norms, out=np.zeros_like(z), where=norms > 0), axis=0)
+        assert got[text] == pytest.approx(papers**2 / max(1, len(z)), rel=1e-4, abs=1e-7)
+        assert got[text].sum() == pytest.approx((norms > 0).mean() if len(z) else 0, rel=1e-4)
+
+
+def test_one_loud_token_does_not_decide_for_griffin() -> None:
+    a = torch.tensor([[[1e4, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]])
+    every = torch.ones(1, 3)
+    for kind, first in (("energy", 0), ("griffin", 1)):
+        chosen = StatisticSettings(kind)  # type: ignore[arg-type]
+        got = finish(reduce_tokens(a, None, chosen)[:, None], torch.tensor([3]), every, chosen)
+        assert int(got.argmax()) == first
+
+
+@given(batches(), st.sampled_from(get_args(StatisticKind)))
+def test_no_mask_means_every_token(batch: tuple[Floats, NDArray[np.bool_]], kind: StatisticKind) -> None:
     a = torch.from_numpy(batch[0])
-    chosen = StatisticSettings("energy" if kind == "energy" else "count")
+    chosen = StatisticSettings(kind)
     every = torch.ones(a.shape[:2], dtype=torch.bool)
     assert torch.equal(reduce_tokens(a, None, chosen), reduce_tokens(a, every, chosen))
 
 
-@pytest.mark.parametrize("kind", ["energy", "count"])
+@pytest.mark.parametrize("kind", get_args(StatisticKind))
 @pytest.mark.parametrize("junk", [float("nan"), float("inf"), 1e30])
-def test_padding_cannot_leak(kind: str, junk: float) -> None:
+def test_padding_cannot_leak(kind: StatisticKind, junk: float) -> None:
     a = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
-    chosen = StatisticSettings("energy" if kind == "energy" else "count")
+    chosen = StatisticSettings(kind)
     padded = torch.cat([torch.full((1, 2, 6), junk), a], 1)
     valid = torch.tensor([[False, False, True, True, True, True]])
     assert torch.allclose(reduce_tokens(padded, valid, chosen), reduce_tokens(a, None, chosen))
