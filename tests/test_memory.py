@@ -35,7 +35,7 @@ def peak(count: int, model: Path, embedder: Path, place: Path) -> int:
     topics = ("boats sail", "bread bakes", "comets return", "rivers flood", "engines start")
     texts = [f"Passage number {i} says that {topics[i % 5]} on day {i * 7 % 365}." for i in range(count)]
     corpus = write_corpus(place / "corpus.jsonl", texts)
-    command = [sys.executable, "-c", BUILD, corpus, model, embedder, place / "made"]
+    command: list[str | Path] = [sys.executable, "-c", BUILD, corpus, model, embedder, place / "made"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
     manifest = json.loads((place / "made" / "manifest.json").read_text())
     assert 0.97 * count <= manifest["passages"] < count

@@ -10,7 +10,7 @@ from conftest import ROOT, demo_texts, tree, write_corpus
 
 def built(corpus: Path, place: Path, threads: int) -> dict[str, str]:
     """The files of a build by the command line, and their hashes."""
-    command = [sys.executable, "-m", "cli", "build-clusters", corpus, "-o", place, "-q"]
+    command: list[str | Path] = [sys.executable, "-m", "cli", "build-clusters", corpus, "-o", place, "-q"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     subprocess.run(command, cwd=ROOT, check=True, env=environment, timeout=300)
     return tree(place)
