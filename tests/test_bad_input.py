@@ -174,7 +174,9 @@ def test_output(shop: Path, tmp_path: Path) -> None:
     assert tree(shop) | tree(tmp_path) == before
 
 
-STAGES = ("load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts")
+STAGES = (
+    "load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts",
+)  # fmt: skip
 WRITERS = ("write_neurons", "write_clusters", "write_layers", "write_calibration", "write_index", "write_manifest")
 
 

@@ -14,7 +14,6 @@ from coreinfer.errors import CoreInferError
 from coreinfer.manifest import FORMAT
 from pipeline.folder import appearing, check_output
 
-
 OLD = json.dumps({"format": FORMAT, "version": 0, "files": {"clusters.parquet": {}, "index.faiss": {}}})
 
 
