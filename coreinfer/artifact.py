@@ -118,6 +118,22 @@ class Artifact:
         table = [np.interp(keep, grid, [0.0, *column]) for column in self.budget_table.T]
         return np.maximum(1, np.rint(table)).astype(np.int64)
 
+    def keep_for(self, max_loss: float) -> float:
+        """The least keep whose expected NLL rise is at most ``max_loss``, nats per token; linear between measured ones.
+
+        Raises:
+            CoreInferError: no curve was measured, or not even all neurons reach it.
+        """
+        if not (curve := self.calibration.get("curve")):
+            raise CoreInferError(
+                f"{self.root} holds no curve of what a keep costs: measure it with `coreinfer calibrate`, or give --keep"
+            )
+        if not max_loss >= 0:
+            raise CoreInferError(f"--max-loss is {max_loss:g}: the least that any keep costs is 0, at keep 1")
+        keeps, costs = ([*(float(row[name]) for row in curve), last] for name, last in (("keep", 1.0), ("rise", 0.0)))
+        falling = np.maximum.accumulate(np.maximum(costs, 0.0)[::-1])  # what a higher keep was seen to cost, counts
+        return float(np.interp(max_loss, falling, keeps[::-1]))
+
     @property
     def _stored(self) -> Stored:
         made, path = self.manifest, Layout(self.root).neurons

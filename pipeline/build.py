@@ -1,9 +1,8 @@
 """A dataset becomes an artifact: sources, holdout, embed, cluster, record, calibrate, index, in this order."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,11 +34,11 @@ from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import read_windows, write_passages
+from pipeline.recalibrate import recalibrate
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.stopwatch import Stage, Stopwatch
 from pipeline.terms import sample_texts, top_terms
-
-Stage = Callable[[str, int | None], Callable[[int], Any]]  # (name, total) -> tick; how a caller shows progress
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class BuildSettings:
     seed: int = 0
     device: str = "cpu"
     dtype: str = "auto"
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -75,21 +75,6 @@ class Report:
     counts: Counts
     seconds: dict[str, float]
     threshold: float
-
-
-class _Stopwatch:
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.seconds, self._last = stage, dict[str, float](), ("", 0.0)
-
-    def start(self, name: str, total: int | None = None) -> Callable[[int], Any]:
-        self.stop()
-        self._last = (name, time.perf_counter())
-        return self.stage(name, total)
-
-    def stop(self) -> None:
-        if self._last[0]:
-            self.seconds[self._last[0]] = round(time.perf_counter() - self._last[1], 3)
-        self._last = ("", 0.0)
 
 
 def build_clusters(
@@ -113,10 +98,11 @@ def build_clusters(
     Raises:
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
-    watch = _Stopwatch(stage)
+    watch = Stopwatch(stage)
     with appearing(output, overwrite) as (made, scratch):
         passages, vectors = scratch / "passages.parquet", scratch / "embeddings.npy"
         watch.start("load models")
+        _look_at(settings.source)
         recorder, embedder = _recorder(settings), Embedder(settings.embedder, settings.device)
 
         tick = watch.start("read passages", settings.source.limit)
@@ -134,7 +120,7 @@ def build_clusters(
             passages, options.labels, options.rows[-1].stop, recorder, watch.start("record", len(parts.kept))
         )
 
-        tick = watch.start("calibrate", len(parts.held))
+        tick = watch.start("choose K", len(parts.held))
         texts = _texts_of(passages, parts.held)
         best, tried = 0, list[dict[str, float]]()
         if len(options.centroids) > 1:
@@ -147,6 +133,9 @@ def build_clusters(
         sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
         learned = _Learned(clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried))
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
+        if settings.calibrate:
+            tick = watch.start("calibrate")
+            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, texts, tick)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
 
@@ -160,6 +149,11 @@ class _Learned:
     policy: PolicySettings
     texts: list[list[str]]
     evidence: dict[str, Any]
+
+
+def _look_at(source: SourceSettings) -> None:
+    """Find a dataset that is missing or has no text before minutes go into loading models."""
+    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts()))
 
 
 def _recorder(settings: BuildSettings) -> Recorder:
@@ -231,7 +225,7 @@ def _write(
     index.write_neurons(layout, layers, width, calibrate.priors(stats, learned.policy.shrink), settings.keep)
     examples = [group[: settings.examples] for group in learned.texts]
     index.write_clusters(layout, clustering, stats.tokens, top_terms(learned.texts), examples)
-    index.write_layers(layout, layers, width)
+    index.write_layers(layout, index.uniform_table(layers, width))
     index.write_calibration(layout, learned.policy, learned.evidence)
     index.write_index(layout, clustering.centroids)
     return index.write_manifest(

@@ -51,9 +51,14 @@ def write_clusters(
     pq.write_table(table, layout.clusters, compression="zstd", write_page_checksum=True)
 
 
-def write_layers(layout: Layout, layers: int, width: int) -> None:
-    """``layers.parquet``: the budget of each layer at each keep of the grid; uniform until calibration says better."""
-    rows = [(keep, layer, round(keep * width)) for keep in GRID for layer in range(layers)]
+def uniform_table(layers: int, width: int) -> NDArray[np.int64]:
+    """The same budget for each layer at each keep of ``GRID``: (n, L)."""
+    return np.array([[round(keep * width)] * layers for keep in GRID], np.int64)
+
+
+def write_layers(layout: Layout, budgets: NDArray[np.int64]) -> None:
+    """``layers.parquet``: the budget of each layer at each keep of ``GRID``, (n, L)."""
+    rows = [(keep, layer, int(n)) for keep, row in zip(GRID, budgets, strict=True) for layer, n in enumerate(row)]
     pq.write_table(
         _table(LAYERS, *zip(*rows, strict=True)), layout.layers, compression="zstd", write_page_checksum=True
     )

@@ -42,7 +42,7 @@ def write(root: Path) -> None:
     layout, made, all_shares = Layout(root), clustering(), shares(K + 1)
     index.write_neurons(layout, L, F, iter(all_shares), keep=0.3)
     index.write_clusters(layout, made, np.arange(K), [[f"term{c}", "Wörter"] for c in range(K)], [[] for _ in range(K)])
-    index.write_layers(layout, L, F)
+    index.write_layers(layout, index.uniform_table(L, F))
     index.write_calibration(layout, POLICY, {"held_out_passages": 3})
     index.write_index(layout, made.centroids)
     index.write_manifest(

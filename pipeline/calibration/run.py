@@ -1,0 +1,154 @@
+"""The calibration in order: layer budgets, mixture, source and n0, threshold, and the curve that ``--max-loss`` reads.
+
+Every choice is the one that costs least on the same held-out texts, so the curve is a little optimistic: texts that
+nothing was chosen on, as ``evaluate`` takes them, say more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coreinfer.artifact import Artifact
+from coreinfer.settings import PolicySettings, Source
+from pipeline.calibration import budgets, numbers
+from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
+
+LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
+PROMPTS, CONTINUATION = (64, 16), 64  # tokens
+CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+Tick = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was found: the policy's numbers, budgets at each keep of ``grid`` (n, L), and what they were chosen from."""
+
+    policy: PolicySettings
+    grid: tuple[float, ...]
+    budgets: NDArray[np.int64]
+    evidence: dict[str, Any]
+
+
+def usable(lab: Lab, texts: Sequence[str]) -> torch.Tensor | None:
+    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``LEAST``."""
+    size = PROMPTS[0] + CONTINUATION
+    rows = lab.tokenizer(list(texts), truncation=True, max_length=size, verbose=False)["input_ids"] if texts else []
+    long = [row for row in rows if len(row) == size][:MOST]
+    return torch.tensor(long) if len(long) >= LEAST else None
+
+
+def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
+    """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
+    bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
+    artifact, layers = _budgets(bench, lab.artifact, grid)
+    artifact, mixtures = _mixture(bench, artifact, keep)
+    artifact, found = _source(bench, artifact, keep)
+    artifact, fallback = _threshold(bench, artifact, keep)
+    evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
+    evidence |= {"layers": layers, "mixtures": mixtures, "sources": found, "fallback": fallback}
+    table = np.stack([artifact.budgets(k) for k in grid])
+    return Calibrated(artifact.policy, tuple(grid), table, evidence | {"curve": _curve(bench, artifact)})
+
+
+@dataclass(frozen=True)
+class _Bench:
+    lab: Lab
+    ids: torch.Tensor
+    tick: Tick
+
+    def cases(self, prompt_tokens: int = PROMPTS[0]) -> Iterator[Case]:
+        return cases(self.lab, self.ids[:, : prompt_tokens + CONTINUATION], prompt_tokens)
+
+    def costs(self, plans: Sequence[Plan]) -> NDArray[np.float64]:
+        return rises(self.cases(), plans, self.tick)[0]
+
+
+def _budgets(bench: _Bench, artifact: Artifact, grid: Sequence[float]) -> tuple[Artifact, dict[str, Any]]:
+    """Budgets by measured loss, where they cost less than the artifact's own at three keeps around its default."""
+    layers, width, keep = artifact.manifest.layers, artifact.manifest.width, artifact.manifest.default_keep
+    cuts = [(layer, k) for layer in range(layers) for k in budgets.KEEPS]
+    costs = bench.costs([budgets.cut(layer, k, artifact, "hybrid") for layer, k in cuts]).mean(0)
+    curves = costs.reshape(layers, len(budgets.KEEPS))
+    hulls = [budgets.convex(budgets.KEEPS, curve) for curve in curves]
+    measured = with_budgets(artifact, grid, budgets.table(hulls, grid, width))
+    keeps = [keep / 2, keep, min(1.0, keep * 1.5)]
+    both = [budgets.kept(a.budgets(k), artifact, "hybrid") for a in (artifact, measured) for k in keeps]
+    uniform, other = bench.costs(both).mean(0).reshape(2, -1)
+    chosen = bool(other.sum() < uniform.sum())
+    facts = {"keeps": list(budgets.KEEPS), "rise_of_one_layer": np.round(curves, 5).tolist(), "compared_at": keeps}
+    facts |= {"rise_uniform": np.round(uniform, 5).tolist(), "rise_measured": np.round(other, 5).tolist()}
+    return (measured if chosen else artifact), facts | {"chosen": "measured" if chosen else "uniform"}
+
+
+def with_budgets(artifact: Artifact, grid: Sequence[float], table: NDArray[np.int64]) -> Artifact:
+    """The artifact with other layer budgets."""
+    return replace(artifact, budget_grid=np.array(grid, np.float64), budget_table=table.astype(np.float64))
+
+
+def _mixture(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
+    """How many clusters to mix, and how sharply."""
+    tried = numbers.mixtures(artifact)
+    costs = bench.costs([budgets.kept(a.budgets(keep), a, "similarity") for a in tried])
+    first = next((i for i, a in enumerate(tried) if a.policy == artifact.policy), 0)
+    rows = [
+        {"mixture": a.policy.mixture, "sharpness": a.policy.sharpness, "rise": round(float(c), 5)}
+        for a, c in zip(tried, costs.mean(0), strict=True)
+    ]
+    return tried[numbers.best(costs, first)], rows
+
+
+def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
+    """What a strong match uses, over both prompt lengths: similarity, or hybrid with an n0."""
+    tried = numbers.sources(artifact)
+    plans = [budgets.kept(a.budgets(keep), a, source) for a, source in tried]
+    costs = [rises(bench.cases(p), plans, bench.tick)[0] for p in PROMPTS]
+    at = numbers.best(np.concatenate(costs))
+    rows = [
+        {"source": source, "n0": a.policy.n0 if source == "hybrid" else None}
+        | {f"rise_{p}": round(float(c.mean(0)[i]), 5) for p, c in zip(PROMPTS, costs, strict=True)}
+        for i, (a, source) in enumerate(tried)
+    ]
+    chosen, source = tried[at]
+    return numbers.with_policy(chosen, auto=source), rows
+
+
+def _threshold(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
+    """From which similarity the match serves better than the prompt's own prefill."""
+    left = numbers.skips(len(artifact.centroids), artifact.policy.mixture)
+    counts = artifact.budgets(keep)
+    plans = [budgets.kept(counts, artifact, artifact.policy.auto, skip) for skip in left]
+    costs, near = rises(bench.cases(), [*plans, budgets.kept(counts, artifact, "stability")], bench.tick)
+    match, fallback = costs[:, :-1], np.repeat(costs[:, -1:], len(left), 1)
+    similarities = near[:, left]
+    rows: list[dict[str, Any]] = [
+        {"left_out": skip, "similarity": round(float(s), 4), "rise": round(float(c), 5)}
+        for skip, s, c in zip(left, similarities.mean(0), match.mean(0), strict=True)
+    ]
+    rows.append({"left_out": None, "similarity": None, "rise": round(float(costs[:, -1].mean()), 5)})
+    weakest = numbers.threshold(similarities.ravel(), match.ravel(), fallback.ravel())
+    return numbers.with_policy(artifact, threshold=weakest), rows
+
+
+def _curve(bench: _Bench, artifact: Artifact) -> list[dict[str, float]]:
+    """What ``auto`` costs at each keep: the mean and the upper end of its 95% interval over texts."""
+    plans = [_auto(artifact, artifact.budgets(keep)) for keep in CURVE]
+    costs = bench.costs(plans)
+    half = 1.96 * costs.std(0, ddof=1) / np.sqrt(len(costs))
+    rows = zip(CURVE, costs.mean(0).round(5).tolist(), (costs.mean(0) + half).round(5).tolist(), strict=True)
+    return [{"keep": keep, "rise": rise, "rise_high": high} for keep, rise, high in rows]
+
+
+def _auto(artifact: Artifact, counts: NDArray[np.int64]) -> Plan:
+    strong: Source = artifact.policy.auto
+
+    def plan(case: Case) -> NDArray[np.bool_]:
+        weak = case.similarities[:, 0] < artifact.policy.threshold
+        ranks = (case.ranks(artifact, source) for source in ("stability", strong))
+        fallback, match = (r < counts[:, None] for r in ranks)
+        return np.where(weak[:, None, None], fallback, match)
+
+    return plan

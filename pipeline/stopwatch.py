@@ -1,0 +1,24 @@
+"""What a caller sees of a long job: its stages as they begin, and the seconds that each took."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+Stage = Callable[[str, int | None], Callable[[int], Any]]  # (name, total) -> tick; how a caller shows progress
+
+
+class Stopwatch:
+    """Times stages, one after another."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.seconds, self._last = stage, dict[str, float](), ("", 0.0)
+
+    def start(self, name: str, total: int | None = None) -> Callable[[int], Any]:
+        self.stop()
+        self._last = (name, time.perf_counter())
+        return self.stage(name, total)
+
+    def stop(self) -> None:
+        if self._last[0]:
+            self.seconds[self._last[0]] = round(time.perf_counter() - self._last[1], 3)
+        self._last = ("", 0.0)

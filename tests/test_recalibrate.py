@@ -1,0 +1,119 @@
+"""Calibration end to end on the demo LM: what it measures is what ``slim`` costs, and what it finds is in the folder."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coreinfer import Engine
+from coreinfer.artifact import Artifact
+from coreinfer.errors import CoreInferError
+from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
+from pipeline.calibration import budgets, numbers, run
+from pipeline.calibration.budgets import kept
+from pipeline.calibration.run import LEAST, usable
+from pipeline.calibration.sample import Lab, cases, rises
+from pipeline.recalibrate import recalibrate
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load(dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    lines = DEMO_PASSAGES.read_text("utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines[::12]]
+
+
+@pytest.fixture(scope="module")
+def lab(engine: Engine) -> Lab:
+    return Lab(engine.model, engine.tokenizer, engine.embedder, engine.artifact)
+
+
+@pytest.fixture(scope="module")
+def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("calibrated") / "clusters"
+    shutil.copytree(DEMO_CLUSTERS, folder)
+    with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try: seconds
+        patch.setattr(budgets, "KEEPS", (0.05, 0.2, 0.6))
+        patch.setattr(numbers, "MIXTURES", numbers.MIXTURES[:3])
+        patch.setattr(numbers, "N0", (256.0,))
+        patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
+        manifest, policy = recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, texts)
+    opened = Artifact.load(folder)
+    assert (opened.manifest, opened.policy) == (manifest, policy)
+    return opened
+
+
+@pytest.mark.parametrize("source", ["similarity", "stability", "hybrid"])
+def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: list[str], source: str) -> None:
+    ids = usable(lab, texts)
+    assert ids is not None
+    case = next(cases(lab, ids[:2], 64))
+    masks = kept(lab.artifact.budgets(0.3), lab.artifact, source)(case)  # type: ignore[arg-type]
+    for row, mask in zip(ids[:2], masks, strict=True):
+        prompt = engine.tokenizer.decode(row[:64], skip_special_tokens=True)
+        assert engine.encode(prompt)[0].tolist() == row[:64].tolist()
+        predicted = engine.predict(prompt, source, 0.3).neurons  # type: ignore[arg-type]
+        assert predicted is not None
+        assert (predicted.mask() & mask).sum() / mask.sum() > 0.999  # scores that tie within rounding may swap
+
+
+def test_all_neurons_cost_nothing_and_few_cost_more(lab: Lab, texts: list[str]) -> None:
+    ids = usable(lab, texts)
+    assert ids is not None
+    full, few = (kept(lab.artifact.budgets(keep), lab.artifact, "similarity") for keep in (1.0, 0.05))
+    costs, near = rises(cases(lab, ids[:8], 64), [full, few])
+    assert np.abs(costs[:, 0]).max() < 1e-4
+    assert costs[:, 1].mean() > 0.2
+    assert near.shape == (8, len(lab.artifact.centroids))
+
+
+def test_what_was_found_is_in_the_folder(calibrated: Artifact, engine: Engine) -> None:
+    found = calibrated.calibration
+    assert found["measured"]["layers"]["chosen"] in ("uniform", "measured")
+    assert [row["keep"] for row in found["curve"]] == sorted(row["keep"] for row in found["curve"])
+    assert found["clusters_tried"] == engine.artifact.calibration["clusters_tried"]
+    assert calibrated.budgets(1.0).tolist() == [calibrated.manifest.width] * calibrated.manifest.layers
+    assert calibrated.manifest.files["neurons.parquet"] == engine.artifact.manifest.files["neurons.parquet"]
+
+
+def test_the_curve_finds_the_keep(calibrated: Artifact) -> None:
+    keeps = [calibrated.keep_for(loss) for loss in (0.0, 0.01, 0.1, 1.0, 100.0)]
+    assert keeps == sorted(keeps, reverse=True)
+    assert keeps[-1] == calibrated.calibration["curve"][0]["keep"]
+    with pytest.raises(CoreInferError, match="0, at keep 1"):
+        calibrated.keep_for(-0.1)
+    bare = replace(calibrated, calibration={})
+    with pytest.raises(CoreInferError, match="coreinfer calibrate"):
+        bare.keep_for(0.1)
+
+
+def test_interpolation_of_a_known_curve(calibrated: Artifact) -> None:
+    rows = [{"keep": 0.2, "rise": 0.4}, {"keep": 0.6, "rise": 0.1}, {"keep": 0.8, "rise": -0.01}]
+    known = replace(calibrated, calibration={"curve": rows})
+    assert known.keep_for(0.25) == pytest.approx(0.4)
+    assert known.keep_for(0.1) == pytest.approx(0.6)
+    assert known.keep_for(0.0) == pytest.approx(0.8)
+
+
+def test_too_few_texts_change_nothing(lab: Lab, texts: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "clusters"
+    shutil.copytree(DEMO_CLUSTERS, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, texts[: LEAST - 1])
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert usable(lab, ["short"] * 100) is None
+
+
+def test_ids_are_cut_at_prompt_and_continuation(lab: Lab, texts: list[str]) -> None:
+    ids = usable(lab, texts)
+    assert isinstance(ids, torch.Tensor)
+    assert ids.shape[1] == 128
+    assert LEAST <= len(ids) <= len(texts)
