@@ -16,7 +16,6 @@ from coreinfer.prompts import words_of
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
     from coreinfer.engine import Generation
-    from coreinfer.evaluate import Rung
     from coreinfer.policy import Prediction
     from coreinfer.prompts import Prompt
 
@@ -170,10 +169,10 @@ def print_artifact(facts: dict[str, Any], top: int) -> None:
         table.add_row(
             str(row["cluster"]), f"{row['size']:,}", f"{row['similarity_median']:.2f}", ", ".join(row["terms"])
         )
-    _show(head, table, *([f"[dim]… {len(rows) - top} more: --top 0 shows all[/]"] if top and len(rows) > top else []))
+    show(head, table, *([f"[dim]… {len(rows) - top} more: --top 0 shows all[/]"] if top and len(rows) > top else []))
 
 
-def _show(*parts: Any) -> None:
+def show(*parts: Any) -> None:
     """Rich parts on stdout, by ``print``: Rich would end the program itself where a reader closed the pipe."""
     from rich.console import Console
 
@@ -182,23 +181,6 @@ def _show(*parts: Any) -> None:
         for part in parts:
             console.print(part, highlight=False)
     print(drawn.get(), end="", flush=True)
-
-
-def print_ladder(rungs: list["Rung"]) -> None:
-    """The ladder as a table on stdout."""
-    from rich.table import Table
-
-    first = rungs[0]
-    table = Table("policy", "keep", "NLL rise", "95% interval", "oracle's neurons found", box=None, header_style="dim")
-    for r in rungs[1:]:
-        table.add_row(
-            r.policy, f"{r.keep:g}", f"{r.nll_rise:.4f}", f"{r.ci_low:.4f} to {r.ci_high:.4f}", f"{r.recall:.0%}"
-        )
-    _show(
-        f"{first.texts} texts: {first.prompt_tokens} prompt tokens dense, then {first.continuation_tokens} on the kept "
-        f"neurons; dense NLL {first.nll:.4f} nats per token",
-        table,
-    )
 
 
 @contextmanager

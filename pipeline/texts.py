@@ -1,35 +1,103 @@
-"""Texts to evaluate on, from anything that build-clusters reads."""
+"""Texts to evaluate on, from anything that build-clusters reads, and their domains where a column names them."""
 
-from transformers import PreTrainedTokenizerBase
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from coreinfer.errors import CoreInferError
+from coreinfer.evaluate.plan import Plan, Text, check_enough, cut
+from pipeline.readers import Row, file_rows, hub_rows, local_files
 from pipeline.sources import Counts, SourceSettings, read_passages
 
+BATCH = 64  # texts tokenized together
+DOMAIN_COLUMNS = ("domain", "topic", "category", "subset")
+WHOLE = 1 << 30  # tokens of a passage: texts are not split
 
-def long_texts(
-    dataset: str, text_column: str | None, limit: int | None, tokens: int, tokenizer: PreTrainedTokenizerBase
-) -> list[str]:
-    """The first ``limit`` texts of at least ``tokens`` tokens, uncut.
+
+@dataclass(frozen=True)
+class Found:
+    """The texts to measure on, and how many of those ``seen`` are too ``short`` for it."""
+
+    texts: list[Text]
+    seen: int
+    short: int
+
+
+def read_texts(
+    source: SourceSettings, plan: Plan, tokenizer: Any, limit: int | None = None, domain_column: str | None = None
+) -> Found:
+    """The texts that are long enough; ``limit`` of them, evenly over the whole dataset. ``source.limit`` is unused.
 
     Raises:
-        CoreInferError: an unusable dataset, or no text is long enough.
+        CoreInferError: an unusable dataset, fewer than two texts long enough, or no such domain column.
     """
-    longest, out = 0, list[str]()
-    source = SourceSettings(dataset, text_column=text_column, max_tokens=1 << 30)
+    counts, short = Counts(), [0]
+    whole = replace(source, limit=None, max_tokens=WHOLE)
+    passages = read_passages(whole, lambda batch: [1] * len(batch), counts)  # nothing is split: no need to count
 
-    def lengths(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    def long_enough() -> Iterator[Text]:
+        while batch := list(islice(passages, BATCH)):
+            rows = cut(tokenizer, [passage.text for passage in batch], plan.length)
+            short[0] += sum(row is None for row in rows)
+            yield from (Text(p.source, row) for p, row in zip(batch, rows, strict=True) if row is not None)
 
-    for passage in read_passages(source, lengths, Counts()):
-        size = lengths([passage.text])[0]
-        longest = max(longest, size)
-        if size >= tokens:
-            out.append(passage.text)
-        if limit is not None and len(out) == limit:
-            break
-    if not out:
+    texts = evenly(long_enough(), limit)
+    check_enough(len(texts), counts.passages, plan, repr(source.dataset))
+    domains = _domains(source, {text.name for text in texts}, domain_column)
+    named = [replace(text, domain=domains.get(text.name)) for text in texts]
+    return Found(named, counts.passages, short[0])
+
+
+def evenly(texts: Iterable[Text], limit: int | None) -> list[Text]:
+    """``limit`` of a stream of unknown length, evenly over all of it; what is held on the way is thinned out."""
+    if limit is None:
+        return list(texts)
+    kept, step, room = list[Text](), 1, max(16 * limit, 4096)
+    for i, text in enumerate(texts):
+        if i % step == 0:
+            kept.append(text)
+        if len(kept) > room:
+            kept, step = kept[::2], step * 2
+    picks = np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(int)
+    return [kept[i] for i in picks]
+
+
+def _domains(source: SourceSettings, names: set[str], wanted: str | None) -> dict[str, str]:
+    """The domains of these texts; none where no column names them. The dataset is read once more for it."""
+    domains = dict[str, str]()
+    for name, row, column in _named_rows(source, (wanted,) if wanted else DOMAIN_COLUMNS):
+        if name in names and isinstance(row, dict) and row.get(column) not in (None, ""):
+            domains[name] = str(row[column])
+    if wanted and not domains:
         raise CoreInferError(
-            f"no text of {dataset} has the {tokens} tokens that prompt and continuation need (the longest has "
-            f"{longest}): give longer texts, or lower --prompt-tokens and --continuation-tokens"
+            f"{source.dataset!r} names no domain in a column {wanted!r}: pass the right one to --domain-column"
         )
-    return out
+    return domains
+
+
+def _named_rows(source: SourceSettings, candidates: tuple[str, ...]) -> Iterator[tuple[str, Row, str]]:
+    """(name of the text, row, domain column) of each row of the files that have such a column."""
+
+    def pick(_: list[str], columns: list[str], __: str) -> str:
+        return next((name for name in candidates if name in columns), columns[0])
+
+    files = local_files(source.dataset)
+    if files is None:
+        parts = [(source.dataset, hub_rows(source.dataset, source.config, source.split, pick))]
+    else:
+        base = Path(os.path.commonpath([file.parent for file in files]))
+        named = ((file, file.relative_to(base).as_posix()) for file in files)
+        parts = ((name, file_rows(file, name, pick)) for file, name in named)  # type: ignore[assignment]
+    for name, rows in parts:
+        column = ""
+        for number, row in rows:
+            if not column and isinstance(row, dict):
+                column = next((c for c in candidates if c in row and c != source.text_column), "")
+                if not column:
+                    break  # the next file may have one
+            yield f"{name}:{number}", row, column

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import CLUSTERS, ROOT, Result, demo_texts, run_cli, write_corpus
 
+from coreinfer.evaluate import LADDER
+
 VERBS = ("build-clusters", "predict", "generate", "inspect", "evaluate")
 KEYS = ["prompt", "policy", "source", "cluster", "similarity", "threshold", "reason", "keep", "neurons_per_layer"]
 PROMPTS = ("Every living cell is wrapped in a membrane", "Question: how fast does a ball fall? Answer:")
@@ -201,10 +203,10 @@ def test_evaluate(artifact: Path, tmp_path: Path) -> None:
     )
     rows = json.loads(fine(run_cli(*common, "--json", "-k", 0.2)).out)
     rise = {row["policy"]: row["nll_rise"] for row in rows}
-    assert list(rise) == ["dense", "random", "global", "stability", "similarity", "hybrid", "auto", "oracle"]
+    assert list(rise) == ["dense", *LADDER]
     assert rise["dense"] == 0
     assert rise["random"] > rise["similarity"] > rise["oracle"]
-    shown = fine(run_cli(*common, "-k", 0.5, "--limit", 2)).out
+    shown = fine(run_cli(*common, "-k", 0.5, "--limit", 2, "-p", "auto", "-p", "oracle")).out
     assert "2 texts: 32 prompt tokens dense" in shown
     assert "oracle" in shown
 

@@ -1,0 +1,70 @@
+"""What a run's numbers depend on, and on what machine they were made."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coreinfer.engine import Engine
+from coreinfer.evaluate.plan import Plan, Text
+from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
+from coreinfer.manifest import Layout, sha256_of
+
+
+def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, texts: list[Text]) -> dict[str, Any]:
+    """All that decides the numbers; equal facts, equal numbers."""
+    content = hashlib.sha256()
+    for text in texts:
+        content.update(f"{text.name}\0{text.domain}\0".encode("utf-8", "surrogatepass") + text.ids.tobytes())
+    model, artifact = engine.artifact.manifest.model, engine.artifact
+    return {
+        "keeps": list(plan.keeps), "prompt_tokens": list(plan.prompt_tokens), "seed": plan.seed,
+        "continuation_tokens": plan.continuation_tokens, "policies": list(plan.policies),
+        "model": {"id": engine.model.name_or_path, "weights": model.weights, "setup": model.setup},
+        "dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.device),
+        "artifact": _artifact(engine), "compare": {name: _artifact(other) for name, other in compare},
+        "policy_settings": vars(artifact.policy), "texts": {"count": len(texts), "sha256": content.hexdigest()},
+        "batches": [ROOM, LARGEST, WINDOW],
+        "versions": {name: version(name) for name in ("coreinfer", "torch", "transformers")},
+    }  # fmt: skip
+
+
+def _artifact(engine: Engine) -> dict[str, Any]:
+    made, root = engine.artifact.manifest, engine.artifact.root
+    return {
+        "path": str(root), "sha256": sha256_of(Layout(root).manifest), "clusters": made.clusters,
+        "passages": made.passages, "statistic": made.statistic.kind, "embedder": made.embedder.id,
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """The hardware, the date."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"date": date, "cpu": _cpu(), "cores": cores, "gpu": gpu, "python": platform.python_version()}
+
+
+def _cpu() -> str:
+    """Its name; on Linux ``platform`` does not know it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def seen_by_build(engine: Engine, dataset: str) -> bool:
+    """Whether the artifact says that it was built from this very dataset."""
+    source = engine.artifact.manifest.config.get("source")
+    built = source.get("dataset") if isinstance(source, dict) else None
+    if not isinstance(built, str):
+        return False
+    return built == dataset or Path(built).resolve() == Path(dataset).resolve()

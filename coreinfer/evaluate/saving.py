@@ -1,0 +1,86 @@
+"""What a run leaves in its folder: rows.json, rows.parquet, texts.parquet, settings.json, report.html; each in one go.
+
+Every file is written beside its place and then moved, so that a reader never sees half of one.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.evaluate.rows import Row, as_rows, text_rows
+from coreinfer.evaluate.scoring import Results
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CoreInferError(f"cannot write {folder}: {in_words(error)}; choose another --output") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Refuse a place for the results before any work is done."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (probe := folder / ".partial").mkdir(exist_ok=True)
+        with suppress(OSError):
+            probe.rmdir()
+
+
+def _move_in(path: Path, write: Callable[[Path], Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str) -> None:
+    """Write all of it; the report last."""
+    with _writing(folder):
+        for name, value in (("settings.json", facts), ("rows.json", as_rows(rows))):
+            text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+            _move_in(folder / name, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
+        _move_in(folder / "rows.parquet", lambda part: _write_rows(part, as_rows(rows)))
+        _move_in(folder / "texts.parquet", lambda part: _write_texts(part, results))
+        _move_in(folder / "report.html", lambda part: part.write_text(report, "utf-8"))
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {str: pa.string(), int: pa.int32(), float: pa.float64()}
+    annotated: dict[str, Any] = {name: hint for name, hint in Row.__annotations__.items()}
+    schema = pa.schema([(name, kinds[_plain(hint)]) for name, hint in annotated.items()])
+    pq.write_table(pa.Table.from_pylist(rows, schema), path, compression="zstd")
+
+
+def _plain(hint: Any) -> type:
+    """``float`` of ``float | None``."""
+    made: type = next((part for part in getattr(hint, "__args__", ()) if part is not type(None)), hint)
+    return made
+
+
+def _write_texts(path: Path, results: Results) -> None:
+    """A row group for each rung."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    double = pa.float64()
+    schema = pa.schema(
+        [("text", pa.string()), ("domain", pa.string()), ("prompt_tokens", pa.int32()), ("keep", double),
+         ("policy", pa.string()), ("dense_nll", double), ("nll_rise", double), ("kl", double), ("agreement", double),
+         ("recall", double), ("similarity", double), ("auto_source", pa.string()),
+         ("rise_by_position", pa.list_(pa.float32()))]
+    )  # fmt: skip
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for columns in text_rows(results):
+            writer.write_table(pa.table(columns, schema))
