@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -83,6 +84,7 @@ class Artifact:
             check_neurons(layout.neurons, manifest)
             calibration = json.loads(layout.calibration.read_text("utf-8"))
             policy = _policy(calibration["policy"])
+            _check_curve(calibration.get("curve", []))
             table = read_table(layout.clusters, clusters_schema(manifest.dimension))
             quantiles = matrix(table, "similarity_quantiles", manifest.clusters)
             sizes, terms, examples = (table.column(name).to_pylist() for name in ("size", "terms", "examples"))
@@ -126,7 +128,7 @@ class Artifact:
         """
         if not (curve := self.calibration.get("curve")):
             raise CoreInferError(
-                f"{self.root} holds no curve of what a keep costs: measure it with `coreinfer calibrate`, or give --keep"
+                f"{self.root} holds no curve of what a keep costs: run `coreinfer calibrate`, or give --keep"
             )
         if not max_loss >= 0:
             raise CoreInferError(f"--max-loss is {max_loss:g}: the least that any keep costs is 0, at keep 1")
@@ -158,6 +160,14 @@ def _centroids(table: Any, manifest: Manifest) -> NDArray[np.float32]:
     if not np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-3):
         raise ValueError("clusters.parquet holds centroids that are no unit vectors")
     return centroids
+
+
+def _check_curve(rows: list[dict[str, Any]]) -> None:
+    """Refuse a curve that no keep could be read from."""
+    keeps = [0.0, *(row["keep"] for row in rows)]
+    rising = all(a < b <= 1 for a, b in pairwise(keeps))  # NaN does not
+    if not rising or not all(isinstance(row["rise"], float | int) and abs(row["rise"]) < 1e9 for row in rows):
+        raise ValueError(f"the curve is {rows}")
 
 
 def _budgets(table: Any, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -36,6 +36,10 @@ BROKEN: list[Fault] = [
     *(cells("neurons", "statistic", x) for x in ([0.0] * F, [1.0] * F, [NAN] * F, [-1.0, 2.0] + [0.0] * (F - 2), None)),
     *(cells("neurons", "core", x) for x in (None, b"", b"x" * 6, b"x" * 8)),
     *(cells("layers", "budget", x) for x in (-1, F + 1, None)), *(cells("layers", "keep", x) for x in (0.5, NAN, None)),
+    *(text("calibration.json", json.dumps({"policy": asdict(POLICY), "curve": curve})) for curve in (
+        [{"keep": 0.4}], [{"keep": 0.4, "rise": "0.1"}], [{"keep": 1.4, "rise": 0.1}], [7], {"keep": 0.4},
+        [{"keep": 0.4, "rise": 0.1}, {"keep": 0.2, "rise": 0.2}], [{"keep": float("nan"), "rise": 0.1}],
+    )),
     *(text("calibration.json", x) for x in ("", "{}", "[]", "null", '{"policy": {"auto": "hybrid"}}', "[" * 100_000)),
     policy(auto="other"), policy(auto=["hybrid"]), policy(extra=1), policy(threshold=None), policy(n0=-1.0),
     *(policy(mixture=m) for m in (0, 2.5, "3", None)), *(policy(sharpness=x) for x in (NAN, 1e999, "12")),
