@@ -26,7 +26,7 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
     return {
         "keeps": list(plan.keeps), "prompt_tokens": list(plan.prompt_tokens), "seed": plan.seed,
         "continuation_tokens": plan.continuation_tokens, "policies": list(plan.policies),
-        "model": {"id": engine.model.name_or_path, "weights": model.weights, "setup": model.setup},
+        "model": {"id": model.id, "weights": model.weights, "setup": model.setup},
         "dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.device),
         "artifact": _artifact(engine), "compare": {name: _artifact(other) for name, other in compare},
         "policy_settings": vars(artifact.policy), "texts": {"count": len(texts), "sha256": content.hexdigest()},
@@ -36,11 +36,17 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
 
 
 def _artifact(engine: Engine) -> dict[str, Any]:
-    made, root = engine.artifact.manifest, engine.artifact.root
+    made = engine.artifact.manifest
     return {
-        "path": str(root), "sha256": sha256_of(Layout(root).manifest), "clusters": made.clusters,
+        "sha256": sha256_of(Layout(engine.artifact.root).manifest), "clusters": made.clusters,
         "passages": made.passages, "statistic": made.statistic.kind, "embedder": made.embedder.id,
     }  # fmt: skip
+
+
+def paths(engine: Engine, compare: Sequence[tuple[str, Engine]]) -> dict[str, str]:
+    """Where the artifacts lie, by name, "" for the one measured; relative where they lie below this folder."""
+    here, roots = Path.cwd(), {"": engine.artifact.root, **{name: other.artifact.root for name, other in compare}}
+    return {name: str(root.relative_to(here) if root.is_relative_to(here) else root) for name, root in roots.items()}
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from coreinfer.engine import Engine
-from coreinfer.evaluate.facts import deciding, machine, seen_by_build
+from coreinfer.evaluate.facts import deciding, machine, paths, seen_by_build
 from coreinfer.evaluate.partial import Partial, key_of
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.policies import Rungs
@@ -37,7 +37,7 @@ def run(
     if folder is not None and partial is not None:
         from coreinfer.evaluate.report import report
 
-        facts = {"dataset": dataset, **facts, "machine": machine()}
+        facts = {"dataset": dataset, **facts, "paths": paths(engine, compare), "machine": machine()}
         save(folder, rows, results, facts, report(rows, results, facts))
         partial.forget()
         say(f"rows, texts and report.html in {folder}")
