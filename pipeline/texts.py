@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from coreinfer.errors import CoreInferError
-from coreinfer.evaluate.plan import Plan, Text, check_enough, cut
+from coreinfer.evaluate.plan import FEWEST, Plan, Text, check_enough, cut
+from coreinfer.settings import at_least
 from pipeline.readers import Row, file_rows, hub_rows, local_files
 from pipeline.sources import Counts, SourceSettings, read_passages
 
@@ -31,13 +32,16 @@ class Found:
 def read_texts(
     source: SourceSettings, plan: Plan, tokenizer: Any, limit: int | None = None, domain_column: str | None = None
 ) -> Found:
-    """The texts that are long enough; ``limit`` of them, evenly over the whole dataset. ``source.limit`` is unused.
+    """The texts that are long enough; ``limit`` of them, evenly over the whole dataset. Of ``source``,
+    limits and sizes are unused.
 
     Raises:
         CoreInferError: an unusable dataset, fewer than two texts long enough, or no such domain column.
     """
+    if limit is not None:
+        at_least("--limit", limit, FEWEST)
     counts, short = Counts(), [0]
-    whole = replace(source, limit=None, max_tokens=WHOLE)
+    whole = replace(source, limit=None, max_tokens=WHOLE, min_chars=0)
     passages = read_passages(whole, lambda batch: [1] * len(batch), counts)  # nothing is split: no need to count
 
     def long_enough() -> Iterator[Text]:

@@ -84,9 +84,9 @@ def _lines(axes: "Axes", series: Series, marker: str = "o") -> list[Any]:
     axes.axhline(0, color="#a9a59c", linewidth=1, zorder=1)
     drawn = []
     for name, (x, y) in series.items():
-        heavy = name == "auto"
+        made, heavy = colour(name, list(series)), name == "auto"
         drawn += axes.plot(
-            x, y, marker, color=colour(name, list(series)), linestyle=DASHES.get(name, "-"), markersize=3.4, label=name,
+            x, y, marker=marker, color=made, linestyle=DASHES.get(name, "-"), markersize=3.4, label=name,
             linewidth=2.4 if heavy else 1.5, zorder=4 if heavy else 3,
         )  # fmt: skip
     _limit(axes, series)
