@@ -1,5 +1,6 @@
 """An artifact's numbers measured anew, in its place: layer budgets, policy and curve; clusters and statistics stay."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,11 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
 from coreinfer.embedder import Embedder
+from coreinfer.engine import Engine
+from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Layout, Manifest
 from coreinfer.settings import PolicySettings
 from pipeline import index
-from pipeline.calibration.run import Calibrated, calibrate, usable, with_budgets
+from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable, with_budgets
 from pipeline.calibration.sample import Lab
+from pipeline.folder import appearing
 
 
 def recalibrate(
@@ -30,12 +34,39 @@ def recalibrate(
     for chance not to choose (``calibration.run.LEAST``). Returns what the folder then holds.
     """
     artifact = Artifact.load(folder)
-    plain = with_budgets(artifact, index.GRID, index.uniform_table(artifact.manifest.layers, artifact.manifest.width))
-    lab = Lab(model, tokenizer, embedder, plain)
+    lab = _lab(artifact, model, tokenizer, embedder)
     if (ids := usable(lab, texts)) is None:
         return artifact.manifest, artifact.policy
     found = calibrate(lab, ids, index.GRID, tick)
     return _write(Layout(folder), artifact, found), found.policy
+
+
+def replace_calibration(
+    engine: Engine, texts: Sequence[str], tick: Callable[[int], Any] = lambda n: None
+) -> tuple[Manifest, PolicySettings]:
+    """Calibrate the artifact of ``engine`` on disk; it is replaced whole at the end, or not at all.
+
+    Raises:
+        CoreInferError: too few texts are long enough, or the folder cannot be written.
+    """
+    root = engine.artifact.root
+    if usable(_lab(engine.artifact, engine.model, engine.tokenizer, engine.embedder), texts) is None:
+        raise CoreInferError(
+            f"fewer than {LEAST} of the {len(texts)} texts have the {TOKENS} tokens that calibration needs: give more, "
+            "or longer ones"
+        )
+    with appearing(root, overwrite=True) as (made, _):
+        for file in (Layout(root).manifest, *(root / name for name in engine.artifact.manifest.files)):
+            if file.is_file():  # the FAISS index may be missing
+                shutil.copyfile(file, made / file.name)
+        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, texts, tick)
+
+
+def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, embedder: Embedder) -> Lab:
+    """With the artifact as it was before any calibration of its budgets."""
+    made = artifact.manifest
+    plain = with_budgets(artifact, index.GRID, index.uniform_table(made.layers, made.width))
+    return Lab(model, tokenizer, embedder, plain)
 
 
 def _write(layout: Layout, artifact: Artifact, found: Calibrated) -> Manifest:

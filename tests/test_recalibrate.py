@@ -1,4 +1,4 @@
-"""Calibration end to end on the demo LM: what it measures is what ``slim`` costs, and what it finds is in the folder."""
+"""Calibration end to end on the demo LM: it plans as the engine predicts, and what it finds is in the folder."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from pipeline.calibration import budgets, numbers, run
 from pipeline.calibration.budgets import kept
 from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.sample import Lab, cases, rises
-from pipeline.recalibrate import recalibrate
+from pipeline.recalibrate import recalibrate, replace_calibration
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: 
     for row, mask in zip(ids[:2], masks, strict=True):
         prompt = engine.tokenizer.decode(row[:64], skip_special_tokens=True)
         assert engine.encode(prompt)[0].tolist() == row[:64].tolist()
-        predicted = engine.predict(prompt, source, 0.3).neurons  # type: ignore[arg-type]
+        predicted = engine.predict(prompt, source, 0.3).neurons
         assert predicted is not None
         assert (predicted.mask() & mask).sum() / mask.sum() > 0.999  # scores that tie within rounding may swap
 
@@ -108,8 +108,26 @@ def test_too_few_texts_change_nothing(lab: Lab, texts: list[str], tmp_path: Path
     shutil.copytree(DEMO_CLUSTERS, folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, texts[: LEAST - 1])
+    with pytest.raises(CoreInferError, match=f"fewer than {LEAST} of the 2 texts have the 128 tokens"):
+        replace_calibration(Engine.load(folder), texts[:2])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert usable(lab, ["short"] * 100) is None
+
+
+def test_a_fault_on_the_way_leaves_the_old_artifact(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clusters"
+    shutil.copytree(DEMO_CLUSTERS, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.recalibrate.calibrate", full)
+    with pytest.raises(CoreInferError, match="No space left"):
+        replace_calibration(Engine.load(folder), texts)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_ids_are_cut_at_prompt_and_continuation(lab: Lab, texts: list[str]) -> None:
@@ -117,3 +135,4 @@ def test_ids_are_cut_at_prompt_and_continuation(lab: Lab, texts: list[str]) -> N
     assert isinstance(ids, torch.Tensor)
     assert ids.shape[1] == 128
     assert LEAST <= len(ids) <= len(texts)
+    assert usable(lab, ["short"] * 100) is None

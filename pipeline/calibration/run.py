@@ -19,6 +19,7 @@ from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 
 LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
 PROMPTS, CONTINUATION = (64, 16), 64  # tokens
+TOKENS = max(PROMPTS) + CONTINUATION  # that a text needs
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 Tick = Callable[[int], Any]
 
@@ -35,9 +36,8 @@ class Calibrated:
 
 def usable(lab: Lab, texts: Sequence[str]) -> torch.Tensor | None:
     """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``LEAST``."""
-    size = PROMPTS[0] + CONTINUATION
-    rows = lab.tokenizer(list(texts), truncation=True, max_length=size, verbose=False)["input_ids"] if texts else []
-    long = [row for row in rows if len(row) == size][:MOST]
+    rows = lab.tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
+    long = [row for row in rows if len(row) == TOKENS][:MOST]
     return torch.tensor(long) if len(long) >= LEAST else None
 
 
