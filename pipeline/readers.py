@@ -93,12 +93,17 @@ def _json_rows(path: Path, name: str, _: Pick) -> Rows:
     with _open(path) as lines:
         for number, line in enumerate(lines, 1):
             try:
-                if text := _decoded(line.strip()):
+                if text := _decoded(line.rstrip()):
                     yield number, text if isinstance(text, bytes) else _json_object(text)
             except (ValueError, RecursionError) as error:
                 raise CoreInferError(
-                    f"{name}:{number} is bad JSON ({_brief(error)}): write one object a line"
+                    f"{name}:{number} is bad JSON ({_where(error)}): write one object a line"
                 ) from error
+
+
+def _where(error: Exception) -> str:
+    """JSON's own message, without its line number: that is always 1."""
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else _brief(error)
 
 
 def _json_object(text: str) -> Row:

@@ -12,6 +12,7 @@ from itertools import islice
 
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
+from coreinfer.wording import counted
 from pipeline.passages import Passage
 from pipeline.readers import SURROGATE, Rows, file_rows, hub_rows, local_files
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
@@ -53,9 +54,8 @@ class Counts:
     def sentence(self) -> str:
         """All of it in one line."""
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(self.dropped.items())) or "none"
-        return (
-            f"{self.records:,} records read, {self.passages:,} passages, {self.split:,} texts split, dropped: {reasons}"
-        )
+        made, split = counted(self.passages, "passage"), counted(self.split, "text")
+        return f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}"
 
 
 def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[Passage]:
@@ -67,32 +67,34 @@ def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: C
     for number, (source, text) in enumerate(islice(_pieces(settings, count_tokens, counts), settings.limit)):
         counts.passages += 1
         yield Passage(number, text, source)
+    if not counts.records:
+        raise CoreInferError(f"{settings.dataset!r} is empty: give one that holds texts")
     if number < 0:
         hint = f"check its text column and encoding (UTF-8), or lower --min-chars from {settings.min_chars}"
         raise CoreInferError(f"{settings.dataset!r} has no usable text ({counts.sentence()}): {hint}")
 
 
 def _pieces(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[tuple[str, str]]:
-    """(source, piece) of each text, lengths counted by the batch."""
-    texts, most = _texts(settings, counts), settings.max_tokens
-    while batch := list(islice(texts, min(BATCH, settings.limit or BATCH))):
-        for (source, text), size in zip(
-            batch, bounded_sizes([text for _, text in batch], most, count_tokens), strict=True
-        ):
-            pieces = split_text(text, most, count_tokens) if size > most else [text]
+    """(source, piece) of each usable text, lengths counted by the batch; a record counts when its turn comes."""
+    records, most = _records(settings), settings.max_tokens
+    while batch := list(islice(records, min(BATCH, settings.limit or BATCH))):
+        usable = [text for _, text, fault in batch if not fault]
+        sizes = iter(bounded_sizes(usable, most, count_tokens) if usable else [])
+        for source, text, fault in batch:
+            counts.records += 1
+            if fault:
+                counts.dropped[fault] = counts.dropped.get(fault, 0) + 1
+                continue
+            pieces = split_text(text, most, count_tokens) if next(sizes) > most else [text]
             counts.split += len(pieces) > 1
             yield from ((source, piece) for piece in pieces)
 
 
-def _texts(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, str]]:
-    """(source, stripped text) of each usable record; the others are counted by their fault."""
+def _records(settings: SourceSettings) -> Iterator[tuple[str, str, str]]:
+    """(source, stripped text, fault) of each record; the fault of a usable one is ""."""
     for source, value in _values(settings):
-        counts.records += 1
         text = value.strip() if isinstance(value, str) else ""
-        if fault := _fault(value, text, settings.min_chars):
-            counts.dropped[fault] = counts.dropped.get(fault, 0) + 1
-        else:
-            yield source, text
+        yield source, text, _fault(value, text, settings.min_chars)
 
 
 def _fault(value: object, text: str, min_chars: int) -> str:
@@ -126,7 +128,11 @@ def _column(rows: Rows, wanted: str | None, name: str) -> Iterator[tuple[str, ob
     while head := list(islice(rows, 1 if column else BATCH)):
         readable = [row for _, row in head if isinstance(row, dict) and row]
         if readable and not column:
-            column = _pick(wanted, *_string_columns(readable), name)
+            strings, columns = _string_columns(readable)
+            if wanted is None and not strings:
+                held = ", ".join(f"{each!r} holds {_kind(each, readable)}" for each in columns)
+                raise CoreInferError(f"{name!r} has no column of texts ({held}): write them as strings")
+            column = _pick(wanted, strings, columns, name)
         for number, row in head:
             yield f"{name}:{number}", row if isinstance(row, bytes) else row.get(column)
 
@@ -141,6 +147,13 @@ def _string_columns(rows: list[dict[str, object]]) -> tuple[list[str], list[str]
     return (["text"] if "text" in strings + nulls else worded or strings or nulls), columns
 
 
+def _kind(column: str, rows: list[dict[str, object]]) -> str:
+    """What the first value of a column is, in the plural."""
+    value = next(row[column] for row in rows if row.get(column) is not None)
+    kinds = {bool: "booleans", int: "integers", float: "numbers", list: "lists", dict: "objects"}
+    return kinds.get(type(value), f"{type(value).__name__}s")
+
+
 def _pick(wanted: str | None, strings: list[str], columns: list[str], name: str) -> str:
     """The text column: the ``wanted`` one; else "text", the only string column, or the only one with a usual name."""
     listed = ", ".join(map(repr, columns)) or "none"
@@ -153,4 +166,5 @@ def _pick(wanted: str | None, strings: list[str], columns: list[str], name: str)
     for choice in (["text"] if "text" in usual else [], strings, usual):
         if len(choice) == 1:
             return choice[0]
-    raise CoreInferError(f"{name!r} has no obvious text column among {listed}: pass the right one to --text-column")
+    fault = "no obvious text column" if strings else "no column of texts"
+    raise CoreInferError(f"{name!r} has {fault} among {listed}: pass the right one to --text-column")

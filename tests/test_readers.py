@@ -97,6 +97,11 @@ def test_malformed_json_is_refused_at_its_line(line: str, tmp_path: Path) -> Non
     assert "one object a line" in message
 
 
+def test_malformed_json_has_one_line_number_and_its_column(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.jsonl", json.dumps({"text": A}) + '\n  {"text": nothing}\n'))
+    assert message == "a.jsonl:2 is bad JSON (Expecting value at column 12): write one object a line"
+
+
 @pytest.mark.parametrize("row", ["1,2,3", "1", '1,"never closed\n2,x\n'])
 def test_malformed_csv_is_refused_at_its_line(row: str, tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "a.csv", f"id,text\n0,{A}\n{row}\n")).startswith("a.csv:3 ")

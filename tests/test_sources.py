@@ -33,7 +33,7 @@ def test_nulls_do_not_hide_the_text_column(tmp_path: Path) -> None:
     assert counts.dropped == {"null": 100}
 
 
-@pytest.mark.parametrize("row", [{"title": A, "abstract": B}, {"content": A, "body": B}, {"n": 1}])
+@pytest.mark.parametrize("row", [{"title": A, "abstract": B}, {"content": A, "body": B}])
 def test_an_ambiguous_text_column_is_refused_with_the_columns(row: dict[str, object], tmp_path: Path) -> None:
     for path in (
         jsonl(tmp_path / "a.jsonl", row),
@@ -42,6 +42,18 @@ def test_an_ambiguous_text_column_is_refused_with_the_columns(row: dict[str, obj
         message = refusal(path)
         assert "--text-column" in message
         assert all(repr(name) in message for name in row)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(0, "integers"), (True, "booleans"), (0.5, "numbers"), ([A], "lists"), ({"a": A}, "objects")]
+)
+def test_a_column_of_something_else_is_named_with_what_it_holds(value: object, kind: str, tmp_path: Path) -> None:
+    message = refusal(jsonl(tmp_path / "a.jsonl", {"text": None}, {"text": value}))
+    assert message == f"'a.jsonl' has no column of texts ('text' holds {kind}): write them as strings"
+
+
+def test_a_parquet_without_strings_is_refused(tmp_path: Path) -> None:
+    assert "no column of texts among 'n', 'text'" in refusal(parquet(tmp_path / "a.parquet", n=[1], text=[2.5]))
 
 
 def test_a_named_column_is_used_or_refused(tmp_path: Path) -> None:
@@ -62,14 +74,20 @@ def test_every_drop_is_counted_by_its_reason(tmp_path: Path) -> None:
     assert counts.dropped == {"null": 2, "empty": 2, "too short": 1, "not text": 1, "undecodable": 2}
     assert counts.records == 1 + sum(counts.dropped.values())
     assert counts.sentence() == (
-        "9 records read, 1 passages, 0 texts split, dropped: 2 empty, 1 not text, 2 null, 1 too short, 2 undecodable"
+        "9 records read, 1 passage, 0 texts split, dropped: 2 empty, 1 not text, 2 null, 1 too short, 2 undecodable"
     )
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "tiny\n"])
-def test_a_dataset_without_passages_is_refused(content: str, tmp_path: Path) -> None:
-    message = refusal(write(tmp_path / "a.txt", content))
-    assert f"{1 if content.strip() else 0} records read" in message
+def test_a_dataset_without_passages_is_refused(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.txt", "tiny\n"))
+    assert "no usable text (1 record read, 0 passages, 0 texts split, dropped: 1 too short)" in message
+    assert "lower --min-chars from 20" in message
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_dataset_is_called_empty(content: str, name: str, tmp_path: Path) -> None:
+    assert refusal(path := write(tmp_path / name, content)) == f"{str(path)!r} is empty: give one that holds texts"
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": -3}, {"max_tokens": 0}, {"dataset": " "}])
@@ -89,7 +107,15 @@ def test_the_limit_counts_passages_and_stops_the_reading(tmp_path: Path) -> None
     ]
     assert counts.passages == 4
     assert counts.split == 2
-    assert counts.records <= 8
+    assert counts.records == 2
+
+
+def test_what_was_read_ahead_is_not_counted(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        jsonl(tmp_path / name, *[{"text": A if n % 3 else "short"} for n in range(80)])
+    passages, counts = read(tmp_path, limit=100)
+    assert len(passages) == counts.passages == 100
+    assert counts.records == 100 + counts.dropped["too short"] == 151
 
 
 def test_reading_is_lazy_and_counts_tokens_by_the_batch(tmp_path: Path) -> None:
