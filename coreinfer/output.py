@@ -11,14 +11,18 @@ import numpy as np
 
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import overlap
+from coreinfer.places import check_file, writing
 from coreinfer.prompts import words_of
+from coreinfer.wording import counted, shortened
 
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
     from coreinfer.engine import Generation
+    from coreinfer.manifest import Manifest
     from coreinfer.policy import Prediction
     from coreinfer.prompts import Prompt
 
+ROWS_REMEDY = "choose another --output"
 SHOWN = 64  # clusters whose overlap is computed at most
 
 
@@ -47,6 +51,7 @@ def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
         "text": made.text,
         "prompt_tokens": made.prompt_tokens,
         "new_tokens": made.new_tokens,
+        "stopped": made.stopped,
         "first_token_s": round(made.first_token_s, 4),
         "tokens_per_second": round(made.tokens_per_second, 2),
     }
@@ -57,22 +62,44 @@ def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", s
     terms = ", ".join(artifact.terms[prediction.cluster][:5])
     kept = "all" if prediction.neurons is None else f"{sum(prediction.neurons.per_layer):,}"
     fast = "" if speed is None else f", {speed:.1f} tok/s"
-    words = " ".join(words_of(prompt).split())
-    short = words if len(words) <= 72 else words[:71] + "…"
-    head = f"{short}\n" if speed is None else ""
+    head = f"{beginning(prompt)}\n" if speed is None else ""
     return (
         f"{head}  {prediction.source} ({prediction.reason})\n"
         f"  cluster {prediction.cluster} [{terms}]; {kept} neurons kept (keep {prediction.keep:g}){fast}"
     )
 
 
+def beginning(prompt: "Prompt") -> str:
+    """A prompt's first words, in one line."""
+    return shortened(words_of(prompt), 72)
+
+
+def full_context(made: "Generation", asked: int) -> str:
+    """That a continuation ended for want of room."""
+    total = made.prompt_tokens + made.new_tokens
+    return (
+        f"  stopped after {made.new_tokens} of {asked} tokens: prompt and text fill the model's context of {total}; "
+        "give a shorter prompt for more"
+    )
+
+
+def built_in_lines(made: "Manifest", place: Path) -> str:
+    """What a build made, and what it kept apart."""
+    from coreinfer.artifact import Artifact
+
+    evidence = Artifact.load(place).calibration
+    held, twice = (int(evidence.get(name, 0)) for name in ("held_out_passages", "duplicates_left_out"))
+    why = "the threshold" if made.config.get("clusters") else "K and the threshold"
+    apart = [f"{held:,} held out to choose {why}"] * bool(held) + [f"{twice:,} duplicates left out"] * bool(twice)
+    what = f"{counted(made.clusters, 'cluster')} of {counted(made.passages, 'passage')} ({made.tokens:,} tokens)"
+    return "; ".join([what, *apart]) + f"; in {place}"
+
+
 def check_rows(path: Path) -> None:
     """Refuse a place for rows before any work is done."""
     if path.suffix not in (".jsonl", ".parquet"):
         raise CoreInferError(f"--output {path} has the suffix {path.suffix!r}: give a .jsonl or .parquet file")
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else "has no folder to lie in"
-        raise CoreInferError(f"--output {path} {fault}: choose another, or make its folder")
+    check_file(path, ROWS_REMEDY)
 
 
 def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
@@ -88,10 +115,9 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     check_rows(path)
     part = path.with_name(f".{path.name}.part")
     try:
-        (_write_lines if path.suffix == ".jsonl" else _write_table)(rows, part)
-        os.replace(part, path)
-    except OSError as error:
-        raise CoreInferError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
+        with writing(path, ROWS_REMEDY):
+            (_write_lines if path.suffix == ".jsonl" else _write_table)(rows, part)
+            os.replace(part, path)
     except (pa.ArrowException, UnicodeError) as error:
         raise CoreInferError(f"{path} cannot hold these rows ({in_words(error)}): mend the prompts") from error
     finally:
@@ -155,7 +181,8 @@ def print_artifact(facts: dict[str, Any], top: int) -> None:
 
     lap = facts["overlap"]
     head = (
-        f"[bold]{escape(facts['artifact'])}[/]: {len(facts['clusters'])} clusters of {facts['passages']:,} passages "
+        f"[bold]{escape(facts['artifact'])}[/]: {counted(len(facts['clusters']), 'cluster')} of "
+        f"{counted(facts['passages'], 'passage')} "
         f"({facts['tokens']:,} tokens), {facts['bytes'] / 1e6:.1f} MB\n"
         f"model {escape(facts['model'])} ({facts['layers']} layers of {facts['width']} neurons), "
         f"embedder {escape(facts['embedder'])}, "

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.errors import CoreInferError, in_words
+from coreinfer.errors import CoreInferError
+from coreinfer.places import check_file, writing
+from coreinfer.wording import counted, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,7 @@ AIR = np.array([7.0, 0.0])  # between labels
 PAPER, INK, GREY = "#fcfbf8", "#2b2f36", "#5d626c"
 HUES = ("#d98880", "#dba472", "#cdb75f", "#9bb96f", "#6cb394", "#63b0bd", "#74a0cf", "#9494d1", "#b88cc6", "#d089a9")
 BIG, SMALL, LEADING = 15.0, 12.0, 1.22  # letter heights of a label's two lines; line height over letter height
+REMEDY = "name a file that you may write"
 FORMATS = {".png": {"Software": None}, ".svg": {"Date": None}}
 
 
@@ -98,21 +101,27 @@ def _places(circle: Floats, sizes: Floats) -> Iterator[tuple[int, Floats, Floats
             yield size, low, low + np.array([w, h])
 
 
+def check_map(path: Path) -> None:
+    """Refuse a place for a map before any work is done."""
+    if path.suffix.lower() not in FORMATS:
+        raise CoreInferError(f"cannot draw a map as {path.name!r}: end the name in {' or '.join(FORMATS)}")
+    check_file(path, REMEDY)
+
+
 def draw_map(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], path: Path, title: str) -> None:
     """Centroids (K, d), passages (K,), each cluster's terms, best first -> a PNG or SVG, the same bytes each time."""
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise CoreInferError(f"cannot draw a map as {path.name!r}: end the name in {' or '.join(FORMATS)}")
+    check_map(path)
     import matplotlib.style
     from threadpoolctl import threadpool_limits
 
-    drawn = io.BytesIO()  # one thread adds in one order, so the picture does not depend on the machine's load
+    drawn, kind = (
+        io.BytesIO(),
+        path.suffix.lower(),
+    )  # one thread adds in one order, so the picture does not depend on the machine's load
     with threadpool_limits(1), matplotlib.style.context(["default", {"svg.hashsalt": "coreinfer"}]):
         _figure(centroids, sizes, terms, title).savefig(drawn, format=kind[1:], metadata=FORMATS[kind])
-    try:
+    with writing(path, REMEDY):
         path.write_bytes(drawn.getvalue())
-    except OSError as error:
-        raise CoreInferError(f"cannot write the map ({in_words(error)}): name a file that you may write") from None
 
 
 def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], title: str) -> "Figure":
@@ -138,7 +147,7 @@ def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], titl
             axes.add_patch(Circle((x, y), r + grown, facecolor=_mix(hue, PAPER, pale), edgecolor=edge, lw=0.8))
     names = []
     for row, hue in zip(terms, hues, strict=True):
-        first, *rest = [_short(term, 22) for term in row if term.strip()][:3] or [""]
+        first, *rest = [shortened(term, 22) for term in row if term.strip()][:3] or [""]
         head = write(0, 0, first, BIG, _mix(hue, INK, 0.72), weight="bold")
         names.append((head, write(0, 0, ", ".join(rest), SMALL)))
     wide = np.array([[line.get_window_extent(renderer).width for line in label] for label in names])
@@ -157,9 +166,9 @@ def _figure(centroids: Floats, sizes: NDArray[Any], terms: list[list[str]], titl
             line.set(
                 position=(corner[0] + w * part, corner[1] + h - drop), ha=("left", "center", "right")[int(part * 2)]
             )
-    write(LOW[0], SHEET[1] - 50, _short(title, 90), 27, INK, weight="bold")
+    write(LOW[0], SHEET[1] - 50, shortened(title, 90), 27, INK, weight="bold")
     shown = f"{len(corners) - corners.count(None):,} labelled"
-    write(LOW[0], 24, f"{_count(len(sizes), 'cluster')}, {_count(int(sum(sizes)), 'passage')}; {shown}", 15)
+    write(LOW[0], 24, f"{counted(len(sizes), 'cluster')}, {counted(int(sum(sizes)), 'passage')}; {shown}", 15)
     write(HIGH[0], 24, "near: alike in meaning; area: passages; colour: neighbourhood", 15, ha="right")
     return figure
 
@@ -179,15 +188,6 @@ def _hues(spots: Floats) -> list[str]:
     across, up = (found.cluster_centers_ - MIDDLE).T
     rank = np.argsort(np.argsort(np.arctan2(up, across)))
     return [HUES[(rank[group] * len(HUES) // len(rank) + 6) % len(HUES)] for group in found.labels_]
-
-
-def _short(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _mix(colour: str, other: str, part: float) -> str:

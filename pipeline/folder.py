@@ -10,10 +10,17 @@ from pathlib import Path
 
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import FORMAT, Layout
+from coreinfer.places import check_place, writing
+
+REMEDY = "choose another --output"
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an existing output before any work is done; only an artifact, and nothing but one, may be overwritten."""
+    """Refuse an output before any work is done: where none can be, or where something is.
+
+    Only an artifact, and nothing but one, may be overwritten.
+    """
+    check_place(path, REMEDY)
     if not path.exists():
         return
     if not overwrite:
@@ -48,6 +55,11 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         CoreInferError: the place cannot be written, or the disk is full.
     """
     check_output(path, overwrite)
+    with writing(path, REMEDY):
+        yield from _appearing(path)
+
+
+def _appearing(path: Path) -> Iterator[tuple[Path, Path]]:
     work, missing = None, [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +74,6 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
             path.rename(work / "replaced")
         made.rename(path)
         _sync(path.parent)
-    except OSError as error:
-        raise CoreInferError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --output"
-        ) from error
     finally:
         if work is not None:
             _put_back(work, path)

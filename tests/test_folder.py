@@ -139,10 +139,22 @@ def test_a_full_disk_is_one_line(old: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_place_that_cannot_be_written(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (old.parent / "file").write_text("a file, no folder")
-    refused(old.parent / "file" / "made", "cannot write")
-    refused(old.parent / "file" / "deeper" / "made", "cannot write")
+    for place in (old.parent / "file" / "made", old.parent / "file" / "deeper" / "made"):
+        refused(place, "cannot write", f"{old.parent / 'file'} is a file, no folder; choose another --output")
+        with pytest.raises(CoreInferError, match="is a file, no folder"):
+            check_output(place, overwrite=False)
+    refused(old.parent / ("x" * 300), "File name too long")
     monkeypatch.setattr(tempfile, "mkdtemp", raising(PermissionError(errno.EACCES, "Permission denied")))
-    refused(old, "cannot write", "Permission denied")
+    refused(old, "cannot write", "Permission denied; choose another --output")
+
+
+@pytest.mark.parametrize("deeper", ["made", "not/yet/made"])
+def test_a_place_without_the_right_to_write_is_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deeper: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(CoreInferError, match=f"{deeper}: Permission denied; choose another --output"):
+        check_output(tmp_path / deeper, overwrite=False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -46,13 +46,22 @@ def test_other_kinds_of_file_are_refused(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("place", [".", "nowhere/map.png"])
-def test_a_place_that_cannot_be_written_is_refused(place: str, tmp_path: Path) -> None:
-    path = tmp_path / place if place != "." else tmp_path / "folder.png"
-    if place == ".":
-        path.mkdir()
-    with pytest.raises(CoreInferError, match="cannot write the map"):
-        draw_map(*clusters(3), path, "A title")
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("folder.png", "Is a directory"),
+        ("nowhere/map.png", "there is no folder .*nowhere"),
+        ("file/map.png", "file is a file, no folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_drawing(
+    place: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("coreinfer.picture._figure", lambda *_: pytest.fail("it draws"))
+    with pytest.raises(CoreInferError, match=f"cannot write .*{place}: .*{said}; name a file that you may write"):
+        draw_map(*clusters(3), tmp_path / place, "A title")
 
 
 def texts_on(arrays: Arrays, title: str = "A title") -> list[tuple[str, NDArray[np.float64]]]:
