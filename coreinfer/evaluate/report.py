@@ -17,7 +17,7 @@ def report(rows: list[Row], results: Results, facts: dict[str, Any]) -> str:
     parts = [
         _head(whole, results, facts),
         _figure("The ladder", charts.ladder(rows, results), _LADDER),
-        _figure("Against keep", charts.against_keep(rows, results), "Fewer neurons, to the left, cost more."),
+        _figure("Against keep", charts.against_keep(rows, results), "To the left, fewer neurons are kept."),
         _figure("Against the length of the prompt", charts.against_prompt(rows, results), _PROMPT),
         _figure("Against the position in the continuation", charts.against_position(results), _POSITION),
         _figure("Against the similarity of the match", charts.against_similarity(results, threshold), _SIMILARITY),
@@ -78,7 +78,7 @@ def _figure(title: str, svg: str, words: str) -> str:
 
 
 def _signed(value: float | None, digits: int = 4) -> str:
-    return "" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # no -0.000
 
 
 def _interval(row: Row) -> str:
