@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# torch's threads sleep while they wait: spinning, they stand still beside any other busy process
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo demo-gemma test test-gemma lint clean
 

@@ -1,13 +1,17 @@
 """The command line: parse, call, print. Data goes to stdout, talk to stderr; heavy packages load inside the verbs."""
 
-import json
-import signal
-import sys
-from contextlib import closing
-from pathlib import Path
-from typing import Annotated, Any
+try:
+    import json
+    import os
+    import signal
+    import sys
+    from contextlib import closing
+    from pathlib import Path
+    from typing import Annotated, Any
 
-import typer
+    import typer
+except KeyboardInterrupt:  # the first tenth of a second; ``run`` looks after the rest
+    raise SystemExit(130) from None
 
 from coreinfer.cli_options import (
     ArtifactOption,
@@ -21,25 +25,41 @@ from coreinfer.cli_options import (
     PolicyOption,
     PromptsArgument,
     QuietOption,
+    VersionOption,
+    check_build,
+    line_ended,
+    named_after,
     open_engine,
     parse_clusters,
     run,
     say,
 )
+from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
+from coreinfer.wording import counted
 
 app = typer.Typer(
-    help="Run a language model on only the neurons that a prompt needs.",
     add_completion=False,
     rich_markup_mode=None,  # plain help: a third of a second would go into importing what draws boxes
     pretty_exceptions_enable=False,
 )
 
 
+@app.callback()
+def options(version: VersionOption = False) -> None:
+    """Run a language model on only the neurons that a prompt needs."""
+
+
 @app.command("build-clusters")
 def build_clusters(
-    dataset: Annotated[str, typer.Argument(help="Hub name, .jsonl, .parquet, .csv, .txt, a folder or a glob.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: artifacts/DATASET]")] = None,
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Hub name, .jsonl, .parquet, .csv, .txt (blank lines part its texts), a folder or a glob."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="[default: artifacts/ and the name of the file, folder or Hub dataset]"),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
@@ -62,21 +82,25 @@ def build_clusters(
     quiet: QuietOption = False,
 ) -> None:
     """Build semantic clusters and their core neurons from a dataset."""
+    from coreinfer.places import absolute
+    from pipeline.folder import check_output
+    from pipeline.readers import local_files
+    from pipeline.sources import SourceSettings
+
+    place, number = output or named_after(dataset), parse_clusters(clusters)
+    check_build(statistic, mode, token_fraction, keep, examples, seed, dtype)
+    source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
+    check_output(place, overwrite)
+    local_files(dataset)
     from coreinfer.embedder import DEFAULT
-    from coreinfer.output import quiet_libraries, stages
+    from coreinfer.output import built_in_lines, quiet_libraries, stages
     from coreinfer.settings import StatisticSettings
     from pipeline.build import BuildSettings
     from pipeline.build import build_clusters as build
-    from pipeline.folder import check_output
-    from pipeline.sources import SourceSettings
 
-    place = output or Path("artifacts") / (Path(dataset).stem.strip("*") or "clusters")
-    number = parse_clusters(clusters)
-    check_output(place, overwrite)
     quiet_libraries()
     settings = BuildSettings(
-        SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars),
-        model or "demo", embedder or DEFAULT, number,
+        source, absolute(model, "demo"), absolute(embedder, DEFAULT), number,
         StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
         keep, examples, seed, device, dtype,
     )  # fmt: skip
@@ -85,7 +109,7 @@ def build_clusters(
     made, times = report.manifest, report.seconds
     say(report.counts.sentence(), quiet)
     say("  ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()), quiet)
-    say(f"{made.clusters} clusters of {made.passages} passages ({made.tokens:,} tokens) in {place}", quiet)
+    say(built_in_lines(made, place), quiet)
     if as_json:
         facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
         print(json.dumps({"output": str(place), **facts, "seconds": times, "threshold": report.threshold}))
@@ -115,6 +139,8 @@ def predict(
     from coreinfer.output import check_rows, in_lines, prediction_row, write_rows
     from coreinfer.prompts import read_prompts
 
+    if with_neurons and not (as_json or output):
+        raise CoreInferError("--with-neurons has no place in lines for people: add --json, or --output FILE")
     if output is not None:
         check_rows(output)
     wanted = list(read_prompts(prompts, file))
@@ -130,7 +156,7 @@ def predict(
             print(text, flush=True)
     if output is not None:
         write_rows(rows, output)
-        say(f"{len(rows)} predictions in {output}", quiet)
+        say(f"{counted(len(rows), 'prediction')} in {output}", quiet)
 
 
 @app.command()
@@ -151,13 +177,13 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import generation_row, in_lines
+    from coreinfer.output import beginning, full_context, generation_row, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.settings import check_seed, check_temperature
 
     at_least("--max-new-tokens", max_new_tokens, 1)
     check_temperature(temperature)
-    check_seed(seed)
+    check_seed(seed, "--seed")
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
@@ -165,8 +191,10 @@ def generate(
 
     for prompt in wanted:
         torch.manual_seed(seed)
+        if len(wanted) > 1 and not as_json:
+            say(beginning(prompt), quiet)
         pieces = engine.stream(prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, **options)
-        with closing(pieces):  # a closed pipe or Ctrl-C ends the generation too
+        with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
             for piece in pieces:
                 if not isinstance(piece, str):
                     made = piece
@@ -174,6 +202,8 @@ def generate(
                     print(piece, end="", flush=True)
         print(json.dumps(generation_row(prompt, made), ensure_ascii=False) if as_json else "", flush=True)
         say(in_lines(engine.artifact, prompt, made.prediction, speed=made.tokens_per_second), quiet)
+        if made.stopped == "context":
+            say(full_context(made, max_new_tokens), quiet)
 
 
 @app.command()
@@ -190,11 +220,14 @@ def inspect(
     from coreinfer.paths import DEMO_CLUSTERS
 
     at_least("--top", top, 0)
+    if picture is not None:
+        from coreinfer.picture import check_map, draw_map
+
+        check_map(picture)
     opened = Artifact.load(artifact or DEMO_CLUSTERS)
     if picture is not None:
-        from coreinfer.picture import draw_map
-
-        title = f"{opened.manifest.clusters} clusters of {opened.manifest.passages:,} passages"
+        say(f"drawing {picture}", quiet)
+        title = f"{counted(opened.manifest.clusters, 'cluster')} of {counted(opened.manifest.passages, 'passage')}"
         draw_map(opened.centroids, opened.sizes, opened.terms, picture, title)
         say(f"map in {picture}", quiet)
     facts = artifact_facts(opened)
@@ -329,6 +362,9 @@ def adapt(
 
 def main() -> None:
     """Run a verb. A polite kill ends it as an error would: with nothing left behind."""
+    # torch's threads spin while they wait for each other, which on a busy machine costs a factor of ten and more: with
+    # two of them, decoding beside another busy process fell from 120 tokens a second to 2; asleep they make 50 or more.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(app)
 

@@ -1,5 +1,6 @@
 """`make demo`: the main job on the embedded default, by the commands that a user would type."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 OUT = Path("demo-out")
+MAP, FRESH_MAP = OUT / "map.png", OUT / "map-fresh.png"
 PASSAGES = "artifacts/demo/passages.jsonl"
 IN_CORPUS = (
     "User: Hi, I would like to book a table for two at an Italian restaurant in San Jose on Friday. Assistant:",
@@ -19,7 +21,8 @@ OUT_OF_CORPUS = ("The striker scored twice in extra time, and the home side won 
 
 def run(*arguments: str) -> None:
     """Show a coreinfer command, then run it; stop where it fails."""
-    print(f"\n\033[1m$ coreinfer {shlex.join(arguments)}\033[0m", flush=True)
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}$ coreinfer {shlex.join(arguments)}{plain}", flush=True)
     subprocess.run([sys.executable, "-m", "cli", *arguments], check=True)
 
 
@@ -69,22 +72,25 @@ def show(texts: str, limit: str, keeps: tuple[str, str], *chosen: str) -> None:
 
 def main() -> None:
     begun = time.perf_counter()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does, before torch is imported
     if "--gemma" in sys.argv[1:]:
         model, (passages, held_out) = gemma(), gemma_passages()
         fresh = str(OUT / "clusters-gemma")
         title("Build: passages become semantic clusters with their core neurons")
         run("build-clusters", passages, "--output", fresh, "--overwrite", "--model", model)
-        run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
+        run("inspect", fresh, "--top", "8", "--map", str(FRESH_MAP))
         show(held_out, "8", ("0.6", "0.4"), "--artifact", fresh)
+        maps = f"the map is {FRESH_MAP}"
     else:
         fresh = str(OUT / "clusters")
         title("Build: passages become semantic clusters with their core neurons")
         run("build-clusters", PASSAGES, "--output", fresh, "--overwrite")
-        run("inspect", fresh, "--top", "8", "--map", str(OUT / "map.png"))
+        run("inspect", fresh, "--top", "8", "--map", str(FRESH_MAP))
         print("\nFrom here on with the clusters that ship; they never saw these passages.")
-        run("inspect", "--top", "8", "--map", str(OUT / "map.png"))
+        run("inspect", "--top", "8", "--map", str(MAP))
         show(PASSAGES, "64", ("0.4", "0.2"))
-    print(f"\nDone in {time.perf_counter() - begun:.0f} s; the map is {OUT / 'map.png'}.")
+        maps = f"the maps are {FRESH_MAP}, of the clusters just built, and {MAP}, of those that ship"
+    print(f"\nDone in {time.perf_counter() - begun:.0f} s; {maps}.")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""What the verbs of the command line share: their options, opening an engine, and how a run ends."""
+"""What the verbs of the command line share: their options, cheap checks before heavy work, and how a run ends."""
 
 import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from coreinfer.errors import CoreInferError
+from coreinfer.interrupts import arriving
+from coreinfer.places import FULL
 
 if TYPE_CHECKING:
     from coreinfer.engine import Engine
 
+FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt` or `messages` a line."
 ArtifactOption = Annotated[Path | None, typer.Option("--artifact", "-a", help="Artifact folder. [default: the demo]")]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="LM: Hub name, folder or .gguf file.")]
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="sentence-transformers name or folder.")]
@@ -23,11 +27,21 @@ KeepOption = Annotated[
 ]
 PolicyOption = Annotated[str, typer.Option("--policy", "-p", help="auto, similarity, stability, hybrid or dense.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=lambda asked: _version() if asked else None, is_eager=True)
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 PromptsArgument = Annotated[list[str] | None, typer.Argument(help="Prompts. Without any: --file, or lines of stdin.")]
-FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="A prompt a line, or .jsonl with a `prompt`.")]
+FileOption = Annotated[Path | None, typer.Option("--file", "-f", help=FILE_HELP)]
+
+
+def _version() -> None:
+    import coreinfer
+
+    print(f"coreinfer {coreinfer.__version__}")
+    raise typer.Exit
 
 
 def say(text: str, quiet: bool) -> None:
@@ -45,19 +59,22 @@ def open_engine(
     policy: str = "auto",
     keeps: Sequence[float | None] = (),
 ) -> "Engine":
-    """Check the cheap things first, then open the artifact."""
-    from coreinfer.settings import Policy, check_keep, one_of
+    """Check the options and the artifact, and only then import torch."""
+    from coreinfer.artifact import Artifact
+    from coreinfer.paths import DEMO_CLUSTERS
+    from coreinfer.settings import Dtype, Policy, check_keep, one_of
 
     one_of("--policy", policy, get_args(Policy))
+    one_of("--dtype", dtype, get_args(Dtype))
     for keep in keeps:
         if keep is not None:
-            check_keep(keep)
+            check_keep(keep, "--keep")
+    opened = Artifact.load(artifact or DEMO_CLUSTERS)
     from coreinfer.engine import Engine
     from coreinfer.output import quiet_libraries
-    from coreinfer.paths import DEMO_CLUSTERS
 
     quiet_libraries()
-    return Engine.load(artifact or DEMO_CLUSTERS, model=model, embedder=embedder, device=device, dtype=dtype)
+    return Engine(opened, model, embedder, device=device, dtype=dtype)
 
 
 def parse_clusters(text: str) -> int | None:
@@ -70,6 +87,44 @@ def parse_clusters(text: str) -> int | None:
     raise CoreInferError(f"--clusters is {text!r}: give a whole number of at least 1, or auto")
 
 
+def check_build(
+    statistic: str, mode: str, token_fraction: float, keep: float, examples: int, seed: int, dtype: str
+) -> None:
+    """Refuse impossible options of a build by their names, before anything heavy is imported."""
+    from coreinfer.settings import CountMode, Dtype, StatisticKind, at_least, check_keep, check_seed, one_of
+
+    one_of("--statistic", statistic, get_args(StatisticKind))
+    one_of("--mode", mode, get_args(CountMode))
+    check_keep(token_fraction, "--token-fraction")
+    check_keep(keep, "--keep")
+    at_least("--examples", examples, 0)
+    check_seed(seed, "--seed")
+    one_of("--dtype", dtype, get_args(Dtype))
+
+
+@contextmanager
+def line_ended(wanted: bool) -> Iterator[None]:
+    """End the line of a text that Ctrl-C cut short."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if wanted:
+            print(flush=True)
+        raise
+
+
+def named_after(dataset: str) -> Path:
+    """Where a build's artifact goes: a folder below artifacts/, named after the file, the folder or the Hub dataset.
+
+    A glob is named after the folder that it searches.
+    """
+    path = Path(dataset).expanduser()
+    if not path.exists():
+        path = Path(*takewhile(lambda part: not set(part) & set("*?["), path.parts))
+    name = path.resolve().name
+    return Path("artifacts") / ((Path(name.removesuffix(".gz")).stem if path.is_file() else name) or "clusters")
+
+
 def run(app: typer.Typer) -> None:
     """Run a verb. Bad input is one line and exit code 2, Ctrl-C is 130; a reader who closed the pipe is no error."""
     for stream in (sys.stdout, sys.stderr):
@@ -77,21 +132,22 @@ def run(app: typer.Typer) -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows the rest
     command = typer.main.get_command(app)
     try:  # not command.main: it ends a run with other codes and more lines
-        with command.make_context("coreinfer", sys.argv[1:] or ["--help"]) as context:
+        with arriving(), command.make_context("coreinfer", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)
         sys.stdout.flush()
         return
     except typer.Exit as stop:
         code, line = stop.exit_code, ""
     except (KeyboardInterrupt, typer.Abort):
-        code, line = 130, "interrupted: nothing was changed"
+        code, line = 130, "interrupted"
     except CoreInferError as error:
         code, line = 2, f"error: {error}"
     except BrokenPipeError:
         code, line = 0, ""
         _close_stdout()
     except OSError as error:
-        code, line = 2, f"error: cannot read or write ({error}): check the place and its free space, then run it again"
+        remedy = "free some space" if error.errno in FULL else "check that place"
+        code, line = 2, f"error: cannot read or write ({error}): {remedy}, then run it again"
         _close_stdout()
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's, and click's where typer brings none of its own

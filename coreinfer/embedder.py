@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.identity import config_facts, digest, plain, tokenizer_facts
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import default_dtype, fingerprint
-from coreinfer.paths import in_words
 
 DEFAULT = "all-MiniLM-L6-v2"
 RECENCY = 0.5  # weight of a window relative to the next one
 
 
-def resolve(name: str) -> str:
+def embedder_place(name: str) -> str:
     """The embedded default lies in a package; any other name or path stands for itself."""
     if name != DEFAULT:
         return name
@@ -45,7 +44,7 @@ class Embedder:
         kind = default_dtype(device) if dtype == "auto" else getattr(torch, dtype)
         try:
             self.model: Any = SentenceTransformer(
-                resolve(name), device=device, model_kwargs={"dtype": kind, "use_safetensors": True}
+                embedder_place(name), device=device, model_kwargs={"dtype": kind, "use_safetensors": True}
             )
         except Exception as error:  # parsers of damaged files raise anything
             raise CoreInferError(

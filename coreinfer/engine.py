@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
+from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
-from coreinfer.manifest import ModelIdentity
 from coreinfer.match import Match, make_index, nearest
 from coreinfer.models import context_length, find_mlps, load_model
 from coreinfer.neurons import NeuronSet
@@ -29,15 +29,22 @@ from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep
 from coreinfer.slimming import slim
 from coreinfer.streaming import Stream, check_options
 
+Stopped = Literal["length", "context", "eos"]
+
 
 @dataclass(frozen=True)
 class Generation:
-    """A continuation and how it was made; seconds are wall time, decode counts every token but the first."""
+    """A continuation and how it was made; seconds are wall time, decode counts every token but the first.
+
+    ``stopped``: at as many tokens as were asked for, at the end of the model's context, or, before both, at an
+    end-of-text token (or whatever else the caller's options stop at).
+    """
 
     text: str
     prediction: Prediction
     prompt_tokens: int
     new_tokens: int
+    stopped: Stopped
     first_token_s: float
     decode_s: float
 
@@ -52,17 +59,6 @@ def check_room(model: PreTrainedModel, tokens: int) -> None:
     if tokens > (most := context_length(model)):
         raise CoreInferError(
             f"prompt and continuation have {tokens} tokens, the model's context holds {most}: lower one of them"
-        )
-
-
-def _check_identity(what: str, found: ModelIdentity, wanted: ModelIdentity) -> None:
-    """Refuse another model or embedder than the one that made the artifact's numbers."""
-    if (found.weights, found.setup) != (wanted.weights, wanted.setup):
-        other = "weights" if found.weights != wanted.weights else "settings or another tokenizer"
-        shape = "the same shape but " if what == "model" else ""  # that was compared before
-        raise CoreInferError(
-            f"the artifact was built with the {what} {wanted.id!r}, {found.id!r} has {shape}other {other}: give that "
-            f"{what} or rebuild the artifact"
         )
 
 
@@ -81,8 +77,7 @@ class Engine:
         one_of("the dtype", dtype, get_args(Dtype))
         check_device(device)
         self.artifact = artifact
-        self._model, self._embedder = model or artifact.manifest.model.id, embedder or artifact.manifest.embedder.id
-        self._device, self._dtype = device, dtype
+        self._model, self._embedder, self._device, self._dtype = model, embedder, device, dtype
         self.index = make_index(artifact.centroids)
 
     @classmethod
@@ -92,20 +87,23 @@ class Engine:
 
     @cached_property
     def embedder(self) -> Embedder:
-        made = Embedder(self._embedder, self._device)
-        _check_identity("embedder", made.identity, self.artifact.manifest.embedder)
+        with named_by_artifact(self.artifact.root, "embedder", self._embedder):
+            made = Embedder(self._embedder or self.artifact.manifest.embedder.id, self._device)
+        check_identity("embedder", made.identity, self.artifact.manifest.embedder)
         return made
 
     @cached_property
     def _lm(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        model, tokenizer = load_model(self._model, self._dtype, self._device)
+        name = self._model or self.artifact.manifest.model.id
+        with named_by_artifact(self.artifact.root, "model", self._model):
+            model, tokenizer = load_model(name, self._dtype, self._device)
         wanted, found = self.artifact.manifest, find_mlps(model)
         if (len(found), found[0].width) != (wanted.layers, wanted.width):
             raise CoreInferError(
                 f"the artifact is for {wanted.model.id!r} with {wanted.layers} layers of {wanted.width} neurons, "
-                f"{self._model!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
+                f"{name!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
             )
-        _check_identity("model", identity(self._model, model, tokenizer, wanted.model.max_tokens), wanted.model)
+        check_identity("model", identity(name, model, tokenizer, wanted.model.max_tokens), wanted.model)
         return model, tokenizer
 
     @property
@@ -171,9 +169,10 @@ class Engine:
                 streamer=clock, pad_token_id=self._pad, **options,
             )  # fmt: skip
         new = out[0, ids.shape[1] :]
+        stopped: Stopped = "length" if len(new) >= max_new_tokens else "context" if len(new) >= room else "eos"
         text = str(self.tokenizer.decode(new, skip_special_tokens=True))
         prediction = replace(prediction, neurons=chosen[0] if chosen else None)
-        return Generation(text, prediction, ids.shape[1], len(new), clock.first_s, clock.rest_s)
+        return Generation(text, prediction, ids.shape[1], len(new), stopped, clock.first_s, clock.rest_s)
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""
@@ -203,6 +202,10 @@ class Engine:
         ids = encode(self.tokenizer, prompt)
         if len(ids) >= (most := context_length(self.model)):
             raise CoreInferError(f"the prompt has {len(ids)} tokens, the model's context holds {most}: shorten it")
+        known = cast(Any, self.model.get_input_embeddings()).weight.shape[0]
+        if odd := [token for token in ids if token >= known]:
+            word = self.tokenizer.convert_ids_to_tokens(odd[0])
+            raise CoreInferError(f"the prompt holds {word!r}, a token that the model does not know: leave it out")
         return torch.tensor([ids], device=self.model.device)
 
     def _plan(self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None) -> tuple[Prediction, Any]:

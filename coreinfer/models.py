@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.mlp import FUSED, Mlp, full, out_in
-from coreinfer.paths import DEMO_LM, in_words
+from coreinfer.paths import DEMO_LM
 from coreinfer.separable import is_separable, kind
 
 # (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused.
@@ -115,7 +115,7 @@ def default_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def resolve(name: str) -> str:
+def model_place(name: str) -> str:
     """``demo`` is the language model that ships with the project; any other name or path stands for itself."""
     return str(DEMO_LM) if name == "demo" else name
 
@@ -126,12 +126,13 @@ def load_model(
     """A causal LM and its tokenizer by Hub name, folder or GGUF file, in eval mode. Only safetensors and GGUF are read.
 
     Raises:
-        CoreInferError: not found, damaged, not a causal LM, or its weights are pickles or not the config's.
+        CoreInferError: not found, damaged, not a causal LM, with another's tokenizer, or its weights are pickles or not
+            the config's.
     """
     choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in choices:
         raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
-    where = resolve(name)
+    where = model_place(name)
     packed = where.endswith(".gguf")
     if packed and not Path(where).is_file():
         raise CoreInferError(f"no GGUF file at {where}: check the path")
@@ -151,6 +152,7 @@ def load_model(
         model, report = loaded
         if report["missing_keys"]:  # transformers would leave them random
             raise ValueError(f"it holds no weights for {min(report['missing_keys'])}")
+        _check_vocabulary(model, tokenizer)
         model = model.to(device)
     except Exception as error:  # parsers of damaged files raise anything: struct.error, AttributeError, SafetensorError
         raise CoreInferError(
@@ -159,6 +161,16 @@ def load_model(
         ) from error
     model.eval()
     return model, tokenizer
+
+
+def _check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer whose vocabulary is larger than the model's; tokens added to it beyond that may stay unused.
+
+    Gemma 3's text models are of that kind: their tokenizer knows a picture's token, which they do not.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > rows:
+        raise ValueError(f"its tokenizer knows {tokenizer.vocab_size} tokens and the model {rows}: one is another's")
 
 
 def context_length(model: PreTrainedModel) -> int:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from coreinfer.errors import in_words as in_words
-
 ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 DEMO_LM = ARTIFACTS / "demo" / "lm"
 DEMO_CLUSTERS = ARTIFACTS / "demo" / "clusters"

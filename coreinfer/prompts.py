@@ -8,11 +8,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from coreinfer.errors import CoreInferError
-from coreinfer.paths import in_words
+from coreinfer.errors import CoreInferError, in_words
 
 Turn = dict[str, str]
 Prompt = str | Sequence[Turn]
@@ -71,11 +71,17 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Prompt]:
-    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`, a text or turns."""
+    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt` or `messages`, a text or turns.
+
+    Raises:
+        CoreInferError: none, one that is empty or not UTF-8, or a line that holds none.
+    """
     if prompts and file:
         raise CoreInferError(f"prompts were given as arguments and by --file {file}: leave out one of them")
     if prompts:
-        yield from prompts
+        for prompt in prompts:
+            words_of(prompt)
+            yield prompt
         return
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise CoreInferError("no prompt: give one as an argument, --file FILE, or lines on stdin")
@@ -83,18 +89,26 @@ def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Promp
         text = file.read_text("utf-8-sig") if file else sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         raise CoreInferError(f"cannot read {file or 'stdin'} ({error}): give a UTF-8 text file") from error
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
+    if not text.strip():
         raise CoreInferError(f"{file or 'stdin'} holds no prompt: give a prompt a line")
-    for number, line in enumerate(lines, 1):
-        yield _in_json(line, f"{file} line {number}") if file and file.suffix == ".jsonl" else line
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{file or 'stdin'} line {number}"
+            found = _in_json(line, where) if file and file.suffix == ".jsonl" else line
+            try:
+                words_of(found)
+            except CoreInferError as error:
+                raise CoreInferError(f"{where}: {error}") from error
+            yield found
 
 
 def _in_json(line: str, where: str) -> Prompt:
-    try:
-        prompt: Prompt = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        prompt = ({},)
-    if not is_prompt(prompt):
-        raise CoreInferError(f"{where} is no JSON object with a `prompt`, a text or turns: mend {line[:40]!r}")
-    return prompt
+    prompt: Any = None
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
+        row = json.loads(line)
+        prompt = row.get("prompt", row.get("messages"))
+    if prompt is None or not is_prompt(prompt):
+        raise CoreInferError(
+            f"{where} is no JSON object with a `prompt` or `messages`, a text or turns: mend {line[:40]!r}"
+        )
+    return cast(Prompt, prompt)

@@ -24,16 +24,16 @@ def at_least(what: str, value: int, least: int) -> None:
         raise CoreInferError(f"{what} is {value}: give at least {least}")
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int, what: str = "the seed") -> None:
     """Refuse a seed that NumPy, FAISS and torch do not all take."""
     if not 0 <= seed < 1 << 31:
-        raise CoreInferError(f"the seed is {seed}: give a whole number from 0 to {(1 << 31) - 1}")
+        raise CoreInferError(f"{what} is {seed}: give a whole number from 0 to {(1 << 31) - 1}")
 
 
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that makes no usable probabilities; 0 is greedy."""
     if temperature != 0 and not 0.01 <= temperature <= 100:
-        raise CoreInferError(f"the temperature is {temperature:g}: give 0 for greedy, or 0.01 to 100")
+        raise CoreInferError(f"--temperature is {temperature:g}: give 0 for greedy, or 0.01 to 100")
 
 
 def check_device(device: str) -> None:
@@ -49,10 +49,10 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def check_keep(keep: float) -> float:
+def check_keep(keep: float, what: str = "keep") -> float:
     """Return ``keep`` if it is a share of all MLP neurons, 0 < keep <= 1; refuse it otherwise."""
     if not 0.0 < keep <= 1.0:
-        raise CoreInferError(f"keep is {keep:g}: give a share of the MLP neurons above 0 and at most 1, such as 0.4")
+        raise CoreInferError(f"{what} is {keep:g}: give a share of the MLP neurons above 0 and at most 1, such as 0.4")
     return keep
 
 

@@ -16,16 +16,18 @@ from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as the command line does
 
 import families
 import pytest
 import torch
+from small_models import save_llama
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 import cli
 from coreinfer import Engine
-from coreinfer.embedder import DEFAULT, resolve
-from coreinfer.paths import DEMO_LM, DEMO_PASSAGES
+from coreinfer.embedder import DEFAULT, embedder_place
+from coreinfer.paths import DEMO_PASSAGES
 from pipeline.build import BuildSettings, build_clusters
 from pipeline.sources import SourceSettings
 
@@ -156,12 +158,13 @@ def shop(artifact: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     damaged("cut", lambda folder: os.truncate(folder / "clusters.parquet", 999))
     damaged("unlisted", lambda folder: (folder / "manifest.json").unlink())
     damaged("garbled", rewrite("{", "{{"))
-    families.build("Llama").save_pretrained(at / "llama")
-    AutoTokenizer.from_pretrained(DEMO_LM).save_pretrained(at / "llama")
+    save_llama(at / "llama", layers=2, width=48, context=64)
+    AutoTokenizer.from_pretrained(at / "llama").save_pretrained(at / "mixed")
+    families.build("Llama").save_pretrained(at / "mixed")
     torch.manual_seed(0)
     tiny = BertConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=30522
     )
     BertModel(tiny).save_pretrained(at / "bert")
-    AutoTokenizer.from_pretrained(resolve(DEFAULT)).save_pretrained(at / "bert")
+    AutoTokenizer.from_pretrained(embedder_place(DEFAULT)).save_pretrained(at / "bert")
     return at

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Result, run_cli, tree
 
 REMEDIES = (
-    "give choose check pass lower shorten rebuild make mend see end free name copy leave write replace".split()  # noqa: SIM905
+    "add give choose check pass lower shorten rebuild make mend see end free name copy leave write replace".split()  # noqa: SIM905
 )
 LONG = "One more word for a prompt that is too long to fit. " * 60
 
@@ -38,9 +38,9 @@ def refused(result: Result, *words: str) -> None:
 
 
 BUILD: list[tuple[str, tuple[str, ...]]] = [
-    ("{shop}/empty.jsonl", ("empty.jsonl", "no usable text")),
-    ("{shop}/empty.txt", ("empty.txt", "no usable text")),
-    ("{shop}/number.jsonl", ("number.jsonl", "'a'", "--text-column")),
+    ("{shop}/empty.jsonl", ("empty.jsonl", "is empty")),
+    ("{shop}/empty.txt", ("empty.txt", "is empty")),
+    ("{shop}/number.jsonl", ("number.jsonl", "'a' holds integers")),
     ("{shop}/several.jsonl", ("'first', 'second'", "--text-column")),
     ("{shop}/small.jsonl --text-column body", ("'body'", "'text'")),
     ("{shop}/broken.jsonl", ("broken.jsonl:1",)),
@@ -56,24 +56,25 @@ BUILD: list[tuple[str, tuple[str, ...]]] = [
     ("{shop}/small.jsonl --clusters 0", ("--clusters", "'0'")),
     ("{shop}/small.jsonl --clusters -3", ("--clusters", "'-3'")),
     ("{shop}/small.jsonl --clusters abc", ("--clusters", "'abc'")),
-    *((f"{{shop}}/small.jsonl --keep {keep}", ("keep", keep)) for keep in ("0", "-1", "1.5", "nan")),
+    *((f"{{shop}}/small.jsonl --keep {keep}", ("--keep", keep)) for keep in ("0", "-1", "1.5", "nan")),
     ("{shop}/small.jsonl --keep most", ("--keep", "'most'")),
-    ("{shop}/small.jsonl --statistic nonsense", ("statistic", "'nonsense'", "energy, count")),
-    ("{shop}/small.jsonl --statistic count --mode nonsense", ("'nonsense'", "magnitude")),
-    ("{shop}/small.jsonl --statistic count --token-fraction 7", ("token fraction", "7")),
-    ("{shop}/small.jsonl --dtype nonsense", ("dtype", "'nonsense'", "bfloat16")),
+    ("{shop}/small.jsonl --statistic nonsense", ("--statistic", "'nonsense'", "energy, count")),
+    ("{shop}/small.jsonl --statistic count --mode nonsense", ("--mode", "'nonsense'", "magnitude")),
+    ("{shop}/small.jsonl --statistic count --token-fraction 7", ("--token-fraction", "7")),
+    ("{shop}/small.jsonl --dtype nonsense", ("--dtype", "'nonsense'", "bfloat16")),
     ("{shop}/small.jsonl --device gpu", ("device", "'gpu'", "cpu")),
     ("{shop}/small.jsonl --limit 0", ("--limit", "0")),
     ("{shop}/small.jsonl --limit many", ("--limit", "'many'")),
     ("{shop}/small.jsonl --passage-tokens 4000", ("--passage-tokens is 4000", "'demo'", "give at most 512")),
     ("{shop}/small.jsonl --model {shop}/llama", ("--passage-tokens is 384", "llama", "give at most 64")),
     ("{shop}/small.jsonl --passage-tokens 0", ("--passage-tokens", "0")),
-    ("{shop}/small.jsonl --examples -1", ("examples", "-1")),
-    ("{shop}/small.jsonl --seed -1", ("seed", "-1")),
-    ("{shop}/small.jsonl --seed 9999999999", ("seed", "9999999999")),
+    ("{shop}/small.jsonl --examples -1", ("--examples", "-1")),
+    ("{shop}/small.jsonl --seed -1", ("--seed", "-1")),
+    ("{shop}/small.jsonl --seed 9999999999", ("--seed", "9999999999")),
     ("{shop}/small.jsonl --split train", ("'train'",)),
     ("{shop}/small.jsonl --model {shop}/nowhere", ("language model", "nowhere")),
     ("{shop}/small.jsonl --model {shop}/bert", ("bert",)),
+    ("{shop}/small.jsonl --model {shop}/mixed", ("mixed", "tokenizer knows 8192 tokens", "96")),
     ("{shop}/small.jsonl --embedder {shop}/nowhere", ("embedder", "nowhere")),
     ("{shop}/small.jsonl --embedder {shop}", ("embedder", "shop")),
     ("{shop}/small.jsonl --colour", ("--colour", "--help")),
@@ -107,7 +108,7 @@ ONLINE: list[tuple[str, tuple[str, ...]]] = [
     *((f"{verb} words -a {{shop}}/good --embedder {{shop}}/bert", ("all-MiniLM-L6-v2", "bert"))
       for verb in ("predict", "generate")),
     ("predict words -a {shop}/good -m {shop}/nowhere -p stability", ("nowhere",)),
-    *((f"{verb} words -a {{shop}}/good --keep {keep}", ("keep", keep))
+    *((f"{verb} words -a {{shop}}/good --keep {keep}", ("--keep", keep))
       for verb in ("predict", "generate") for keep in ("0", "-1", "1.5", "nan")),
     ("evaluate {shop}/small.jsonl -a {shop}/good --keep 2", ("keep", "2")),
     *((f"{verb} words -a {{shop}}/good --policy nonsense", ("'nonsense'", "similarity"))
@@ -117,9 +118,10 @@ ONLINE: list[tuple[str, tuple[str, ...]]] = [
     ("generate words -a {shop}/good --device cpu:x", ("'cpu:x'",)),
     ("generate words -a {shop}/good --max-new-tokens 0", ("--max-new-tokens", "0", "at least 1")),
     ("generate words -a {shop}/good --max-new-tokens -5", ("--max-new-tokens", "-5")),
-    ("generate words -a {shop}/good --temperature -1", ("temperature", "-1")),
-    ("generate words -a {shop}/good --temperature nan", ("temperature", "nan")),
-    ("generate words -a {shop}/good --seed -1", ("seed", "-1")),
+    ("generate words -a {shop}/good --temperature -1", ("--temperature", "-1")),
+    ("generate words -a {shop}/good --temperature nan", ("--temperature", "nan")),
+    ("generate words -a {shop}/good --seed -1", ("--seed", "-1")),
+    ("predict words -a {shop}/good --with-neurons", ("--with-neurons", "--json")),
     ("predict words -a {shop}/good -o {shop}/rows.txt", ("rows.txt", ".jsonl or .parquet")),
     ("predict words -a {shop}/good -o {shop}/nowhere/rows.jsonl", ("nowhere/rows.jsonl",)),
     ("predict words -a {shop}/good -o {shop}/few.txt/rows.jsonl", ("few.txt/rows.jsonl",)),
@@ -165,7 +167,7 @@ def test_output(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((shop / "good",), "--overwrite"), ((text / "made",), "few.txt/made"), ((text, "--overwrite"), "few.txt"),
+        ((shop / "good",), "--overwrite"), ((text / "made",), "few.txt is a file"), ((text, "--overwrite"), "few.txt"),
         ((tmp_path / "mine", "--overwrite"), "no artifact"), ((tmp_path / ("x" * 300),), "xxx"),
     ]  # fmt: skip
     before = tree(shop) | tree(tmp_path)
@@ -204,7 +206,7 @@ def ended(result: Result, fault: type[BaseException]) -> None:
     if fault is NoSpace:
         refused(result, "No space left", "free some space")
     else:
-        assert (result.code, result.err) == (130, "interrupted: nothing was changed\n")
+        assert (result.code, result.err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("verb", ["predict", "generate"])
@@ -216,7 +218,7 @@ def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb:
     monkeypatch.setattr(where, fail)
     before = tree(artifact.parent)
     result = run_cli(verb, "-a", artifact, "-p", "hybrid", "some words")
-    assert (result.code, result.err, result.out.strip()) == (130, "interrupted: nothing was changed\n", "")
+    assert (result.code, result.err, result.out.strip()) == (130, "interrupted\n", "")
     assert tree(artifact.parent) == before
 
 

@@ -6,13 +6,19 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import CLUSTERS, ROOT, Result, demo_texts, run_cli, write_corpus
+from small_models import save_llama
 
+import coreinfer
+from coreinfer import Artifact
+from coreinfer.cli_options import named_after
 from coreinfer.evaluate import LADDER
+from coreinfer.output import built_in_lines
 
 VERBS = ("build-clusters", "predict", "generate", "inspect", "evaluate")
 KEYS = ["prompt", "policy", "source", "cluster", "similarity", "threshold", "reason", "keep", "neurons_per_layer"]
@@ -49,6 +55,10 @@ def test_without_a_verb_it_shows_its_help() -> None:
     assert "build-clusters" in fine(run_cli()).out
 
 
+def test_version() -> None:
+    assert fine(run_cli("--version")).out == f"coreinfer {coreinfer.__version__}\n"
+
+
 def test_build(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "some.jsonl", demo_texts(20, 120))
     common = ("build-clusters", corpus, "--output", tmp_path / "made", "--clusters", 2)
@@ -59,6 +69,7 @@ def test_build(tmp_path: Path) -> None:
     assert set(row["seconds"]) >= {"load models", "read passages", "embed", "cluster", "record", "write"}
     assert 0 < row["threshold"] < 1
     assert "19 passages" in told.err
+    assert "held out" not in told.err
     facts = fine(run_cli("inspect", tmp_path / "made", "--json")).rows[0]
     assert (facts["keep"], len(facts["clusters"][0]["examples"])) == (0.3, 1)
     again = fine(run_cli(*common, "--overwrite"))
@@ -75,6 +86,81 @@ def test_build_names_its_output_after_the_data(tmp_path: Path, monkeypatch: pyte
     (row,) = fine(run_cli("build-clusters", "news.jsonl", "--clusters", 1, "--json", "-q")).rows
     assert row["output"] == str(Path("artifacts/news"))
     assert (tmp_path / "artifacts" / "news" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("sub/news.jsonl.gz", "news"), ("sub", "sub"), ("sub/", "sub"), ("sub/*.jsonl*", "sub"), ("**/*.txt", "here"),
+        ("*", "here"), (".", "here"), ("me/data-v1.0", "data-v1.0"), ("data", "data"), ("sub/v1.0", "v1.0"),
+    ],
+)  # fmt: skip
+def test_the_default_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, name: str) -> None:
+    (tmp_path / "here" / "sub" / "v1.0").mkdir(parents=True)
+    (tmp_path / "here" / "sub" / "news.jsonl.gz").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "here")
+    assert named_after(dataset) == Path("artifacts") / name
+
+
+def test_a_relative_model_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_llama(tmp_path / "lm", layers=2, width=48, context=64)
+    write_corpus(tmp_path / "news.jsonl", demo_texts(6, 100))
+    monkeypatch.chdir(tmp_path)
+    built = fine(run_cli("build-clusters", "news.jsonl", "-c", 1, "--model", "lm", "--passage-tokens", 32, "-o", "a"))
+    assert "1 cluster of " in built.err
+    monkeypatch.chdir("/")
+    common = ("predict", "some words", "-p", "stability", "--json", "-a", tmp_path / "a")
+    assert len(fine(run_cli(*common)).rows[0]["neurons_per_layer"]) == 2
+    (tmp_path / "lm").rename(tmp_path / "moved")
+    lost = run_cli(*common)
+    assert lost.code == 2
+    assert f"{str(tmp_path / 'lm')!r}" in lost.err
+    assert f"that name comes from the artifact {tmp_path / 'a'}" in lost.err
+    assert "give --model PATH" in lost.err
+    assert fine(run_cli(*common, "--model", tmp_path / "moved")).rows
+
+
+@pytest.mark.parametrize("asked", [None, 6])
+def test_what_was_held_out_is_said(artifact: Path, asked: int | None) -> None:
+    made = Artifact.load(artifact).manifest
+    made = replace(made, config=made.config | {"clusters": asked})
+    why = "the threshold" if asked else "K and the threshold"
+    said = built_in_lines(made, artifact)
+    assert said.startswith("6 clusters of 57 passages (")
+    assert f" tokens); 3 held out to choose {why}; in {artifact}" in said
+
+
+CHEAP = (
+    "build-clusters {data} --clusters x", "build-clusters {data} --keep 2", "build-clusters {data} --statistic x",
+    "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
+    "build-clusters {data} --limit 0", "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
+    "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
+    "inspect --map {there}/x.gif", "predict words --with-neurons",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", CHEAP)
+def test_cheap_checks_come_before_heavy_imports(tmp_path: Path, line: str) -> None:
+    (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
+    (there := tmp_path / "there").mkdir()
+    arguments = line.format(data=data, there=there).split()
+    code = (
+        "import sys, cli\n"
+        f"sys.argv = ['coreinfer', *{arguments}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout == "2 False\n", said.stderr
+    assert said.stderr.startswith("error: ")
+
+
+def test_torch_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    run_cli("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    run_cli("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 def test_predict_by_argument(artifact: Path) -> None:
@@ -166,6 +252,22 @@ def test_generate_samples_by_seed(artifact: Path) -> None:
 def test_generate_several_prompts(artifact: Path) -> None:
     rows = fine(run_cli("generate", "-a", artifact, "--json", "-n", 2, stdin="\n".join(PROMPTS))).rows
     assert [row["prompt"] for row in rows] == list(PROMPTS)
+    talk = fine(run_cli("generate", "-a", artifact, "-n", 2, *PROMPTS)).err.splitlines()
+    assert [line for line in talk if not line.startswith("  ")] == list(PROMPTS)
+    assert "Every living" not in fine(run_cli("generate", "-a", artifact, "-n", 2, PROMPTS[0])).err
+
+
+def test_generate_says_why_it_stopped(artifact: Path) -> None:
+    long = "One more word for a prompt. " * 72  # 512 tokens are the context
+    common = ("generate", "-a", artifact, "-p", "dense")
+    (row,) = fine(run_cli(*common, long, "-n", 300, "--json")).rows
+    assert row["stopped"] == "context"
+    assert row["prompt_tokens"] + row["new_tokens"] == 512
+    said = fine(run_cli(*common, long, "-n", 300)).err
+    assert f"stopped after {row['new_tokens']} of 300 tokens: prompt and text fill the model's context of 512" in said
+    (row,) = fine(run_cli(*common, PROMPTS[0], "-n", 3, "--json")).rows
+    assert (row["stopped"], row["new_tokens"]) == ("length", 3)
+    assert "stopped" not in fine(run_cli(*common, PROMPTS[0], "-n", 3)).err
 
 
 def test_inspect(artifact: Path, tmp_path: Path) -> None:
@@ -185,6 +287,8 @@ def test_inspect(artifact: Path, tmp_path: Path) -> None:
     drawn = fine(run_cli("inspect", artifact, "--map", tmp_path / "map.png", "--quiet"))
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert drawn.err == ""
+    said = fine(run_cli("inspect", artifact, "--map", tmp_path / "map.svg")).err
+    assert said == f"drawing {tmp_path / 'map.svg'}\nmap in {tmp_path / 'map.svg'}\n"
 
 
 def test_evaluate(artifact: Path, tmp_path: Path) -> None:
@@ -229,8 +333,9 @@ def test_interrupt_of_a_real_generation(artifact: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted: nothing was changed\n")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert out.endswith("\n"), "the text that was cut short ends its line"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 from families import build
 from families import one_thread as one_thread
-from transformers import AutoTokenizer
+from small_models import save_llama
 
-from coreinfer.embedder import DEFAULT, Embedder, resolve
+from coreinfer.embedder import DEFAULT, Embedder, embedder_place
 from coreinfer.identity import config_facts, identity, plain, setup_of
 from coreinfer.models import load_model
-from coreinfer.paths import DEMO_CLUSTERS, DEMO_LM
+from coreinfer.paths import DEMO_CLUSTERS
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -22,9 +22,7 @@ Edit = Callable[[dict[str, Any]], Any]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A tiny saved Llama with the demo's tokenizer."""
-    AutoTokenizer.from_pretrained(DEMO_LM).save_pretrained(tmp_path)
-    build("Llama").save_pretrained(tmp_path)
-    return tmp_path
+    return save_llama(tmp_path, layers=2, width=48, context=64)
 
 
 def edited(folder: Path, name: str, edit: Edit) -> None:
@@ -113,7 +111,7 @@ EMBEDDER: dict[str, tuple[str, Edit]] = {
 
 @pytest.mark.parametrize("change", EMBEDDER)
 def test_what_decides_vectors_is_seen(tmp_path: Path, change: str) -> None:
-    shutil.copytree(resolve(DEFAULT), tmp_path / "own")
+    shutil.copytree(embedder_place(DEFAULT), tmp_path / "own")
     Embedder(dtype="float32").model.save(str(tmp_path / "own"))
     before, (name, edit) = Embedder(str(tmp_path / "own")).identity, EMBEDDER[change]
     assert before.setup == Embedder(dtype="float32").setup

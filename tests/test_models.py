@@ -9,9 +9,11 @@ import pytest
 import torch
 from families import FAMILIES, HIDDEN, LAYERS, MODULES, WIDTH, build, down_modules
 from families import one_thread as one_thread
+from small_models import save_llama
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     BitNetConfig,
     Gemma3nTextConfig,
     MixtralConfig,
@@ -180,15 +182,29 @@ def refused(name: str, dtype: str = "auto", device: str = "cpu") -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A saved tiny Llama with the demo's tokenizer."""
-    for path in DEMO_LM.glob("tokenizer*"):
-        shutil.copyfile(path, tmp_path / path.name)
-    build("Llama").save_pretrained(tmp_path)
-    return tmp_path
+    return save_llama(tmp_path, layers=2, width=48, context=64)
 
 
 def test_a_saved_folder_loads(folder: Path) -> None:
-    model, _ = load_model(str(folder), "float32")
-    assert fingerprint(model) == fingerprint(build("Llama"))
+    model, tokenizer = load_model(str(folder), "float32")
+    assert fingerprint(model) == fingerprint(AutoModelForCausalLM.from_pretrained(folder))
+    assert len(tokenizer) == model.config.vocab_size
+
+
+def test_another_models_tokenizer_is_refused(tmp_path: Path) -> None:
+    """It would end in an IndexError, or worse, in numbers."""
+    build("Llama").save_pretrained(tmp_path)
+    for path in DEMO_LM.glob("tokenizer*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    assert "its tokenizer knows 8192 tokens and the model 96" in refused(str(tmp_path))
+
+
+def test_tokens_added_to_a_tokenizer_may_stay_unused(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<picture>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    model, loaded = load_model(str(folder), "float32")
+    assert len(loaded) == model.config.vocab_size + 1
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ def test_lines_of_a_file(tmp_path: Path, start: bytes) -> None:
     assert list(read_prompts([], path)) == list(read_prompts(None, path))
 
 
+@pytest.mark.parametrize("key", ["prompt", "messages"])
 @pytest.mark.parametrize("prompts", [["one", TURNS, "two\nlines \u2028"]])
-def test_jsonl(tmp_path: Path, prompts: list[Prompt]) -> None:
+def test_jsonl(tmp_path: Path, prompts: list[Prompt], key: str) -> None:
     path = tmp_path / "prompts.jsonl"
-    lines = [json.dumps({"id": 1, "prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    lines = [json.dumps({"id": 1, key: prompt}, ensure_ascii=False) for prompt in prompts]
     path.write_text("\n\n".join(lines) + "\n", "utf-8")
     assert list(read_prompts(None, path)) == prompts
 
@@ -154,6 +155,22 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     assert next(found) == "fine"
     with pytest.raises(CoreInferError, match=r"prompts\.jsonl line 2"):
         next(found)
+
+
+def test_a_prompt_wins_over_messages(tmp_path: Path) -> None:
+    (path := tmp_path / "p.jsonl").write_text(json.dumps({"messages": TURNS, "prompt": "this one"}), "utf-8")
+    assert list(read_prompts(None, path)) == ["this one"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"prompt": " "}', '{"prompt": []}', '{"messages": [{"role": "user", "content": ""}]}']
+)
+def test_an_empty_prompt_is_refused_where_it_stands(tmp_path: Path, line: str) -> None:
+    (path := tmp_path / "p.jsonl").write_text(f'\n{{"prompt": "fine"}}\n{line}\n', "utf-8")
+    with pytest.raises(CoreInferError, match=r"p\.jsonl line 3: the prompt is empty"):
+        list(read_prompts(None, path))
+    with pytest.raises(CoreInferError, match="the prompt is empty"):
+        list(read_prompts(["fine", " "], None))
 
 
 def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
