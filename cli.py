@@ -21,12 +21,14 @@ from coreinfer.cli_options import (
     FileOption,
     JsonOption,
     KeepOption,
+    MaxLossOption,
     ModelOption,
     PolicyOption,
     PromptsArgument,
     QuietOption,
     VersionOption,
     check_build,
+    keep_of,
     line_ended,
     named_after,
     open_engine,
@@ -67,7 +69,7 @@ def build_clusters(
     clusters: Annotated[str, typer.Option("--clusters", "-c", help="A number, or auto.")] = "auto",
     model: ModelOption = None,
     embedder: EmbedderOption = None,
-    statistic: Annotated[str, typer.Option(help="energy or count.")] = "energy",
+    statistic: Annotated[str, typer.Option(help="energy, count or griffin.")] = "energy",
     token_fraction: Annotated[float, typer.Option(help="Eq. 1's share of a token's neurons, for count.")] = 0.4,
     mode: Annotated[str, typer.Option(help="magnitude or positive, for count.")] = "magnitude",
     keep: Annotated[float, typer.Option("--keep", "-k", help="The default share of neurons kept.")] = 0.4,
@@ -126,6 +128,7 @@ def predict(
     embedder: EmbedderOption = None,
     policy: PolicyOption = "auto",
     keep: KeepOption = None,
+    max_loss: MaxLossOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write .jsonl or .parquet (turns as JSON text) instead.")
     ] = None,
@@ -145,6 +148,7 @@ def predict(
         check_rows(output)
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
+    keep = keep_of(engine.artifact, keep, max_loss)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -168,6 +172,7 @@ def generate(
     embedder: EmbedderOption = None,
     policy: PolicyOption = "auto",
     keep: KeepOption = None,
+    max_loss: MaxLossOption = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
@@ -186,6 +191,7 @@ def generate(
     check_seed(seed, "--seed")
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
+    keep = keep_of(engine.artifact, keep, max_loss)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
     import torch
 
@@ -298,6 +304,34 @@ def evaluate(
         tick = stage("evaluate", ticks(plan, len(found.texts), len(others)))
         rows = measure(engine, found.texts, plan, texts, others, output, tick, lambda text: say(text, quiet))
     print(json.dumps(as_rows(rows), ensure_ascii=False)) if as_json else print_ladder(rows)
+
+
+@app.command()
+def calibrate(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder; its numbers are replaced.")],
+    texts: Annotated[str, typer.Argument(help="Texts as for build-clusters, which the artifact was not built from.")],
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
+    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure an artifact's numbers anew: layer budgets, mixture, n0, threshold, and what each keep costs."""
+    engine = open_engine(artifact, model, embedder, device, dtype)
+    from dataclasses import asdict
+
+    from coreinfer.artifact import Artifact
+    from coreinfer.output import print_calibration, stages
+    from pipeline.recalibrate import replace_calibration
+    from pipeline.texts import some_texts
+
+    wanted = some_texts(texts, text_column, 512)
+    with stages(quiet) as stage:
+        _, policy = replace_calibration(engine, wanted, stage("calibrate", None))
+    found = Artifact.load(artifact).calibration
+    print(json.dumps(found)) if as_json else print_calibration(asdict(policy), found)
 
 
 @app.command()

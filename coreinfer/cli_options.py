@@ -16,6 +16,7 @@ from coreinfer.interrupts import arriving
 from coreinfer.places import FULL
 
 if TYPE_CHECKING:
+    from coreinfer.artifact import Artifact
     from coreinfer.engine import Engine
 
 FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt` or `messages` a line."
@@ -24,6 +25,10 @@ ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="LM: Hub 
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="sentence-transformers name or folder.")]
 KeepOption = Annotated[
     float | None, typer.Option("--keep", "-k", help="Share of MLP neurons kept, above 0, at most 1.")
+]
+MaxLossOption = Annotated[
+    float | None,
+    typer.Option(help="Instead of --keep: the least keep with this expected NLL rise, nats per token; calibrated."),
 ]
 PolicyOption = Annotated[str, typer.Option("--policy", "-p", help="auto, similarity, stability, hybrid or dense.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
@@ -75,6 +80,15 @@ def open_engine(
 
     quiet_libraries()
     return Engine(opened, model, embedder, device=device, dtype=dtype)
+
+
+def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None) -> float | None:
+    """The keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
+    if keep is not None and max_loss is not None:
+        raise CoreInferError(
+            f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
+        )
+    return keep if max_loss is None else artifact.keep_for(max_loss)
 
 
 def parse_clusters(text: str) -> int | None:

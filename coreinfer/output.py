@@ -263,3 +263,15 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     for name in ("sentence_transformers", "datasets", "huggingface_hub"):
         standard.getLogger(name).setLevel(standard.ERROR)
+
+
+def print_calibration(policy: dict[str, Any], found: dict[str, Any]) -> None:
+    """What a calibration chose, and its curve as a table, on stdout."""
+    from rich.table import Table
+
+    chosen = ", ".join(f"{name} {value}" for name, value in policy.items())
+    table = Table("keep", "NLL rise", "at most (95%)", box=None, header_style="dim")
+    for row in found["curve"]:
+        table.add_row(f"{row['keep']:g}", f"{row['rise']:.4f}", f"{row['rise_high']:.4f}")
+    measured = found["measured"]
+    show(f"{measured['texts']} texts; {measured['layers']['chosen']} layer budgets; {chosen}", table)

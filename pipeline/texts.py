@@ -105,3 +105,13 @@ def _named_rows(source: SourceSettings, candidates: tuple[str, ...]) -> Iterator
                 if not column:
                     break  # the next file may have one
             yield f"{name}:{number}", row, column
+
+
+def some_texts(dataset: str, text_column: str | None, most: int) -> list[str]:
+    """The first ``most`` texts of a dataset, uncut.
+
+    Raises:
+        CoreInferError: an unusable dataset.
+    """
+    source = SourceSettings(dataset, text_column=text_column, max_tokens=1 << 30, limit=most)
+    return [passage.text for passage in read_passages(source, lambda texts: [1] * len(texts), Counts())]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import CLUSTERS, ROOT, Result, demo_texts, run_cli, write_corpus
+from conftest import CLUSTERS, ROOT, Result, demo_texts, run_cli, tree, write_corpus
 from small_models import save_llama
 
 import coreinfer
@@ -347,3 +347,21 @@ def test_full_stdout(artifact: Path) -> None:
     assert err.startswith("error: ")
     assert "No space left" in err
     assert len(err.splitlines()) == 1
+
+
+def test_what_a_loss_may_cost_needs_a_curve_and_no_keep(artifact: Path) -> None:
+    for verb in ("predict", "generate"):
+        both = run_cli(verb, "Hello there.", "-a", artifact, "--keep", "0.4", "--max-loss", "0.1")
+        assert (both.code, both.err.count("\n")) == (2, 1)
+        assert "--keep 0.4 and --max-loss 0.1" in both.err
+    bare = run_cli("predict", "Hello there.", "-a", artifact, "--max-loss", "0.1")
+    assert bare.code == 2
+    assert "coreinfer calibrate" in bare.err
+
+
+def test_calibrate_refuses_too_few_texts(artifact: Path, corpus: Path) -> None:
+    before = tree(artifact)
+    made = run_cli("calibrate", artifact, corpus)
+    assert (made.code, made.err.count("\n")) == (2, 1)
+    assert "128 tokens" in made.err
+    assert tree(artifact) == before
