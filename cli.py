@@ -139,8 +139,9 @@ def predict(
     quiet: QuietOption = False,
 ) -> None:
     """Say which neurons each prompt needs, and why."""
-    from coreinfer.output import check_rows, in_lines, prediction_row, write_rows
+    from coreinfer.output import in_lines, prediction_row
     from coreinfer.prompts import read_prompts
+    from coreinfer.row_files import check_rows, write_rows
 
     if with_neurons and not (as_json or output):
         raise CoreInferError("--with-neurons has no place in lines for people: add --json, or --output FILE")
@@ -396,8 +397,9 @@ def adapt(
 
 def main() -> None:
     """Run a verb. A polite kill ends it as an error would: with nothing left behind."""
-    # torch's threads spin while they wait for each other, which on a busy machine costs a factor of ten and more: with
-    # two of them, decoding beside another busy process fell from 120 tokens a second to 2; asleep they make 50 or more.
+    # torch's threads spin while they wait for each other. Beside another busy process that is a catastrophe: the demo
+    # LM, 20M parameters on two cores, falls from 120 tokens a second to 30, beside a second torch to 2. Asleep they
+    # make 70 to 90 everywhere; that an idle machine would make 120 is the price, and less in a larger model.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(app)

@@ -1,17 +1,14 @@
 """How results look: JSON rows and rich tables for the command line, and progress on stderr."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import overlap
-from coreinfer.places import check_file, writing
 from coreinfer.prompts import words_of
 from coreinfer.wording import counted, shortened
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from coreinfer.policy import Prediction
     from coreinfer.prompts import Prompt
 
-ROWS_REMEDY = "choose another --output"
 SHOWN = 64  # clusters whose overlap is computed at most
 
 
@@ -93,53 +89,6 @@ def built_in_lines(made: "Manifest", place: Path) -> str:
     apart = [f"{held:,} held out to choose {why}"] * bool(held) + [f"{twice:,} duplicates left out"] * bool(twice)
     what = f"{counted(made.clusters, 'cluster')} of {counted(made.passages, 'passage')} ({made.tokens:,} tokens)"
     return "; ".join([what, *apart]) + f"; in {place}"
-
-
-def check_rows(path: Path) -> None:
-    """Refuse a place for rows before any work is done."""
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise CoreInferError(f"--output {path} has the suffix {path.suffix!r}: give a .jsonl or .parquet file")
-    check_file(path, ROWS_REMEDY)
-
-
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows into .jsonl or .parquet, through a temporary sibling.
-
-    A Parquet column has one type, so the turns of a conversation are JSON text there, whatever the other rows are.
-
-    Raises:
-        CoreInferError: a place that cannot be written, or rows that the format cannot hold.
-    """
-    import pyarrow as pa
-
-    check_rows(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with writing(path, ROWS_REMEDY):
-            (_write_lines if path.suffix == ".jsonl" else _write_table)(rows, part)
-            os.replace(part, path)
-    except (pa.ArrowException, UnicodeError) as error:
-        raise CoreInferError(f"{path} cannot hold these rows ({in_words(error)}): mend the prompts") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def _write_lines(rows: list[dict[str, Any]], path: Path) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-
-
-def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = [row | {"prompt": _one_text(row["prompt"])} for row in rows]
-    pq.write_table(pa.Table.from_pylist(flat), path, compression="zstd")
-
-
-def _one_text(prompt: "Prompt") -> str:
-    """A prompt as a text: turns as JSON."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
 
 
 def artifact_facts(artifact: "Artifact") -> dict[str, Any]:

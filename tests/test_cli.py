@@ -14,9 +14,7 @@ import pytest
 from conftest import CLUSTERS, ROOT, Result, demo_texts, run_cli, tree, write_corpus
 from small_models import save_llama
 
-import coreinfer
 from coreinfer import Artifact
-from coreinfer.cli_options import named_after
 from coreinfer.evaluate import LADDER
 from coreinfer.output import built_in_lines
 
@@ -55,10 +53,6 @@ def test_without_a_verb_it_shows_its_help() -> None:
     assert "build-clusters" in fine(run_cli()).out
 
 
-def test_version() -> None:
-    assert fine(run_cli("--version")).out == f"coreinfer {coreinfer.__version__}\n"
-
-
 def test_build(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "some.jsonl", demo_texts(20, 120))
     common = ("build-clusters", corpus, "--output", tmp_path / "made", "--clusters", 2)
@@ -88,20 +82,6 @@ def test_build_names_its_output_after_the_data(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "artifacts" / "news" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("dataset", "name"),
-    [
-        ("sub/news.jsonl.gz", "news"), ("sub", "sub"), ("sub/", "sub"), ("sub/*.jsonl*", "sub"), ("**/*.txt", "here"),
-        ("*", "here"), (".", "here"), ("me/data-v1.0", "data-v1.0"), ("data", "data"), ("sub/v1.0", "v1.0"),
-    ],
-)  # fmt: skip
-def test_the_default_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, name: str) -> None:
-    (tmp_path / "here" / "sub" / "v1.0").mkdir(parents=True)
-    (tmp_path / "here" / "sub" / "news.jsonl.gz").write_bytes(b"")
-    monkeypatch.chdir(tmp_path / "here")
-    assert named_after(dataset) == Path("artifacts") / name
-
-
 def test_a_relative_model_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_llama(tmp_path / "lm", layers=2, width=48, context=64)
     write_corpus(tmp_path / "news.jsonl", demo_texts(6, 100))
@@ -128,39 +108,6 @@ def test_what_was_held_out_is_said(artifact: Path, asked: int | None) -> None:
     said = built_in_lines(made, artifact)
     assert said.startswith("6 clusters of 57 passages (")
     assert f" tokens); 3 held out to choose {why}; in {artifact}" in said
-
-
-CHEAP = (
-    "build-clusters {data} --clusters x", "build-clusters {data} --keep 2", "build-clusters {data} --statistic x",
-    "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
-    "build-clusters {data} --limit 0", "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
-    "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
-    "inspect --map {there}/x.gif", "predict words --with-neurons",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("line", CHEAP)
-def test_cheap_checks_come_before_heavy_imports(tmp_path: Path, line: str) -> None:
-    (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
-    (there := tmp_path / "there").mkdir()
-    arguments = line.format(data=data, there=there).split()
-    code = (
-        "import sys, cli\n"
-        f"sys.argv = ['coreinfer', *{arguments}]\n"
-        "try:\n    cli.main()\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert said.stdout == "2 False\n", said.stderr
-    assert said.stderr.startswith("error: ")
-
-
-def test_torch_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    run_cli("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    run_cli("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 def test_predict_by_argument(artifact: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import run_cli
 
 from coreinfer.errors import CoreInferError
-from coreinfer.output import write_rows
+from coreinfer.row_files import write_rows
 
 TURNS = [{"role": "user", "content": "What is a cell?"}, {"role": "assistant", "content": "Klein, ja."}]
 MIXES: list[list[Any]] = [["A text.", TURNS], [TURNS, "A text."], [TURNS, TURNS], ["A text.", "Another."]]

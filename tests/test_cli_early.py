@@ -1,0 +1,63 @@
+"""What the command line does before anything heavy is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_cli
+
+import coreinfer
+from coreinfer.cli_options import named_after
+
+
+def test_version() -> None:
+    assert run_cli("--version").out == f"coreinfer {coreinfer.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("sub/news.jsonl.gz", "news"), ("sub", "sub"), ("sub/", "sub"), ("sub/*.jsonl*", "sub"), ("**/*.txt", "here"),
+        ("*", "here"), (".", "here"), ("me/data-v1.0", "data-v1.0"), ("data", "data"), ("sub/v1.0", "v1.0"),
+    ],
+)  # fmt: skip
+def test_the_default_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, name: str) -> None:
+    (tmp_path / "here" / "sub" / "v1.0").mkdir(parents=True)
+    (tmp_path / "here" / "sub" / "news.jsonl.gz").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "here")
+    assert named_after(dataset) == Path("artifacts") / name
+
+
+CHEAP = (
+    "build-clusters {data} --clusters x", "build-clusters {data} --keep 2", "build-clusters {data} --statistic x",
+    "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
+    "build-clusters {data} --limit 0", "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
+    "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
+    "inspect --map {there}/x.gif", "predict words --with-neurons",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", CHEAP)
+def test_cheap_checks_come_before_heavy_imports(tmp_path: Path, line: str) -> None:
+    (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
+    (there := tmp_path / "there").mkdir()
+    arguments = line.format(data=data, there=there).split()
+    code = (
+        "import sys, cli\n"
+        f"sys.argv = ['coreinfer', *{arguments}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout == "2 False\n", said.stderr
+    assert said.stderr.startswith("error: ")
+
+
+def test_torch_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    run_cli("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    run_cli("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
