@@ -66,7 +66,7 @@ def test_priors_approach_the_recorded_mean_shares(place: Path, asked: AdaptSetti
     ids = [[0, *rng.integers(low, low + 40, CONTEXT - 1)] for low in [10] * 6 + [500] * 6]
     cluster = torch.tensor([0] * 6 + [1] * 6 + [0])
     one_hot = Topics(cluster.expand(3, -1)[..., None].contiguous(), torch.ones(3, 13, 1), 2)
-    masks = MaskSettings(share=0.0, at_text=1.0, unmasked=0.0)  # windows are whole texts
+    masks = MaskSettings(share=1e-12, at_text=1.0, unmasked=0.0)  # none is masked; windows are whole texts
     wanted = replace(asked, masks=masks, train=replace(asked.train, micro=4), priors=PriorSettings(rate=0.02))
     row = pack(np.array(text, np.int32) for text in [*ids, ids[0]])
     trainer = Trainer(base.model, row, one_hot, wanted.with_context(CONTEXT))
@@ -245,3 +245,15 @@ def test_all_settings_can_be_stored(asked: AdaptSettings, place: Path) -> None:
     found = json.loads(json.dumps(run.facts(asked, base, corpus), default=str))
     assert {"train rate", "masks least", "priors rate", "weights", "data"} <= found.keys()
     assert steps.CHECK >= 1
+
+
+def test_without_masks_it_trains_plainly_and_embeds_nothing(place: Path, tmp_path: Path) -> None:
+    """The loss is Transformers' own, and an embedder that is not there is not missed."""
+    asked = small(place / "corpus.jsonl", place / "llama", steps=2, micro=4)
+    asked = replace(asked, masks=MaskSettings(share=0.0), embedder=str(tmp_path / "none"))
+    reports = train(asked, loaded(place / "llama"), tmp_path / "out").reports
+    assert [report["similarity"] for report in reports] == [None, None]
+    trainer = trainer_of(asked)
+    ids = trainer.batches.at(0).ids
+    own = loaded(place / "llama").model(input_ids=ids, labels=ids).loss
+    assert trainer.advance()[0].item() == pytest.approx(own.item(), rel=1e-5)

@@ -13,19 +13,22 @@ import typer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from coreinfer.errors import CoreInferError
+from coreinfer.settings import one_of
 from pipeline.adapt.run import Base, train
 from pipeline.adapt.settings import AdaptSettings, MaskSettings, TrainSettings, check_new
 from pipeline.sources import SourceSettings
 from training.tokens import read_texts, train_tokenizer
 
 
-def make_model(vocabulary: int, hidden: int, layers: int, heads: int, width: int, context: int) -> LlamaForCausalLM:
-    """A Llama with tied embeddings and random weights."""
+def make_model(
+    vocabulary: int, hidden: int, layers: int, heads: int, width: int, context: int, activation: str = "silu"
+) -> LlamaForCausalLM:
+    """A Llama with tied embeddings and random weights; its MLPs are gated by ``activation`` (silu: SwiGLU)."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary, hidden_size=hidden, intermediate_size=width, num_hidden_layers=layers,
-            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context, hidden_act="silu",
-            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=1,
+            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context,
+            hidden_act=activation, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=1,
         )
     )  # fmt: skip
 
@@ -61,7 +64,8 @@ def main(
     heads: int = 5,
     width: Annotated[int, typer.Option(help="MLP neurons a layer.")] = 2560,
     context: int = 512,
-    mask_share: Annotated[float, typer.Option(help="Share of sequences trained on core neurons.")] = 0.8,
+    activation: Annotated[str, typer.Option(help="Of the gates: silu or relu.")] = "silu",
+    mask_share: Annotated[float, typer.Option(help="Share of sequences trained on core neurons; 0: plain.")] = 0.8,
     batch: int = 64,
     micro: Annotated[int, typer.Option(help="Sequences of one forward; fewer need less memory.")] = 64,
     steps: int = 17_300,
@@ -80,9 +84,10 @@ def main(
         report_every=report_every, checkpoint_every=report_every, device=device, dtype=dtype,
     )  # fmt: skip
     check_new(output)
+    one_of("--activation", activation, ("silu", "relu"))
     tok = tokenizer_for(corpus, tokenizer, vocabulary)
     torch.manual_seed(seed)
-    model = make_model(len(tok), hidden, layers, heads, width, context)
+    model = make_model(len(tok), hidden, layers, heads, width, context, activation)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters", flush=True)
     model.to(device)  # type: ignore[arg-type]
     report = train(settings, Base(None, model, tok, torch.bfloat16), output, lambda text: print(text, flush=True))

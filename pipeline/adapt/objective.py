@@ -31,15 +31,19 @@ def logits_of(model: PreTrainedModel, ids: Tensor, dtype: torch.dtype) -> Tensor
     return made
 
 
-def make_loss(model: PreTrainedModel, masks: Masks, dtype: torch.dtype, distill: float) -> Loss:
-    """The function (windows, plan, priors, column energies, teacher's logits or None) -> (loss, segments' shares)."""
+def make_loss(model: PreTrainedModel, masks: Masks | None, dtype: torch.dtype, distill: float) -> Loss:
+    """The function (windows, plan, priors, column energies, teacher's logits or None) -> (loss, segments' shares).
+
+    Without ``masks`` it is plain training, at its speed, and no shares are gathered.
+    """
 
     def loss(
         ids: Tensor, plan: Plan, priors: Tensor, columns: Tensor, teacher: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        masks.start(plan, priors, columns)
+        if masks is not None:
+            masks.start(plan, priors, columns)
         logits = logits_of(model, ids, dtype)
-        shares = masks.stop()
+        shares = [] if masks is None else masks.stop()
         mean = token_losses(logits, ids).mean()
         if teacher is not None:
             mean = (1 - distill) * mean + distill * divergence(teacher, logits)

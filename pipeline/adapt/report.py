@@ -24,7 +24,7 @@ LEAST, MOST = 8, 256  # a prompt's fewest tokens; texts and windows measured on
 @dataclass(frozen=True)
 class Losses:
     """After ``step`` steps: ``dense`` over whole windows; ``continued``, dense too, after prompts of ``prompt`` tokens;
-    there also on core neurons, by policy and keep. Similarity is missing before the priors have learned anything.
+    there also on core neurons, by policy and keep. Similarity is missing where the priors have learned nothing.
     """
 
     step: int
@@ -95,7 +95,7 @@ def measure(trainer: Trainer, held: HeldOut) -> Losses:
     policies = {
         name: {f"{keep:g}": _continued(trainer, held, keep, n0) for keep in KEEPS}
         for name, n0 in (("similarity", float("inf")), ("stability", 0.0))
-        if trainer.step or name != "similarity"
+        if name != "similarity" or (trainer.step and trainer.settings.masks.share)
     }
     continued = _continued(trainer, held, 1.0, 0.0)
     return Losses(trainer.step, dense, held.prompt, continued, policies.get("similarity"), policies["stability"])

@@ -83,7 +83,7 @@ def train(settings: AdaptSettings, base: Base, output: Path, say: Say = lambda t
     trainer = Trainer(base.model, corpus.row, topics, settings)
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     try:
-        reports = run_steps(trainer, held, checkpoints, say)
+        reports = run_steps(trainer, held.to(settings.device), checkpoints, say)
     finally:
         trainer.masks.remove()
     _write(trainer.finish(), base, settings, output, reports)
@@ -112,6 +112,10 @@ def _topics(
     settings: AdaptSettings, base: Base, corpus: Corpus, checkpoints: Checkpoints, say: Say
 ) -> tuple[Topics, HeldOut]:
     """The corpus's topics, stored or made now, and the held-out texts under the same clusters."""
+    prompt = prompt_tokens(corpus.held, settings.context)
+    if not settings.masks.share:
+        none, alone = (Topics.none(row.texts) for row in (corpus.row, corpus.held))
+        return none, HeldOut(corpus.held, prompt, (alone.clusters[0], alone.weights[0]), 1, settings.context)
     embedder, known = open_embedder(settings.embedder, settings.artifact, settings.device)
     stored = checkpoints.topics()
     if stored is None:
@@ -121,10 +125,8 @@ def _topics(
         checkpoints.save_topics(stored)
     centroids = stored["centroids"].numpy()
     topics = Topics(stored["clusters"], stored["weights"], len(centroids))
-    prompt = prompt_tokens(corpus.held, settings.context)
     near = view(corpus.held, prompt, embedder.embed, centroids, settings.priors, base.tokenizer)
-    held = HeldOut(corpus.held, prompt, near, topics.count, settings.context)
-    return topics, held.to(settings.device)
+    return topics, HeldOut(corpus.held, prompt, near, topics.count, settings.context)
 
 
 def _make(

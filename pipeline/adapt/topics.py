@@ -43,6 +43,11 @@ class Topics:
         out = torch.zeros((*text.shape, self.count), device=text.device)
         return out.scatter_(-1, self.clusters[view, text], self.weights[view, text])
 
+    @classmethod
+    def none(cls, texts: int) -> "Topics":
+        """One cluster for all texts: plain training embeds nothing."""
+        return cls(torch.zeros(3, texts, 1, dtype=torch.long), torch.ones(3, texts, 1), 1)
+
     def to(self, device: str) -> "Topics":
         return Topics(self.clusters.to(device), self.weights.to(device), self.count)
 

@@ -48,7 +48,7 @@ class Trainer:
         self.batches = Batches(row.to(settings.device), topics.to(settings.device), settings, mlps[0].width, self.bos)
         self._trained = trained(model)
         self.optimizer = make_optimizer(list(self._trained.values()), train)
-        plain = make_loss(model, self.masks, self.dtype, train.distill)
+        plain = make_loss(model, self.masks if settings.masks.share else None, self.dtype, train.distill)
         self._loss = plain if settings.device == "cpu" else torch.compile(plain)
 
     def advance(self) -> Tensor:
@@ -61,7 +61,8 @@ class Trainer:
             teacher = self._dense_logits(part.ids) if train.distill else None
             loss, shares = self._loss(part.ids, part.plan, self.priors.shares, columns, teacher)
             (loss * (len(part.ids) / train.batch)).backward()  # type: ignore[no-untyped-call]
-            self.priors.learn(shares, part.mixture, part.learned)
+            if shares:
+                self.priors.learn(shares, part.mixture, part.learned)
             losses.append(loss.detach() * (len(part.ids) / train.batch))
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), train.clip)
         self.optimizer.step()
