@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.manifest import Layout, Manifest, verify
-from coreinfer.neurons import NeuronSet, mix, mixture_weights, unpack
+from coreinfer.neurons import NeuronSet, mix, mixture_weights, top, unpack
 from coreinfer.settings import PolicySettings, Source
 from coreinfer.tables import (
     GLOBAL,
@@ -31,6 +31,7 @@ from coreinfer.tables import (
     matrix,
     read_rows,
     read_table,
+    sensitivity_schema,
 )
 
 __all__ = ["GLOBAL", "Artifact"]
@@ -57,6 +58,8 @@ class Artifact:
         sizes: int64 (K,), passages in each cluster.
         terms: each cluster's top c-TF-IDF terms.
         quantiles: float32 (K, 5), similarity of members to the centroid at 0.05, 0.25, 0.5, 0.75, 0.95.
+        sensitivity: float32 (L, F), what each neuron's score is multiplied by before neurons are ranked; 1 if nothing
+            else was measured to be better.
         stamp: of ``neurons.parquet`` when its hash was verified; its rows are read later.
     """
 
@@ -71,6 +74,7 @@ class Artifact:
     quantiles: NDArray[np.float32]
     budget_grid: NDArray[np.float64]
     budget_table: NDArray[np.float64]
+    sensitivity: NDArray[np.float32]
     stamp: Stamp
 
     @classmethod
@@ -93,7 +97,8 @@ class Artifact:
             grid, budgets = _budgets(read_table(layout.layers, LAYERS), manifest)
             return cls(
                 layout.root, manifest, policy, calibration, _centroids(table, manifest),
-                np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets, stamp,
+                np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets,
+                _sensitivity(read_table(layout.sensitivity, sensitivity_schema(manifest.width)), manifest), stamp,
             )  # fmt: skip
 
     def prior(self, cluster: int) -> NDArray[np.float64]:
@@ -105,8 +110,12 @@ class Artifact:
         weights = mixture_weights(similarities, self.policy.sharpness)
         return mix(np.stack([self.prior(int(c)) for c in clusters]), weights)
 
+    def core(self, scores: NDArray[np.float64], keep: float) -> NeuronSet:
+        """The neurons that scores (L, F), of shares of the artifact's statistic, pick: weighed, under the budgets."""
+        return top(scores * self.sensitivity, self.budgets(keep))
+
     def core_set(self, cluster: int) -> NeuronSet:
-        """A cluster's stored core set, at ``manifest.default_keep``."""
+        """A cluster's stored core set: what its prior alone picks at ``manifest.default_keep``."""
         width = self.manifest.width
         with _reading(self.root):
             rows = read_rows(self._stored, cluster).column("core").to_pylist()
@@ -180,6 +189,15 @@ def _budgets(table: Any, manifest: Manifest) -> tuple[NDArray[np.float64], NDArr
     if not ((budget >= 0) & (budget <= manifest.width)).all():
         raise ValueError(f"layers.parquet holds budgets that are not from 0 to {manifest.width}")
     return grid, budget
+
+
+def _sensitivity(table: Any, manifest: Manifest) -> NDArray[np.float32]:
+    weights = matrix(table, "weight", manifest.layers)
+    if table.column("layer").to_pylist() != list(range(manifest.layers)):
+        raise ValueError(f"sensitivity.parquet does not hold layers 0 to {manifest.layers - 1} in this order")
+    if not ((weights >= 0) & (weights < 1e30)).all():  # NaN is neither
+        raise ValueError("sensitivity.parquet holds weights that are no numbers from 0 on")
+    return weights
 
 
 @lru_cache(maxsize=64)

@@ -68,18 +68,27 @@ class Embedder:
         prompt = (self.model.prompts or {}).get(self.model.default_prompt_name) or ""
         return digest(modules, prompt, self.window, config, tokenizer_facts(self.model.tokenizer))
 
-    def windows(self, text: str) -> list[str]:
-        """Cut a text at token boundaries into pieces that fit the embedder's window."""
+    def windows(self, texts: list[str]) -> list[list[str]]:
+        """Cut each text at token boundaries into pieces that fit the embedder's window; tokenized together."""
         room = self.window - self.model.tokenizer.num_special_tokens_to_add()
-        found = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = found["offset_mapping"]
-        if len(spans) <= room:
-            return [text]
-        return [text[spans[i][0] : spans[min(i + room, len(spans)) - 1][1]] for i in range(0, len(spans), room)]
+        out = [[text] for text in texts]
+        if long := [i for i, length in enumerate(self._lengths(texts)) if length > room]:
+            some = [texts[i] for i in long]
+            found = self.model.tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            for i, spans in zip(long, found["offset_mapping"], strict=True):
+                out[i] = _cut(texts[i], spans, room)
+        return out
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text; lists of all ids and places would take several times as long as the tokenizer."""
+        backend = self.model.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        return [len(found) for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
         """Unit vectors (n, d); sorted by length inside, so that a batch pads little. Long texts as said above."""
-        pieces = [self.windows(text) for text in texts]
+        pieces = self.windows(texts)
         flat = [piece for windows in pieces for piece in windows]
         vectors = self._encode(flat)
         if len(flat) == len(texts):
@@ -96,6 +105,11 @@ class Embedder:
         with torch.inference_mode():
             raw = self.model.encode(texts, batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
         return unit(raw.float().cpu().numpy())
+
+
+def _cut(text: str, spans: list[tuple[int, int]], room: int) -> list[str]:
+    """A text in pieces of ``room`` tokens; ``spans`` are its tokens' places."""
+    return [text[spans[i][0] : spans[min(i + room, len(spans)) - 1][1]] for i in range(0, len(spans), room)]
 
 
 def _facts(module: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from coreinfer.match import Match, make_index, nearest
 from coreinfer.models import context_length, find_mlps, load_model
 from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
-from coreinfer.policy import Prediction, choose, pick, score
+from coreinfer.policy import Prediction, choose, score
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.slimming import slim
@@ -216,12 +216,11 @@ class Engine:
         match = match or self.match([prompt])[0]
         source, reason = choose(match, policy, artifact.policy)
         keep = 1.0 if source == "dense" else keep
-        budgets = artifact.budgets(keep)
         needs_prior = source in ("similarity", "hybrid")
         prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
 
         def decide(shares: NDArray[np.float64] | None, tokens: int) -> NeuronSet:
-            return pick(score(source, prior, shares, tokens, artifact.policy.n0), budgets)
+            return artifact.core(score(source, prior, shares, tokens, artifact.policy.n0), keep)
 
         neurons = decide(None, 0) if source == "similarity" else self._all() if source == "dense" else None
         made = Prediction(

@@ -43,6 +43,10 @@ class Layout:
         return self.root / "layers.parquet"
 
     @property
+    def sensitivity(self) -> Path:
+        return self.root / "sensitivity.parquet"
+
+    @property
     def index(self) -> Path:
         return self.root / "index.faiss"
 
@@ -52,7 +56,7 @@ class Layout:
 
     @property
     def required(self) -> tuple[Path, ...]:
-        return (self.clusters, self.neurons, self.layers, self.calibration)
+        return (self.clusters, self.neurons, self.layers, self.sensitivity, self.calibration)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer.match import Match
-from coreinfer.neurons import NeuronSet, blend, top
+from coreinfer.neurons import NeuronSet, blend
 from coreinfer.settings import Policy, PolicySettings, Source
 
 
@@ -54,8 +54,3 @@ def score(
         return prompt
     assert prior is not None
     return blend(prompt, prior, prompt_tokens, n0)
-
-
-def pick(scores: NDArray[np.float64], budgets: NDArray[np.int64]) -> NeuronSet:
-    """The best neurons of each layer under the layers' budgets."""
-    return top(scores, budgets)

@@ -36,6 +36,11 @@ def neurons_schema(width: int) -> pa.Schema:
     return pa.schema([("cluster", INT), ("layer", INT), ("statistic", pa.list_(FLOAT, width)), ("core", pa.binary())])
 
 
+def sensitivity_schema(width: int) -> pa.Schema:
+    """The columns of ``sensitivity.parquet``."""
+    return pa.schema([("layer", INT), ("weight", pa.list_(FLOAT, width))])
+
+
 class Stamp(NamedTuple):
     """What changes when a file is replaced or written to."""
 

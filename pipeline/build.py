@@ -16,6 +16,7 @@ from coreinfer.identity import identity
 from coreinfer.manifest import Layout, Manifest
 from coreinfer.match import make_index
 from coreinfer.models import load_model
+from coreinfer.neurons import top, uniform_budgets
 from coreinfer.settings import (
     Dtype,
     PolicySettings,
@@ -27,6 +28,7 @@ from coreinfer.settings import (
     one_of,
 )
 from pipeline import calibrate, index
+from pipeline.calibration.run import usable
 from pipeline.cluster import assign, candidates, check_clusters
 from pipeline.data import Clustering, Statistics
 from pipeline.embed import embed_passages, open_vectors
@@ -133,9 +135,9 @@ def build_clusters(
         sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
         learned = _Learned(clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried))
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
-        if settings.calibrate:
+        if settings.calibrate and (ids := usable(recorder.tokenizer, texts)) is not None:
             tick = watch.start("calibrate")
-            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, texts, tick)
+            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, tick)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
 
@@ -222,10 +224,14 @@ def _write(
 ) -> Manifest:
     """All files, the manifest last."""
     clustering, stats, model, (layers, width) = learned.clustering, learned.stats, recorder.model, recorder.shape
-    index.write_neurons(layout, layers, width, calibrate.priors(stats, learned.policy.shrink), settings.keep)
+    budgets = uniform_budgets(settings.keep, layers, width)
+    index.write_neurons(
+        layout.neurons, calibrate.priors(stats, learned.policy.shrink), lambda p: top(p, budgets), width
+    )
     examples = [group[: settings.examples] for group in learned.texts]
     index.write_clusters(layout, clustering, stats.tokens, top_terms(learned.texts), examples)
     index.write_layers(layout, index.uniform_table(layers, width))
+    index.write_sensitivity(layout, np.ones((layers, width)))
     index.write_calibration(layout, learned.policy, learned.evidence)
     index.write_index(layout, clustering.centroids)
     return index.write_manifest(

@@ -1,8 +1,9 @@
 """Statistics and centroids -> the artifact's files, the manifest last. ``artifacts/FORMAT.md`` specifies them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 from coreinfer.manifest import Layout, Manifest, describe
 from coreinfer.match import make_index
-from coreinfer.neurons import pack, top, uniform_budgets
+from coreinfer.neurons import NeuronSet, pack
 from coreinfer.settings import PolicySettings
-from coreinfer.tables import GLOBAL, LAYERS, clusters_schema, neurons_schema
+from coreinfer.tables import GLOBAL, LAYERS, clusters_schema, neurons_schema, sensitivity_schema
 from pipeline.data import Clustering
 
+Core = Callable[[NDArray[np.float64]], NeuronSet]  # of a prior (L, F)
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 21))  # keeps that layers.parquet holds budgets for
 
 
@@ -26,17 +28,23 @@ def short(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(np.ldexp(np.rint(mantissa * 4096) / 4096, exponent), np.float32)
 
 
-def write_neurons(layout: Layout, layers: int, width: int, priors: Iterable[NDArray[np.float64]], keep: float) -> None:
+def write_neurons(path: Path, priors: Iterable[NDArray[np.float64]], core: Core, width: int) -> None:
     """``neurons.parquet``: the global prior, then the clusters', (L, F) each, as they come; a row group a cluster."""
-    schema, budgets = neurons_schema(width), uniform_budgets(keep, layers, width)
+    schema = neurons_schema(width)
     with pq.ParquetWriter(
-        layout.neurons, schema, compression="zstd", compression_level=9, use_dictionary=False,
+        path, schema, compression="zstd", compression_level=9, use_dictionary=False,
         use_byte_stream_split=["statistic.list.element"], write_page_checksum=True, write_statistics=False,
     ) as writer:  # fmt: skip
         for cluster, prior in enumerate(priors, start=GLOBAL):
-            stored = short(prior)
-            core = pack(top(stored, budgets))  # from the stored values: readers agree
-            writer.write_table(_table(schema, [cluster] * layers, range(layers), list(stored), core))
+            stored, layers = short(prior), range(len(prior))
+            kept = pack(core(stored.astype(np.float64)))  # from the stored values: readers agree
+            writer.write_table(_table(schema, [cluster] * len(prior), layers, list(stored), kept))
+
+
+def write_sensitivity(layout: Layout, weights: NDArray[np.floating]) -> None:
+    """``sensitivity.parquet``: a weight for each neuron of each layer, (L, F)."""
+    table = _table(sensitivity_schema(weights.shape[1]), range(len(weights)), list(short(np.asarray(weights, float))))
+    pq.write_table(table, layout.sensitivity, compression="zstd", write_page_checksum=True)
 
 
 def write_clusters(

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
@@ -14,6 +16,7 @@ from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Layout, Manifest
 from coreinfer.settings import PolicySettings
+from coreinfer.tables import GLOBAL
 from pipeline import index
 from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable, with_budgets
 from pipeline.calibration.sample import Lab
@@ -25,19 +28,16 @@ def recalibrate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     embedder: Embedder,
-    texts: Sequence[str],
+    ids: Tensor,
     tick: Callable[[int], Any] = lambda n: None,
 ) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact in ``folder`` on texts that it was not built from, and write what was found into it.
 
-    It starts from uniform budgets and the numbers that are there. Nothing is written if too few texts are long enough
-    for chance not to choose (``calibration.run.LEAST``). Returns what the folder then holds.
+    It starts from uniform budgets, even weights and the policy that is there; ``ids`` as ``usable`` cuts them. Returns
+    what the folder then holds.
     """
     artifact = Artifact.load(folder)
-    lab = _lab(artifact, model, tokenizer, embedder)
-    if (ids := usable(lab, texts)) is None:
-        return artifact.manifest, artifact.policy
-    found = calibrate(lab, ids, index.GRID, tick)
+    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, tick)
     return _write(Layout(folder), artifact, found), found.policy
 
 
@@ -49,8 +49,8 @@ def replace_calibration(
     Raises:
         CoreInferError: too few texts are long enough, or the folder cannot be written.
     """
-    root = engine.artifact.root
-    if usable(_lab(engine.artifact, engine.model, engine.tokenizer, engine.embedder), texts) is None:
+    root, ids = engine.artifact.root, usable(engine.tokenizer, texts)
+    if ids is None:
         raise CoreInferError(
             f"fewer than {LEAST} of the {len(texts)} texts have the {TOKENS} tokens that calibration needs: give more, "
             "or longer ones"
@@ -59,14 +59,15 @@ def replace_calibration(
         for file in (Layout(root).manifest, *(root / name for name in engine.artifact.manifest.files)):
             if file.is_file():  # the FAISS index may be missing
                 shutil.copyfile(file, made / file.name)
-        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, texts, tick)
+        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, tick)
 
 
 def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, embedder: Embedder) -> Lab:
-    """With the artifact as it was before any calibration of its budgets."""
+    """With the artifact as it was before any calibration of its budgets and weights."""
     made = artifact.manifest
     plain = with_budgets(artifact, index.GRID, index.uniform_table(made.layers, made.width))
-    return Lab(model, tokenizer, embedder, plain)
+    even = np.ones((made.layers, made.width), np.float32)
+    return Lab(model, tokenizer, embedder, replace(plain, sensitivity=even))
 
 
 def _write(layout: Layout, artifact: Artifact, found: Calibrated) -> Manifest:
@@ -75,6 +76,18 @@ def _write(layout: Layout, artifact: Artifact, found: Calibrated) -> Manifest:
     }
     evidence = dict(found.evidence)
     index.write_layers(layout, found.budgets)
+    index.write_sensitivity(layout, found.sensitivity)
     index.write_calibration(layout, found.policy, {"curve": evidence.pop("curve"), **old, "measured": evidence})
+    chosen = with_budgets(replace(artifact, sensitivity=found.sensitivity), found.grid, found.budgets)
+    _write_cores(layout, chosen)
     facts = {f.name: getattr(artifact.manifest, f.name) for f in fields(artifact.manifest) if f.name != "files"}
     return index.write_manifest(layout, **facts)
+
+
+def _write_cores(layout: Layout, artifact: Artifact) -> None:
+    """The statistics again, with the core sets that budgets and weights now pick."""
+    made = artifact.manifest
+    priors = (artifact.prior(cluster) for cluster in range(GLOBAL, made.clusters))
+    part = layout.neurons.with_suffix(".part")
+    index.write_neurons(part, priors, lambda prior: artifact.core(prior, made.default_keep), made.width)
+    part.replace(layout.neurons)

@@ -16,6 +16,7 @@ from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Layout, ModelIdentity
+from coreinfer.neurons import top, uniform_budgets
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index
 from pipeline.data import Clustering
@@ -40,7 +41,8 @@ def clustering() -> Clustering:
 def write(root: Path) -> None:
     root.mkdir()
     layout, made, all_shares = Layout(root), clustering(), shares(K + 1)
-    index.write_neurons(layout, L, F, iter(all_shares), keep=0.3)
+    index.write_neurons(layout.neurons, iter(all_shares), lambda prior: top(prior, uniform_budgets(0.3, L, F)), F)
+    index.write_sensitivity(layout, np.ones((L, F)))
     index.write_clusters(layout, made, np.arange(K), [[f"term{c}", "Wörter"] for c in range(K)], [[] for _ in range(K)])
     index.write_layers(layout, index.uniform_table(L, F))
     index.write_calibration(layout, POLICY, {"held_out_passages": 3})

@@ -179,7 +179,15 @@ def test_output(shop: Path, tmp_path: Path) -> None:
 STAGES = (
     "load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts",
 )  # fmt: skip
-WRITERS = ("write_neurons", "write_clusters", "write_layers", "write_calibration", "write_index", "write_manifest")
+WRITERS = (
+    "write_neurons",
+    "write_clusters",
+    "write_layers",
+    "write_sensitivity",
+    "write_calibration",
+    "write_index",
+    "write_manifest",
+)
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, NoSpace])
@@ -210,7 +218,7 @@ def ended(result: Result, fault: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["predict", "generate"])
-@pytest.mark.parametrize("where", ["coreinfer.engine.load_model", "coreinfer.engine.nearest", "coreinfer.engine.pick"])
+@pytest.mark.parametrize("where", ["coreinfer.engine.load_model", "coreinfer.engine.nearest", "coreinfer.engine.score"])
 def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb: str, where: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

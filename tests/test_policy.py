@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coreinfer.match import Match
-from coreinfer.neurons import share
-from coreinfer.policy import choose, pick, score
+from coreinfer.neurons import share, top
+from coreinfer.policy import choose, score
 from coreinfer.settings import Policy, PolicySettings, Source
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ def test_hybrid_has_the_other_two_as_limits(pair: tuple[Floats, Floats], tokens:
         limit = score("hybrid", prior, prompt, tokens, n0)
         end = score(source, prior, prompt, tokens, n0)  # type: ignore[arg-type]
         assert limit == pytest.approx(end, abs=1e-8)
-        assert pick(limit, budgets) == pick(end, budgets)
+        assert top(limit, budgets) == top(end, budgets)
 
 
 @given(ranked(), st.integers(1, 4096), st.floats(0, 1e5), st.floats(0, 1e5))
@@ -101,7 +101,7 @@ def test_more_weight_moves_every_score_towards_the_prior(
 def test_a_neuron_that_scores_higher_stays(pair: tuple[Floats, Floats], data: st.DataObject) -> None:
     scores, raised = pair[0], pair[0].copy()
     budgets = np.full(len(scores), data.draw(st.integers(1, scores.shape[1])))
-    neuron = data.draw(st.sampled_from(pick(scores, budgets).layers[0].tolist()))
+    neuron = data.draw(st.sampled_from(top(scores, budgets).layers[0].tolist()))
     raised[0, neuron] *= 1 + data.draw(st.floats(0, 10))
-    assert neuron in pick(raised, budgets).layers[0]
-    assert pick(raised, budgets).per_layer == budgets.tolist()
+    assert neuron in top(raised, budgets).layers[0]
+    assert top(raised, budgets).per_layer == budgets.tolist()

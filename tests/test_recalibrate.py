@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from coreinfer import Engine
-from coreinfer.artifact import Artifact
+from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.errors import CoreInferError
+from coreinfer.neurons import top
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
 from pipeline.calibration import budgets, numbers, run
 from pipeline.calibration.budgets import kept
@@ -36,6 +37,12 @@ def lab(engine: Engine) -> Lab:
     return Lab(engine.model, engine.tokenizer, engine.embedder, engine.artifact)
 
 
+def ids_of(lab: Lab, texts: list[str]) -> torch.Tensor:
+    found = usable(lab.tokenizer, texts)
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="module")
 def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("calibrated") / "clusters"
@@ -45,7 +52,7 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
         patch.setattr(numbers, "MIXTURES", numbers.MIXTURES[:3])
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
-        manifest, policy = recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, texts)
+        manifest, policy = recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, ids_of(lab, texts))
     opened = Artifact.load(folder)
     assert (opened.manifest, opened.policy) == (manifest, policy)
     return opened
@@ -53,7 +60,7 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("source", ["similarity", "stability", "hybrid"])
 def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: list[str], source: str) -> None:
-    ids = usable(lab, texts)
+    ids = usable(lab.tokenizer, texts)
     assert ids is not None
     case = next(cases(lab, ids[:2], 64))
     masks = kept(lab.artifact.budgets(0.3), lab.artifact, source)(case)  # type: ignore[arg-type]
@@ -66,7 +73,7 @@ def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: 
 
 
 def test_all_neurons_cost_nothing_and_few_cost_more(lab: Lab, texts: list[str]) -> None:
-    ids = usable(lab, texts)
+    ids = usable(lab.tokenizer, texts)
     assert ids is not None
     full, few = (kept(lab.artifact.budgets(keep), lab.artifact, "similarity") for keep in (1.0, 0.05))
     costs, near = rises(cases(lab, ids[:8], 64), [full, few])
@@ -81,7 +88,15 @@ def test_what_was_found_is_in_the_folder(calibrated: Artifact, engine: Engine) -
     assert [row["keep"] for row in found["curve"]] == sorted(row["keep"] for row in found["curve"])
     assert found["clusters_tried"] == engine.artifact.calibration["clusters_tried"]
     assert calibrated.budgets(1.0).tolist() == [calibrated.manifest.width] * calibrated.manifest.layers
-    assert calibrated.manifest.files["neurons.parquet"] == engine.artifact.manifest.files["neurons.parquet"]
+    assert [row["power"] for row in found["measured"]["sensitivity"]] == [0, 0.5, 1]
+
+
+def test_statistics_stay_and_core_sets_follow(calibrated: Artifact, engine: Engine) -> None:
+    for cluster in (GLOBAL, 0, 17, calibrated.manifest.clusters - 1):
+        prior = calibrated.prior(cluster)
+        assert np.array_equal(prior, engine.artifact.prior(cluster))
+        keep = calibrated.manifest.default_keep
+        assert calibrated.core_set(cluster) == top(prior * calibrated.sensitivity, calibrated.budgets(keep))
 
 
 def test_the_curve_finds_the_keep(calibrated: Artifact) -> None:
@@ -107,7 +122,7 @@ def test_too_few_texts_change_nothing(lab: Lab, texts: list[str], tmp_path: Path
     folder = tmp_path / "clusters"
     shutil.copytree(DEMO_CLUSTERS, folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, texts[: LEAST - 1])
+    assert usable(lab.tokenizer, texts[: LEAST - 1]) is None
     with pytest.raises(CoreInferError, match=f"fewer than {LEAST} of the 2 texts have the 128 tokens"):
         replace_calibration(Engine.load(folder), texts[:2])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
@@ -131,8 +146,8 @@ def test_a_fault_on_the_way_leaves_the_old_artifact(
 
 
 def test_ids_are_cut_at_prompt_and_continuation(lab: Lab, texts: list[str]) -> None:
-    ids = usable(lab, texts)
+    ids = usable(lab.tokenizer, texts)
     assert isinstance(ids, torch.Tensor)
     assert ids.shape[1] == 128
     assert LEAST <= len(ids) <= len(texts)
-    assert usable(lab, ["short"] * 100) is None
+    assert usable(lab.tokenizer, ["short"] * 100) is None

@@ -174,7 +174,7 @@ def test_what_is_no_prompt_is_refused(engine: Engine, prompt: Prompt) -> None:
 def test_prompt_longer_than_the_embedder_window(engine: Engine) -> None:
     """Two windows are one vector, in which the last window weighs twice as much as the one before."""
     text = " ".join(demo_texts(20, 90))
-    windows = engine.embedder.windows(text)
+    windows = engine.embedder.windows([text])[0]
     assert len(windows) == 2
     first, second = engine.embedder.embed(windows)
     mixed = (first * 0.5 + second) / np.linalg.norm(first * 0.5 + second)

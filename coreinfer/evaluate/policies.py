@@ -106,15 +106,15 @@ class Rungs:
         return choose(known.matches[self._at(policy)][i], chosen, self.artifact(policy).policy)[0]  # type: ignore[arg-type]
 
     def scores(self, policy: str, known: Known, i: int) -> NDArray[np.float64]:
-        """How text ``i`` ranks the neurons, (L, F)."""
+        """How text ``i`` ranks the neurons, (L, F); what ranks by the artifact's statistic, by its sensitivity too."""
         made, own, name = self.artifact(policy), known.statistics[self.own], known.names[i]
         match policy.partition("@")[0]:
             case "random":
                 return self._rng(name).random((made.manifest.layers, made.manifest.width))
             case "wrong-cluster":
-                return made.prior(self.wrong_cluster(name, known.matches[0][i]))
+                return made.prior(self.wrong_cluster(name, known.matches[0][i])) * made.sensitivity
             case "global":
-                return made.prior(GLOBAL)
+                return made.prior(GLOBAL) * made.sensitivity
             case "paper-stability":
                 return known.statistics[PAPER].prompt[i, :]
             case "griffin":
@@ -122,10 +122,10 @@ class Rungs:
             case "glass":
                 return rank_fusion(own.prompt[i], made.prior(GLOBAL))
             case "oracle":
-                return own.continuation[i, :]
+                return np.asarray(own.continuation[i] * made.sensitivity)
         source = self.source(policy, known, i)
         prior = self._prior(policy, known, i) if source != "stability" else None
-        return score(source, prior, own.prompt[i], int(own.tokens[i]), made.policy.n0)
+        return score(source, prior, own.prompt[i], int(own.tokens[i]), made.policy.n0) * made.sensitivity
 
     def wrong_cluster(self, name: str, match: Match) -> int:
         """A cluster outside the mixture, the same for a text at every run with this seed."""

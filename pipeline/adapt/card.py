@@ -55,7 +55,8 @@ def _table(reports: list[dict[str, Any]]) -> list[str]:
     ends = reports if len(reports) == 1 else [reports[0], reports[-1]]
     rows = [("dense", [r["dense"] for r in ends]), ("dense, after the prompt", [r["continued"] for r in ends])]
     for policy in ("similarity", "stability"):
-        rows += [(f"{policy}, keep {keep}", [(r[policy] or {}).get(keep) for r in ends]) for keep in ends[-1][policy] or ()]
+        keeps = ends[-1][policy] or ()
+        rows += [(f"{policy}, keep {keep}", [(r[policy] or {}).get(keep) for r in ends]) for keep in keeps]
     head = " | ".join(f"step {r['step']:,}" for r in ends)
     cells = ((label, " | ".join("" if x is None else f"{x:.4f}" for x in values)) for label, values in rows)
     return [f"| | {head} |", "|---|" + "---|" * len(ends), *(f"| {label} | {row} |" for label, row in cells)]

@@ -1,4 +1,5 @@
-"""The calibration in order: layer budgets, mixture, source and n0, threshold, and the curve that ``--max-loss`` reads.
+"""The calibration in order: sensitivity, layer budgets, mixture, source and n0, threshold, and the curve that
+``--max-loss`` reads.
 
 Every choice is the one that costs least on the same held-out texts, so the curve is a little optimistic: texts that
 nothing was chosen on, as ``evaluate`` takes them, say more.
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
+from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
 
 LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
 PROMPTS, CONTINUATION = (64, 16), 64  # tokens
@@ -26,17 +29,20 @@ Tick = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was found: the policy's numbers, budgets at each keep of ``grid`` (n, L), and what they were chosen from."""
+    """What was found: the policy's numbers, budgets at each keep of ``grid`` (n, L), neurons' weights (L, F), and what
+    they were chosen from.
+    """
 
     policy: PolicySettings
+    sensitivity: NDArray[np.float32]
     grid: tuple[float, ...]
     budgets: NDArray[np.int64]
     evidence: dict[str, Any]
 
 
-def usable(lab: Lab, texts: Sequence[str]) -> torch.Tensor | None:
+def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor | None:
     """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``LEAST``."""
-    rows = lab.tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
+    rows = tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
     long = [row for row in rows if len(row) == TOKENS][:MOST]
     return torch.tensor(long) if len(long) >= LEAST else None
 
@@ -44,14 +50,16 @@ def usable(lab: Lab, texts: Sequence[str]) -> torch.Tensor | None:
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
     """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
     bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
-    artifact, layers = _budgets(bench, lab.artifact, grid)
+    artifact, weighed = _sensitivity(bench, lab.artifact, keep)
+    artifact, layers = _budgets(bench, artifact, grid)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
     artifact, fallback = _threshold(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
-    evidence |= {"layers": layers, "mixtures": mixtures, "sources": found, "fallback": fallback}
+    evidence |= {"sensitivity": weighed, "layers": layers, "mixtures": mixtures, "sources": found, "fallback": fallback}
     table = np.stack([artifact.budgets(k) for k in grid])
-    return Calibrated(artifact.policy, tuple(grid), table, evidence | {"curve": _curve(bench, artifact)})
+    made = artifact.policy, artifact.sensitivity, tuple(grid), table
+    return Calibrated(*made, evidence | {"curve": _curve(bench, artifact)})
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,19 @@ class _Bench:
 
     def costs(self, plans: Sequence[Plan]) -> NDArray[np.float64]:
         return rises(self.cases(), plans, self.tick)[0]
+
+
+def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, float]]]:
+    """How far the measured gradients count; for energy alone, whose columns they replace."""
+    if artifact.manifest.statistic.kind != "energy":
+        return artifact, []
+    ratio = sensitivity(bench.lab.model, bench.ids)
+    tried = [replace(artifact, sensitivity=weights(ratio, power)) for power in POWERS]
+    keeps = [keep / 2, keep]
+    costs = bench.costs([budgets.kept(a.budgets(k), a, "hybrid") for a in tried for k in keeps])
+    means = costs.reshape(len(costs), len(tried), len(keeps)).mean(-1)
+    rows = [{"power": p, "rise": round(float(c), 5)} for p, c in zip(POWERS, means.mean(0), strict=True)]
+    return tried[numbers.best(means)], rows
 
 
 def _budgets(bench: _Bench, artifact: Artifact, grid: Sequence[float]) -> tuple[Artifact, dict[str, Any]]:

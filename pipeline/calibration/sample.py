@@ -53,7 +53,7 @@ class Case:
 
         A prompt without its nearest clusters stands for one from outside the corpus: its best match is weaker.
         """
-        key = (artifact.policy, source, skip)
+        key = (artifact.policy, id(artifact.sensitivity), source, skip)  # plans keep their artifacts alive
         if key not in self._ranks:
             self._ranks[key] = np.stack([self._places(i, artifact, source, skip) for i in range(len(self.clusters))])
         return self._ranks[key]
@@ -63,7 +63,7 @@ class Case:
         prior = artifact.prior_of(self.clusters[text, near], self.similarities[text, near])
         tokens = int(self.statistics.tokens[text])
         scores = score(source, prior, self.statistics.prompt[text], tokens, artifact.policy.n0)
-        order = np.argsort(-scores, axis=-1, kind="stable")
+        order = np.argsort(-scores * artifact.sensitivity, axis=-1, kind="stable")
         places = np.empty(order.shape, np.int32)
         np.put_along_axis(places, order, np.arange(order.shape[-1], dtype=np.int32)[None], axis=-1)
         return places
