@@ -26,6 +26,7 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
     return {
         "keeps": list(plan.keeps), "prompt_tokens": list(plan.prompt_tokens), "seed": plan.seed,
         "continuation_tokens": plan.continuation_tokens, "policies": list(plan.policies),
+        "refresh": plan.refresh,
         "model": {"id": model.id, "weights": model.weights, "setup": model.setup},
         "dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.device),
         "artifact": _artifact(engine), "compare": {name: _artifact(other) for name, other in compare},

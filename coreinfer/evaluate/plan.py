@@ -14,6 +14,8 @@ LADDER = (
     "random", "wrong-cluster", "global", "paper-stability", "griffin", "stability", "glass", "similarity", "hybrid",
     "auto", "oracle",
 )  # fmt: skip
+RENEWED = ("stability", "similarity", "hybrid", "auto")  # what a refresh makes another rung of
+REFRESH = "+refresh"  # at the end of its name
 FEWEST = 2  # texts: one alone has no interval
 
 
@@ -27,6 +29,8 @@ class Plan:
         continuation_tokens: C, the tokens after the prompt that are scored; the first of them is predicted dense.
         policies: of ``LADDER``, in the order of the rows; dense comes always.
         seed: of random scores, wrong clusters and bootstraps.
+        refresh: also measure sets that are chosen anew after every so many continuation tokens; those run again, dense,
+            so that prompt and continuation so far are the new prompt. None: no such rungs.
     """
 
     keeps: tuple[float, ...]
@@ -34,6 +38,7 @@ class Plan:
     continuation_tokens: int = 128
     policies: tuple[str, ...] = LADDER
     seed: int = 0
+    refresh: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.keeps and self.prompt_tokens and self.policies):
@@ -46,6 +51,8 @@ class Plan:
         for policy in self.policies:
             one_of("--policy", policy, LADDER)
         check_seed(self.seed)
+        if self.refresh is not None:
+            at_least("--refresh", self.refresh, 2)  # the first token after a refresh is predicted dense
         for name in ("keeps", "prompt_tokens", "policies"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 

@@ -8,6 +8,7 @@ griffin          GRIFFIN (arXiv 2404.01365): norms of the prompt's normalised ac
 stability        the prompt's statistic
 glass            GLASS (arXiv 2508.14302): the ranks of stability and global, half each
 similarity, hybrid, auto   ``coreinfer.policy``
+POLICY+refresh   a policy that chooses again as the continuation grows (``plan.Plan.refresh``)
 oracle           the continuation's own statistic: a ranking by energy that knows the future. No bound: another set can
                  lose less, because the statistic does not say how neurons work together
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.engine import Engine
 from coreinfer.evaluate.masked import Statistics
+from coreinfer.evaluate.plan import REFRESH, RENEWED
 from coreinfer.match import Match
 from coreinfer.neurons import Floats, uniform_budgets
 from coreinfer.policy import choose, score
@@ -59,7 +61,12 @@ class Rungs:
     """The policies of a run, for an artifact and those that it is compared with."""
 
     def __init__(
-        self, engine: Engine, policies: Sequence[str], compare: Sequence[tuple[str, Engine]] = (), seed: int = 0
+        self,
+        engine: Engine,
+        policies: Sequence[str],
+        compare: Sequence[tuple[str, Engine]] = (),
+        seed: int = 0,
+        refresh: bool = False,
     ) -> None:
         self.artifacts = [engine.artifact, *(other.artifact for _, other in compare)]
         self.seed = seed
@@ -67,7 +74,12 @@ class Rungs:
         self._of = {name: i for i, (name, _) in enumerate(compare, 1)}
         few = engine.artifact.manifest.clusters <= engine.artifact.policy.mixture
         self.left_out = tuple(p for p in policies if p == "wrong-cluster" and few)
-        self.policies = [p for p in policies if p not in self.left_out] + more
+        self.plain = [p for p in policies if p not in self.left_out] + more
+        self.refreshed = [p + REFRESH for p in self.plain if p in RENEWED and refresh]
+
+    @property
+    def policies(self) -> list[str]:
+        return self.plain + self.refreshed
 
     @cached_property
     def own(self) -> StatisticSettings:
@@ -102,7 +114,7 @@ class Rungs:
 
     def source(self, policy: str, known: Known, i: int) -> Source:
         """What ``coreinfer.policy`` uses for a text."""
-        chosen = policy.partition("@")[0]
+        chosen = policy.partition("@")[0].removesuffix(REFRESH)
         return choose(known.matches[self._at(policy)][i], chosen, self.artifact(policy).policy)[0]  # type: ignore[arg-type]
 
     def scores(self, policy: str, known: Known, i: int) -> NDArray[np.float64]:

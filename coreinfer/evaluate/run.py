@@ -7,7 +7,7 @@ from typing import Any
 from coreinfer.engine import Engine
 from coreinfer.evaluate.facts import deciding, machine, paths, seen_by_build
 from coreinfer.evaluate.partial import Partial, key_of
-from coreinfer.evaluate.plan import Plan, Text
+from coreinfer.evaluate.plan import RENEWED, Plan, Text
 from coreinfer.evaluate.policies import Rungs
 from coreinfer.evaluate.rows import Row, rows_of
 from coreinfer.evaluate.saving import save
@@ -25,7 +25,7 @@ def run(
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
     """Returns the rows; ``dataset`` names the texts in warnings and in the report."""
-    rungs = Rungs(engine, plan.policies, compare, plan.seed)
+    rungs = Rungs(engine, plan.policies, compare, plan.seed, plan.refresh is not None)
     _warn(engine, rungs, dataset, say)
     partial, facts = None, dict[str, Any]()
     if folder is not None:
@@ -46,7 +46,8 @@ def run(
 
 def ticks(plan: Plan, texts: int, compare: int) -> int:
     """How often a run ticks, about: a text under a policy at a keep after a prompt length."""
-    return texts * len(plan.prompt_tokens) * len(plan.keeps) * (len(plan.policies) + 2 * compare)
+    again = sum(policy in RENEWED for policy in plan.policies) if plan.refresh else 0
+    return texts * len(plan.prompt_tokens) * len(plan.keeps) * (len(plan.policies) + again + 2 * compare)
 
 
 def _warn(engine: Engine, rungs: Rungs, dataset: str, say: Callable[[str], None]) -> None:

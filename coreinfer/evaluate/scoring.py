@@ -109,14 +109,10 @@ class _Work:
         self.reducers = [Reducer(self.mlps, settings) for settings in rungs.wanted]
 
     def run(self, batch: list[Text], prompt_tokens: int, tick: Callable[[int], Any]) -> Batch:
-        rows = np.stack([text.ids for text in batch])[:, : prompt_tokens + self.plan.continuation_tokens]
-        ids = torch.from_numpy(rows.astype(np.int64)).to(self.engine.model.device)
-        truth = Truth(self.engine.model, self.mlps, ids, prompt_tokens, self.reducers)
-        names = [text.name for text in batch]
-        _check_numbers(truth.nll, names, "the dense loss")
-        statistics = dict(zip(self.rungs.wanted, truth.statistics, strict=True))
-        known = Known(names, self._matches(rows[:, :prompt_tokens]), statistics)
+        truth, known = self._look(batch, prompt_tokens, self.plan.continuation_tokens)
         numbers, windows = self._score(truth, known, tick)
+        if self.plan.refresh:
+            self._refreshed(batch, prompt_tokens, numbers, windows, tick)
         return {
             "nll": truth.nll.mean(1, dtype=np.float64).tolist(),
             "numbers": numbers.tolist(),
@@ -124,6 +120,16 @@ class _Work:
             "sources": [self.rungs.source("auto", known, i) for i in range(len(batch))],
             "similarities": [match.similarity for match in known.matches[0]],
         }
+
+    def _look(self, batch: list[Text], prompt_tokens: int, length: int) -> tuple[Truth, Known]:
+        """The texts cut into prompt and continuation, run dense, and what is then known of the prompts."""
+        rows = np.stack([text.ids for text in batch])[:, : prompt_tokens + length]
+        ids = torch.from_numpy(rows.astype(np.int64)).to(self.engine.model.device)
+        truth = Truth(self.engine.model, self.mlps, ids, prompt_tokens, self.reducers)
+        names = [text.name for text in batch]
+        _check_numbers(truth.nll, names, "the dense loss")
+        statistics = dict(zip(self.rungs.wanted, truth.statistics, strict=True))
+        return truth, Known(names, self._matches(rows[:, :prompt_tokens]), statistics)
 
     def _matches(self, prompts: NDArray[np.int32]) -> list[list[Match]]:
         """By artifact; the embedder reads a prompt's text, and refuses one without a word."""
@@ -135,7 +141,7 @@ class _Work:
         seen: dict[tuple[int, bytes], tuple[Floats, Floats]] = {}
         numbers = np.empty((len(self.pairs), texts, 4))
         windows = np.empty((len(self.pairs), texts, -(-self.plan.continuation_tokens // WINDOW)))
-        for policy in self.rungs.policies:
+        for policy in self.rungs.plain:
             for keep, masks in zip(self.plan.keeps, self._masks(policy, known, self.plan.keeps), strict=True):
                 at = self.pairs.index((keep, policy))
                 for i, (three, bins) in enumerate(self._losses(truth, masks, known, policy, seen)):
@@ -144,6 +150,37 @@ class _Work:
                     windows[at, i] = bins
                 tick(texts)
         return numbers, windows
+
+    def _refreshed(
+        self, batch: list[Text], prompt_tokens: int, numbers: Floats, windows: Floats, tick: Callable[[int], Any]
+    ) -> None:
+        """Fill in the rungs that are refreshed: each block of the continuation has all before it for a prompt."""
+        assert self.plan.refresh is not None
+        length, step = self.plan.continuation_tokens, self.plan.refresh
+        blocks = [self._block(batch, prompt_tokens + at, min(step, length - at)) for at in range(0, length, step)]
+        for at, pair in enumerate(self.pairs):
+            if pair[1] in self.rungs.refreshed:
+                made = np.concatenate([block[pair] for block in blocks], -1)  # (B, 4, C)
+                numbers[at] = made.mean(-1)
+                windows[at] = [_windows(rise) for rise in made[:, 0]]
+                tick(len(batch))
+
+    def _block(self, batch: list[Text], prompt_tokens: int, length: int) -> dict[tuple[float, str], Floats]:
+        """Rise, KL, agreement, recall of each token of a block under each refreshed rung, (B, 4, length)."""
+        if length == 1:  # predicted dense
+            best = np.tile([[0.0], [0.0], [1.0], [1.0]], (len(batch), 1, 1))
+            return {pair: best for pair in self.pairs if pair[1] in self.rungs.refreshed}
+        truth, known = self._look(batch, prompt_tokens, length)
+        out, names, keeps = dict[tuple[float, str], Floats](), known.names, self.plan.keeps
+        oracle = self._masks("oracle", known, keeps)
+        for policy in self.rungs.refreshed:
+            for keep, masks, wanted in zip(keeps, self._masks(policy, known, keeps), oracle, strict=True):
+                made = truth.losses(masks)
+                _check_numbers(made.nll_rise, names, f"the loss of {policy}")
+                recall = (masks & wanted).sum((1, 2)) / wanted.sum((1, 2))
+                each = np.broadcast_to(recall[:, None], made.kl.shape)
+                out[keep, policy] = np.stack([made.nll_rise, made.kl, made.agree, each], 1).astype(np.float64)
+        return out
 
     def _masks(self, policy: str, known: Known, keeps: Sequence[float]) -> list[Masks]:
         """(B, L, F) at each keep; the scores are ranked once a keep, and live as long as this call."""
