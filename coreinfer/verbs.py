@@ -1,0 +1,149 @@
+"""The online verbs of the command line: parse, call, print. Heavy packages load inside the functions."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coreinfer.cli_options import (
+    ArtifactOption,
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    FileOption,
+    JsonOption,
+    KeepOption,
+    MaxLossOption,
+    ModelOption,
+    PolicyOption,
+    PromptsArgument,
+    QuietOption,
+    keep_of,
+    line_ended,
+    open_engine,
+    say,
+)
+from coreinfer.errors import CoreInferError
+from coreinfer.settings import at_least
+from coreinfer.wording import counted
+
+
+def predict(
+    prompts: PromptsArgument = None,
+    file: FileOption = None,
+    artifact: ArtifactOption = None,
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
+    policy: PolicyOption = "auto",
+    keep: KeepOption = None,
+    max_loss: MaxLossOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write .jsonl or .parquet (turns as JSON text) instead.")
+    ] = None,
+    with_neurons: Annotated[bool, typer.Option("--with-neurons", help="Include the neuron ids per layer.")] = False,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say which neurons each prompt needs, and why."""
+    from coreinfer.output import in_lines, prediction_row
+    from coreinfer.prompts import read_prompts
+    from coreinfer.row_files import check_rows, write_rows
+
+    if with_neurons and not (as_json or output):
+        raise CoreInferError("--with-neurons has no place in lines for people: add --json, or --output FILE")
+    if output is not None:
+        check_rows(output)
+    wanted = list(read_prompts(prompts, file))
+    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
+    keep = keep_of(engine.artifact, keep, max_loss)
+    matches = engine.match(wanted)
+    rows = []
+    for prompt, match in zip(wanted, matches, strict=True):
+        prediction = engine.predict(prompt, policy, keep, match)  # type: ignore[arg-type]
+        row = prediction_row(prompt, prediction, with_neurons)
+        rows.append(row)
+        if output is None:
+            text = json.dumps(row, ensure_ascii=False) if as_json else in_lines(engine.artifact, prompt, prediction)
+            print(text, flush=True)
+    if output is not None:
+        write_rows(rows, output)
+        say(f"{counted(len(rows), 'prediction')} in {output}", quiet)
+
+
+def generate(
+    prompts: PromptsArgument = None,
+    file: FileOption = None,
+    artifact: ArtifactOption = None,
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
+    policy: PolicyOption = "auto",
+    keep: KeepOption = None,
+    max_loss: MaxLossOption = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Continue each prompt on the neurons that it needs; the text streams to stdout."""
+    from coreinfer.output import beginning, full_context, generation_row, in_lines
+    from coreinfer.prompts import read_prompts
+    from coreinfer.settings import check_seed, check_temperature
+
+    at_least("--max-new-tokens", max_new_tokens, 1)
+    check_temperature(temperature)
+    check_seed(seed, "--seed")
+    wanted = list(read_prompts(prompts, file))
+    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
+    keep = keep_of(engine.artifact, keep, max_loss)
+    options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
+    import torch
+
+    for prompt in wanted:
+        torch.manual_seed(seed)
+        if len(wanted) > 1 and not as_json:
+            say(beginning(prompt), quiet)
+        pieces = engine.stream(prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, **options)
+        with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
+            for piece in pieces:
+                if not isinstance(piece, str):
+                    made = piece
+                elif not as_json:
+                    print(piece, end="", flush=True)
+        print(json.dumps(generation_row(prompt, made), ensure_ascii=False) if as_json else "", flush=True)
+        say(in_lines(engine.artifact, prompt, made.prediction, speed=made.tokens_per_second), quiet)
+        if made.stopped == "context":
+            say(full_context(made, max_new_tokens), quiet)
+
+
+def inspect(
+    artifact: Annotated[Path | None, typer.Argument(help="Artifact folder. [default: the demo]")] = None,
+    top: Annotated[int, typer.Option(help="Clusters shown, largest first; 0 shows all.")] = 20,
+    picture: Annotated[Path | None, typer.Option("--map", help="Draw the clusters into a .png or .svg.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show an artifact: its clusters, their terms and sizes, and how much their core sets overlap."""
+    from coreinfer.artifact import Artifact
+    from coreinfer.output import artifact_facts, print_artifact
+    from coreinfer.paths import DEMO_CLUSTERS
+
+    at_least("--top", top, 0)
+    if picture is not None:
+        from coreinfer.picture import check_map, draw_map
+
+        check_map(picture)
+    opened = Artifact.load(artifact or DEMO_CLUSTERS)
+    if picture is not None:
+        say(f"drawing {picture}", quiet)
+        title = f"{counted(opened.manifest.clusters, 'cluster')} of {counted(opened.manifest.passages, 'passage')}"
+        draw_map(opened.centroids, opened.sizes, opened.terms, picture, title)
+        say(f"map in {picture}", quiet)
+    facts = artifact_facts(opened)
+    print(json.dumps(facts, ensure_ascii=False)) if as_json else print_artifact(facts, top)
