@@ -1,19 +1,42 @@
 """What the command line does before anything heavy is imported."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import fine, start
 from conftest import ROOT, run_cli
 
 import coreinfer
 from coreinfer.cli_options import named_after
 
+VERBS = ("build-clusters", "predict", "generate", "inspect", "evaluate", "calibrate", "adapt")
+
 
 def test_version() -> None:
     assert run_cli("--version").out == f"coreinfer {coreinfer.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", [(), *((verb,) for verb in VERBS)], ids=lambda verb: "-".join(verb) or "coreinfer")
+def test_help_is_quick(verb: tuple[str, ...]) -> None:
+    best = 9.0
+    for _ in range(3):  # processor time, the best of three: other programs on the machine do not count
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        process = start(*verb, "--help")
+        out, err = process.communicate()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert (process.returncode, err) == (0, "")
+        assert "Usage: coreinfer" in out
+    assert best < 0.3
+    assert all(name in out for name in (VERBS if not verb else ("--help",)))
+
+
+def test_without_a_verb_it_shows_its_help() -> None:
+    assert "build-clusters" in fine(run_cli()).out
 
 
 @pytest.mark.parametrize(

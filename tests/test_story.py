@@ -1,45 +1,21 @@
 """The story end to end on real text and the shipped models: build, inspect, predict, generate."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
+from asking import FRENCH, PROMPT, same_set
 from conftest import CLUSTERS, demo_texts, tree
-from transformers import TextIteratorStreamer
 
-from coreinfer import Artifact, CoreInferError, Engine
+from coreinfer import Artifact, Engine
 from coreinfer.capture import Capture, valid_tokens
-from coreinfer.embedder import Embedder
-from coreinfer.engine import Generation
-from coreinfer.models import find_mlps, load_model
 from coreinfer.neurons import mix, mixture_weights, overlap, top
 from coreinfer.output import artifact_facts
-from coreinfer.policy import Prediction
-from coreinfer.prompts import Prompt
 from coreinfer.settings import Policy
-from coreinfer.slimming import slim
 from pipeline.build import BuildSettings, build_clusters
 from pipeline.record import Recorder
-
-GenerationConfig: Any = transformers.GenerationConfig
-PROMPT = "Every living cell is wrapped in a plasma membrane, a film that"
-FRENCH = "Les élèves de la classe ont chanté une vieille chanson près de la rivière, puis"
-TURNS: Prompt = [
-    {"role": "user", "content": "What is a cell wrapped in?"},
-    {"role": "assistant", "content": "In a membrane."},
-    {"role": "user", "content": "And what is that made of?"},
-]
-
-
-def same_set(a: Prediction, b: Prediction) -> bool:
-    assert a.neurons is not None
-    assert b.neurons is not None
-    return all(np.array_equal(x, y) for x, y in zip(a.neurons.layers, b.neurons.layers, strict=True))
 
 
 def test_build_inspect_predict_generate(artifact: Path, engine: Engine) -> None:
@@ -153,151 +129,3 @@ def test_weak_match_falls_back_and_says_so(artifact: Path, engine: Engine, promp
     asked = strict.predict(prompt, "similarity")
     assert asked.source == "similarity"  # what was asked for is done, and the weakness said
     assert "weak" in asked.reason
-
-
-def test_turns_of_a_chat(engine: Engine) -> None:
-    made = engine.generate(TURNS, "stability", 0.5, max_new_tokens=4)
-    assert made.new_tokens == 4
-    shown = "User: What is a cell wrapped in? Assistant: In a membrane. User: And what is that made of? Assistant:"
-    assert made.text == engine.generate(shown, "stability", 0.5, max_new_tokens=4).text
-    assert engine.encode(TURNS).tolist() == engine.encode(shown).tolist()
-    joined = engine.match(["What is a cell wrapped in?\nIn a membrane.\nAnd what is that made of?"])[0]
-    assert made.prediction.similarity == pytest.approx(joined.similarity, abs=1e-6)
-
-
-@pytest.mark.parametrize("prompt", [[], [{"role": "user"}], [{"role": "user", "content": 5}], [{}], 5, None, "\ud83d"])
-def test_what_is_no_prompt_is_refused(engine: Engine, prompt: Prompt) -> None:
-    with pytest.raises(CoreInferError, match="the prompt"):
-        engine.predict(prompt)
-
-
-def test_prompt_longer_than_the_embedder_window(engine: Engine) -> None:
-    """Two windows are one vector, in which the last window weighs twice as much as the one before."""
-    text = " ".join(demo_texts(20, 90))
-    windows = engine.embedder.windows([text])[0]
-    assert len(windows) == 2
-    first, second = engine.embedder.embed(windows)
-    mixed = (first * 0.5 + second) / np.linalg.norm(first * 0.5 + second)
-    np.testing.assert_allclose(engine.embedder.embed([text])[0], mixed, atol=2e-3)
-    made = engine.generate(text, keep=0.4, max_new_tokens=2)
-    assert made.prompt_tokens > engine.embedder.window
-    assert made.prediction.neurons is not None
-
-
-def test_streaming_gives_the_same_text(engine: Engine) -> None:
-    whole = engine.generate(PROMPT, keep=0.4, max_new_tokens=16)
-    *pieces, last = engine.stream(PROMPT, keep=0.4, max_new_tokens=16)
-    assert isinstance(last, Generation)
-    assert "".join(str(piece) for piece in pieces) == last.text == whole.text
-    assert len(pieces) > 2
-    assert same_set(last.prediction, whole.prediction)
-
-
-def test_closing_the_stream_ends_the_generation(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens: list[int] = []
-    put: Any = TextIteratorStreamer.put
-
-    def counted(self: TextIteratorStreamer, value: Any) -> None:
-        tokens.append(1)
-        put(self, value)
-
-    monkeypatch.setattr(TextIteratorStreamer, "put", counted)
-    pieces = engine.stream(PROMPT, max_new_tokens=400)
-    next(pieces)
-    pieces.close()  # returns when the other thread is done
-    assert len(tokens) < 200
-    assert engine.generate(PROMPT, max_new_tokens=2).new_tokens == 2  # the model is usable, and not slim
-
-
-def test_predictions_wait_for_an_open_stream(engine: Engine) -> None:
-    """Another use of the model waits for a stream's thread, and sees the dense model."""
-    alone = engine.predict(FRENCH, "stability", 0.4), engine.generate(FRENCH, "hybrid", 0.3, max_new_tokens=8)
-    pieces = engine.stream(PROMPT, keep=0.2, max_new_tokens=60)
-    said = [next(pieces)]
-    assert same_set(engine.predict(FRENCH, "stability", 0.4), alone[0])
-    more = engine.stream(PROMPT, keep=0.2, max_new_tokens=60)
-    assert engine.generate(FRENCH, "hybrid", 0.3, max_new_tokens=8).text == alone[1].text
-    assert [mlp.width for mlp in find_mlps(engine.model)] == [engine.artifact.manifest.width] * 6
-    assert [*said, *pieces][:-1] == list(more)[:-1]
-
-
-def test_an_engine_does_not_wait_for_what_may_never_end(engine: Engine) -> None:
-    made = engine.predict(PROMPT, "similarity", 0.3)
-    assert made.neurons is not None
-    with slim(engine.model, made.neurons):
-        for act in (engine.predict, engine.generate):
-            with pytest.raises(CoreInferError, match="slim is already open on this model"):
-                act(PROMPT, policy="stability")
-
-
-def test_a_streamer_cannot_use_the_model_that_it_streams_from(engine: Engine) -> None:
-    class Asking:
-        def put(self, value: Any) -> None:
-            engine.predict(FRENCH, "stability", 0.4)
-
-        def end(self) -> None:
-            pass
-
-    with pytest.raises(CoreInferError, match="slim is already open on this model and Capture needs it alone"):
-        engine.generate(PROMPT, "stability", 0.3, max_new_tokens=4, streamer=Asking())
-    assert engine.generate(PROMPT, max_new_tokens=2).new_tokens == 2
-
-
-@pytest.mark.parametrize("policy", ["similarity", "hybrid"])
-@pytest.mark.parametrize(
-    "option", [{"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 4}, {"cache_implementation": "static"}], ids=str
-)
-def test_ways_to_generate_say_the_same(engine: Engine, policy: Policy, option: dict[str, Any]) -> None:
-    plain = engine.generate(PROMPT, policy, 0.3, max_new_tokens=24)
-    made = engine.generate(PROMPT, policy, 0.3, max_new_tokens=24, **option)
-    assert made.text == plain.text
-    assert same_set(made.prediction, plain.prediction)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"num_beams": 2}, "num_beams is 2.*inside `with slim"),
-        ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences is 2"),
-        ({"generation_config": GenerationConfig(num_beams=3)}, "num_beams is 3"),
-        ({"input_ids": torch.ones(1, 3)}, "input_ids comes from the prompt"),
-        ({"return_dict_in_generate": True}, "return_dict_in_generate comes from"),
-    ],
-)
-def test_what_cannot_be_streamed_is_refused(engine: Engine, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(CoreInferError, match=said):
-        engine.generate(PROMPT, max_new_tokens=2, **options)
-    with pytest.raises(CoreInferError, match=said):
-        next(engine.stream(PROMPT, max_new_tokens=2, **options))
-
-
-def test_another_tokenizer_or_embedder_is_refused(artifact: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_model("demo")
-    model.save_pretrained(tmp_path / "lm")
-    tokenizer.save_pretrained(tmp_path / "lm")
-    assert Engine.load(artifact, model=str(tmp_path / "lm")).predict(PROMPT, "stability").neurons is not None
-    words = json.loads((tmp_path / "lm/tokenizer.json").read_text("utf-8"))
-    words["normalizer"] = {"type": "Lowercase"}
-    (tmp_path / "lm/tokenizer.json").write_text(json.dumps(words), "utf-8")
-    with pytest.raises(CoreInferError, match="the same shape but other settings or another tokenizer: give that model"):
-        Engine.load(artifact, model=str(tmp_path / "lm")).predict(PROMPT, "stability")
-    embedder = Embedder().model
-    embedder.max_seq_length = 128
-    embedder.save(str(tmp_path / "embedder"))
-    with pytest.raises(
-        CoreInferError, match=r"the embedder .* has other settings or another tokenizer: give that embedder"
-    ):
-        Engine.load(artifact, embedder=str(tmp_path / "embedder")).predict(PROMPT, "similarity")
-
-
-def test_context_is_filled_but_not_exceeded(engine: Engine) -> None:
-    text = " ".join(demo_texts(20, 300))
-    ids = engine.tokenizer(text)["input_ids"]
-    fits = engine.tokenizer.decode(ids[:509])
-    made = engine.generate(fits, max_new_tokens=64)
-    assert made.prompt_tokens + made.new_tokens <= 512
-    for act in (engine.predict, engine.generate):
-        with pytest.raises(CoreInferError, match=rf"the prompt has {len(ids)} tokens.*holds 512: shorten"):
-            act(text, policy="stability")
-    with pytest.raises(CoreInferError, match="512"):
-        next(engine.stream(text))

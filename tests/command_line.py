@@ -1,0 +1,20 @@
+"""The command line in a process of its own, and what its verbs are tried on."""
+
+import os
+import subprocess
+import sys
+
+from conftest import ROOT, Result
+
+PROMPTS = ("Every living cell is wrapped in a membrane", "Question: how fast does a ball fall? Answer:")
+
+
+def start(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cli", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def fine(result: Result) -> Result:
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+    return result
