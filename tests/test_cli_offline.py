@@ -73,23 +73,12 @@ def test_what_was_held_out_is_said(artifact: Path, asked: int | None) -> None:
 
 def test_evaluate(artifact: Path, tmp_path: Path) -> None:
     texts = write_corpus(tmp_path / "held.jsonl", [*demo_texts(60, 3000)[3::5]])
-    common = (
-        "evaluate",
-        texts,
-        "-a",
-        artifact,
-        "--prompt-tokens",
-        32,
-        "--continuation-tokens",
-        32,
-        "--dtype",
-        "float32",
-    )
+    common = ("evaluate", texts, "-a", artifact, "--dtype", "float32", "--prompt-tokens=32", "--continuation-tokens=32")
     rows = json.loads(fine(run_cli(*common, "--json", "-k", 0.2)).out)
-    rise = {row["policy"]: row["nll_rise"] for row in rows}
-    assert list(rise) == ["dense", *LADDER]
-    assert rise["dense"] == 0
-    assert rise["random"] > rise["similarity"] > rise["oracle"]
+    kl = {row["policy"]: row["kl"] for row in rows}  # on so few texts the loss tells good policies hardly apart
+    assert list(kl) == ["dense", *LADDER]
+    assert kl["dense"] == rows[0]["nll_rise"] == 0
+    assert kl["random"] > kl["similarity"] > kl["oracle"]
     shown = fine(run_cli(*common, "-k", 0.5, "--limit", 2, "-p", "auto", "-p", "oracle")).out
     assert "2 texts: 32 prompt tokens dense" in shown
     assert "oracle" in shown
