@@ -39,6 +39,12 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on std
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 PromptsArgument = Annotated[list[str] | None, typer.Argument(help="Prompts. Without any: --file, or lines of stdin.")]
+RefreshOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Choose neurons again after so many tokens, or auto: when the text has doubled. [default: never]"
+    ),
+]
 FileOption = Annotated[Path | None, typer.Option("--file", "-f", help=FILE_HELP)]
 
 

@@ -1,11 +1,11 @@
 """The online story in one class: prompt -> match -> neuron set -> decode."""
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
+from coreinfer.generation import Generation, Stopped
 from coreinfer.identity import identity
 from coreinfer.match import Match, make_index, nearest
 from coreinfer.models import context_length, find_mlps, load_model
@@ -25,41 +26,12 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, score
 from coreinfer.prompts import Prompt, encode, words_of
+from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
 from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.slimming import slim
 from coreinfer.streaming import Stream, check_options
 
-Stopped = Literal["length", "context", "eos"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A continuation and how it was made; seconds are wall time, decode counts every token but the first.
-
-    ``stopped``: at as many tokens as were asked for, at the end of the model's context, or, before both, at an
-    end-of-text token (or whatever else the caller's options stop at).
-    """
-
-    text: str
-    prediction: Prediction
-    prompt_tokens: int
-    new_tokens: int
-    stopped: Stopped
-    first_token_s: float
-    decode_s: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed, without prefill and the gathering of weights."""
-        return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 and self.decode_s > 0 else 0.0
-
-
-def check_room(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse texts of more tokens, prompt and continuation together, than the model can attend to."""
-    if tokens > (most := context_length(model)):
-        raise CoreInferError(
-            f"prompt and continuation have {tokens} tokens, the model's context holds {most}: lower one of them"
-        )
+Decide = Callable[[NDArray[np.float64] | None, int], NeuronSet]  # of a prompt's statistic and its number of tokens
 
 
 class Engine:
@@ -142,37 +114,62 @@ class Engine:
         keep: float | None = None,
         max_new_tokens: int = 64,
         streamer: Any = None,
+        refresh: Refresh = None,
         **options: Any,
     ) -> Generation:
         """Continue a prompt: prefill dense, every further token on its neurons. ``options`` go to HF ``generate``.
 
+        ``refresh``: choose the neurons again after so many tokens, or ``auto``: each time that the text has doubled. A
+        refresh runs the text so far dense; its time is part of ``decode_s``.
+
         Raises:
-            CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts.
+            CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts, or
+                that a refresh would cut.
         """
         at_least("max_new_tokens", max_new_tokens, 1)
-        options = check_options(options)
-        prediction, decide = self._plan(prompt, policy, keep, None)
-        ids = self.encode(prompt)
-        room = context_length(self.model) - ids.shape[1]
+        options, refresh = check_options(options), parse_refresh(refresh)
+        if refresh is not None:
+            check_with_refresh(options)
+        plan, ids, used = self._plan(prompt, policy, keep, None), self.encode(prompt), list[Prediction]()
+        start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
         clock = Clock(streamer)
+        for known, length in blocks(refresh, start, min(max_new_tokens, room)):
+            if used:
+                so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
+                plan = self._plan(so_far, policy, keep, None)
+            ids, prediction = self._part(ids, plan, length, clock, options)
+            used.append(prediction)
+            if ids.shape[1] < known + length or self._is_end(int(ids[0, -1])):
+                break
+        clock.close()
+        made = ids.shape[1] - start
+        stopped: Stopped = "length" if made >= max_new_tokens else "context" if made >= room else "eos"
+        text = str(self.tokenizer.decode(ids[0, start:], skip_special_tokens=True))
+        return Generation(text, used[0], start, made, stopped, clock.first_s, clock.rest_s, len(used) - 1)
+
+    def _part(
+        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, Prediction]:
+        """Up to ``length`` more tokens on one set: all ids, and the prediction with that set."""
+        prediction, decide = plan
         chosen: list[NeuronSet] = [] if prediction.neurons is None else [prediction.neurons]
 
         def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
             chosen.append(decide(shares, tokens))
             return chosen[0]
 
-        plan = prediction.neurons or once
-        with slim(self.model, plan, statistic=self.artifact.manifest.statistic, ends=True):
+        with slim(self.model, prediction.neurons or once, statistic=self.artifact.manifest.statistic, ends=True):
             clock.start()
             out = cast(Any, self.model).generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=min(max_new_tokens, room),
-                streamer=clock, pad_token_id=self._pad, **options,
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
+                pad_token_id=self._pad, **options,
             )  # fmt: skip
-        new = out[0, ids.shape[1] :]
-        stopped: Stopped = "length" if len(new) >= max_new_tokens else "context" if len(new) >= room else "eos"
-        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
-        prediction = replace(prediction, neurons=chosen[0] if chosen else None)
-        return Generation(text, prediction, ids.shape[1], len(new), stopped, clock.first_s, clock.rest_s)
+        return out, replace(prediction, neurons=chosen[0] if chosen else None)
+
+    def _is_end(self, token: int) -> bool:
+        """Whether ``generate`` stops at a token."""
+        ends = self.model.generation_config.eos_token_id
+        return token in (ends if isinstance(ends, list) else [ends])
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""
@@ -208,7 +205,9 @@ class Engine:
             raise CoreInferError(f"the prompt holds {word!r}, a token that the model does not know: leave it out")
         return torch.tensor([ids], device=self.model.device)
 
-    def _plan(self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None) -> tuple[Prediction, Any]:
+    def _plan(
+        self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None
+    ) -> tuple[Prediction, Decide]:
         """The prediction as far as it is known before prefill, and the function that finishes it."""
         one_of("the policy", policy, get_args(Policy))
         artifact = self.artifact

@@ -121,9 +121,22 @@ def uniform_budgets(keep: float, layers: int, width: int) -> NDArray[np.int64]:
     return np.full(layers, max(1, round(keep * width)), np.int64)
 
 
+def order_of(score: Floats) -> NDArray[np.int64]:
+    """Each layer's neurons, best first, (L, F); ties go to the lower id."""
+    return np.argsort(-np.asarray(score, np.float64), axis=-1, kind="stable")
+
+
+def places(score: Floats) -> NDArray[np.int32]:
+    """Each neuron's place in its layer, (L, F), 0 for the best: ``places < budget`` is the set of any budget."""
+    order = order_of(score)
+    out = np.empty(order.shape, np.int32)
+    np.put_along_axis(out, order, np.arange(order.shape[-1], dtype=np.int32)[None], axis=-1)
+    return out
+
+
 def top(score: Floats, budgets: NDArray[np.int64]) -> NeuronSet:
     """The ``budgets[l]`` best neurons of each layer of ``score`` (L, F); ties go to the lower id."""
-    order = np.argsort(-np.asarray(score, np.float64), axis=-1, kind="stable")
+    order = order_of(score)
     picked = (np.sort(row[:k]).astype(np.int32) for row, k in zip(order, budgets, strict=True))
     return NeuronSet(tuple(picked), int(score.shape[-1]))
 

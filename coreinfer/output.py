@@ -14,7 +14,7 @@ from coreinfer.wording import counted, shortened
 
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
-    from coreinfer.engine import Generation
+    from coreinfer.generation import Generation
     from coreinfer.manifest import Manifest
     from coreinfer.policy import Prediction
     from coreinfer.prompts import Prompt
@@ -48,6 +48,7 @@ def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
         "prompt_tokens": made.prompt_tokens,
         "new_tokens": made.new_tokens,
         "stopped": made.stopped,
+        "refreshes": made.refreshes,
         "first_token_s": round(made.first_token_s, 4),
         "tokens_per_second": round(made.tokens_per_second, 2),
     }

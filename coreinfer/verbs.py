@@ -20,6 +20,7 @@ from coreinfer.cli_options import (
     PolicyOption,
     PromptsArgument,
     QuietOption,
+    RefreshOption,
     keep_of,
     line_ended,
     open_engine,
@@ -84,6 +85,7 @@ def generate(
     keep: KeepOption = None,
     max_loss: MaxLossOption = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
+    refresh: RefreshOption = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
@@ -94,11 +96,13 @@ def generate(
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
     from coreinfer.output import beginning, full_context, generation_row, in_lines
     from coreinfer.prompts import read_prompts
+    from coreinfer.refresh import parse_refresh
     from coreinfer.settings import check_seed, check_temperature
 
     at_least("--max-new-tokens", max_new_tokens, 1)
     check_temperature(temperature)
     check_seed(seed, "--seed")
+    again = parse_refresh(refresh)
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     keep = keep_of(engine.artifact, keep, max_loss)
@@ -109,7 +113,9 @@ def generate(
         torch.manual_seed(seed)
         if len(wanted) > 1 and not as_json:
             say(beginning(prompt), quiet)
-        pieces = engine.stream(prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, **options)
+        pieces = engine.stream(
+            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, **options
+        )
         with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
             for piece in pieces:
                 if not isinstance(piece, str):

@@ -9,7 +9,7 @@ from asking import FRENCH, PROMPT, same_set
 from transformers import TextIteratorStreamer
 
 from coreinfer import CoreInferError, Engine
-from coreinfer.engine import Generation
+from coreinfer.generation import Generation
 from coreinfer.models import find_mlps
 from coreinfer.settings import Policy
 from coreinfer.slimming import slim

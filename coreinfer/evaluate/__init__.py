@@ -7,11 +7,12 @@ them: bootstrap, partial (resuming), compare, saving, table, charts and report.
 
 from collections.abc import Iterable, Sequence
 
-from coreinfer.engine import Engine, check_room
+from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import LADDER, Plan, Text, name_texts
 from coreinfer.evaluate.policies import Rungs
 from coreinfer.evaluate.rows import Row, as_rows, rows_of
 from coreinfer.evaluate.scoring import Results, measure
+from coreinfer.generation import check_room
 
 __all__ = ["LADDER", "Plan", "Results", "Row", "Rungs", "Text", "as_rows", "evaluate", "measure", "rows_of"]
 

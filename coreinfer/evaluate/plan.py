@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
+from coreinfer.refresh import Refresh, parse_refresh
 from coreinfer.settings import at_least, check_keep, check_seed, one_of
 
 LADDER = (
@@ -29,8 +30,8 @@ class Plan:
         continuation_tokens: C, the tokens after the prompt that are scored; the first of them is predicted dense.
         policies: of ``LADDER``, in the order of the rows; dense comes always.
         seed: of random scores, wrong clusters and bootstraps.
-        refresh: also measure sets that are chosen anew after every so many continuation tokens; those run again, dense,
-            so that prompt and continuation so far are the new prompt. None: no such rungs.
+        refresh: also measure sets that are chosen again as the continuation grows (``coreinfer.refresh``). None: no
+            such rungs.
     """
 
     keeps: tuple[float, ...]
@@ -38,7 +39,7 @@ class Plan:
     continuation_tokens: int = 128
     policies: tuple[str, ...] = LADDER
     seed: int = 0
-    refresh: int | None = None
+    refresh: Refresh = None
 
     def __post_init__(self) -> None:
         if not (self.keeps and self.prompt_tokens and self.policies):
@@ -51,8 +52,7 @@ class Plan:
         for policy in self.policies:
             one_of("--policy", policy, LADDER)
         check_seed(self.seed)
-        if self.refresh is not None:
-            at_least("--refresh", self.refresh, 2)  # the first token after a refresh is predicted dense
+        parse_refresh(self.refresh)
         for name in ("keeps", "prompt_tokens", "policies"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 

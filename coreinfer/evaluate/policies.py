@@ -28,7 +28,7 @@ from coreinfer.engine import Engine
 from coreinfer.evaluate.masked import Statistics
 from coreinfer.evaluate.plan import REFRESH, RENEWED
 from coreinfer.match import Match
-from coreinfer.neurons import Floats, uniform_budgets
+from coreinfer.neurons import Floats, places, uniform_budgets
 from coreinfer.policy import choose, score
 from coreinfer.settings import Source, StatisticSettings
 
@@ -48,13 +48,7 @@ class Known:
 
 def rank_fusion(a: Floats, b: Floats) -> NDArray[np.float64]:
     """Mean of the ranks in two scores (L, F), best last; ties rank by the lower id first, as ``neurons.top`` does."""
-    return np.asarray(-(_places(a) + _places(b)) / 2)
-
-
-def _places(scores: Floats) -> NDArray[np.float64]:
-    """0 for a layer's best neuron to F - 1, (L, F)."""
-    order = np.argsort(-np.asarray(scores, np.float64), axis=-1, kind="stable")
-    return np.argsort(order, axis=-1, kind="stable").astype(np.float64)
+    return np.asarray(-(places(a).astype(np.float64) + places(b)) / 2)
 
 
 class Rungs:

@@ -29,7 +29,7 @@ class Row:
         agreement: share of tokens on which dense and sparse find the same one likeliest.
         recall: share of the oracle's neurons that are kept.
         diff_auto, diff_low, diff_high: NLL rise less that of ``auto``, paired by text; None without ``auto``.
-        refresh: tokens between refreshes of the set, for the policies that end so; else None.
+        refresh: tokens between refreshes, or auto, for policies that choose again; else None.
         share_similarity, share_stability, share_hybrid: for ``auto``, of the prompts by what it used.
     """
 
@@ -54,7 +54,7 @@ class Row:
     share_similarity: float | None = None
     share_stability: float | None = None
     share_hybrid: float | None = None
-    refresh: int | None = None
+    refresh: str | None = None
 
 
 def rows_of(results: Results, rungs: Rungs) -> list[Row]:
@@ -85,7 +85,7 @@ def _ladder(results: Results, rungs: Rungs, at: int, domain: str | None, mask: N
         if "auto" in rungs.policies:
             facts |= {"diff_auto": _round((rises[r] - bases[r]).mean())} | _ends(ends, len(rises) + r, "diff")
         if policy in rungs.refreshed:
-            facts |= {"refresh": plan.refresh}
+            facts |= {"refresh": str(plan.refresh)}
         if policy == "auto":
             facts |= {f"share_{s}": _round((sources == s).mean()) for s in ("similarity", "stability", "hybrid")}
         yield Row(policy, rungs.statistic(policy), rungs.budgets_kind(policy, keep), keep, **facts)

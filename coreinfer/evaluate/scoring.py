@@ -23,7 +23,8 @@ from coreinfer.evaluate.policies import Known, Rungs
 from coreinfer.match import Match
 from coreinfer.mlp import Mlp
 from coreinfer.models import find_mlps
-from coreinfer.neurons import top
+from coreinfer.neurons import places
+from coreinfer.refresh import blocks
 
 ROOM = 256 << 20  # bytes of a batch's dense log-probabilities
 LARGEST = 16  # texts in a batch; more is no faster on a CPU
@@ -155,12 +156,11 @@ class _Work:
         self, batch: list[Text], prompt_tokens: int, numbers: Floats, windows: Floats, tick: Callable[[int], Any]
     ) -> None:
         """Fill in the rungs that are refreshed: each block of the continuation has all before it for a prompt."""
-        assert self.plan.refresh is not None
-        length, step = self.plan.continuation_tokens, self.plan.refresh
-        blocks = [self._block(batch, prompt_tokens + at, min(step, length - at)) for at in range(0, length, step)]
+        schedule = blocks(self.plan.refresh, prompt_tokens, self.plan.continuation_tokens)
+        parts = [self._block(batch, known, length) for known, length in schedule]
         for at, pair in enumerate(self.pairs):
             if pair[1] in self.rungs.refreshed:
-                made = np.concatenate([block[pair] for block in blocks], -1)  # (B, 4, C)
+                made = np.concatenate([block[pair] for block in parts], -1)  # (B, 4, C)
                 numbers[at] = made.mean(-1)
                 windows[at] = [_windows(rise) for rise in made[:, 0]]
                 tick(len(batch))
@@ -183,9 +183,9 @@ class _Work:
         return out
 
     def _masks(self, policy: str, known: Known, keeps: Sequence[float]) -> list[Masks]:
-        """(B, L, F) at each keep; the scores are ranked once a keep, and live as long as this call."""
-        scores = [self.rungs.scores(policy, known, i) for i in range(len(known.names))]
-        return [np.stack([top(s, self.rungs.budgets(policy, keep)).mask() for s in scores]) for keep in keeps]
+        """(B, L, F) at each keep; the scores are ranked once for all of them."""
+        ranks = np.stack([places(self.rungs.scores(policy, known, i)) for i in range(len(known.names))])
+        return [ranks < self.rungs.budgets(policy, keep)[:, None] for keep in keeps]
 
     def _losses(
         self, truth: Truth, masks: Masks, known: Known, policy: str, seen: dict[tuple[int, bytes], Any]

@@ -1,4 +1,4 @@
-"""The calibration in order: sensitivity, layer budgets, mixture, source and n0, threshold, and the curve that
+"""The calibration in order: layer budgets, sensitivity, mixture, source and n0, threshold, and the curve that
 ``--max-loss`` reads.
 
 Every choice is the one that costs least on the same held-out texts, so the curve is a little optimistic: texts that
@@ -50,13 +50,13 @@ def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Te
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
     """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
     bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
-    artifact, weighed = _sensitivity(bench, lab.artifact, keep)
-    artifact, layers = _budgets(bench, artifact, grid)
+    artifact, layers = _budgets(bench, lab.artifact, grid)
+    artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
     artifact, fallback = _threshold(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
-    evidence |= {"sensitivity": weighed, "layers": layers, "mixtures": mixtures, "sources": found, "fallback": fallback}
+    evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found, "fallback": fallback}
     table = np.stack([artifact.budgets(k) for k in grid])
     made = artifact.policy, artifact.sensitivity, tuple(grid), table
     return Calibrated(*made, evidence | {"curve": _curve(bench, artifact)})

@@ -18,6 +18,7 @@ from coreinfer.embedder import Embedder
 from coreinfer.evaluate.masked import Statistics, Truth
 from coreinfer.match import make_index, nearest
 from coreinfer.models import find_mlps
+from coreinfer.neurons import places
 from coreinfer.policy import score
 from coreinfer.settings import Source
 
@@ -63,10 +64,7 @@ class Case:
         prior = artifact.prior_of(self.clusters[text, near], self.similarities[text, near])
         tokens = int(self.statistics.tokens[text])
         scores = score(source, prior, self.statistics.prompt[text], tokens, artifact.policy.n0)
-        order = np.argsort(-scores * artifact.sensitivity, axis=-1, kind="stable")
-        places = np.empty(order.shape, np.int32)
-        np.put_along_axis(places, order, np.arange(order.shape[-1], dtype=np.int32)[None], axis=-1)
-        return places
+        return places(scores * artifact.sensitivity)
 
 
 Plan = Callable[[Case], NDArray[np.bool_]]  # which neurons each text keeps, (B, L, F)

@@ -37,6 +37,10 @@ def evaluate(
         list[int] | None, typer.Option(help="The part that runs dense; may be repeated. [default: 64]")
     ] = None,
     continuation_tokens: Annotated[int, typer.Option(help="The part that runs on the kept neurons.")] = 128,
+    refresh: Annotated[
+        str | None,
+        typer.Option(help="Also policies that choose again after so many tokens, or auto: when it has doubled."),
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
     domain_column: Annotated[
         str | None, typer.Option(help="Rows by domain. [default: domain, topic, category or subset]")
@@ -54,7 +58,6 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Print what each policy costs on held-out texts: the NLL rise over dense, nats per token."""
-    from coreinfer.engine import check_room
     from coreinfer.evaluate.compare import open_compared
     from coreinfer.evaluate.plan import LADDER, Plan
     from coreinfer.evaluate.rows import as_rows
@@ -62,7 +65,9 @@ def evaluate(
     from coreinfer.evaluate.run import ticks
     from coreinfer.evaluate.saving import make_folder
     from coreinfer.evaluate.table import print_ladder
+    from coreinfer.generation import check_room
     from coreinfer.output import stages
+    from coreinfer.refresh import parse_refresh
     from pipeline.sources import SourceSettings
     from pipeline.texts import read_texts
 
@@ -71,7 +76,9 @@ def evaluate(
     source = SourceSettings(texts, split, config, text_column)
     engine = open_engine(artifact, model, embedder, device, dtype, keeps=keep or [])
     keeps, lengths = keep or [engine.artifact.manifest.default_keep], prompt_tokens or [64]
-    plan = Plan(tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed)
+    plan = Plan(
+        tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, parse_refresh(refresh)
+    )
     others = open_compared(compare or [], engine, device)
     if output is not None:
         make_folder(output)
