@@ -13,6 +13,7 @@ try:
     from coreinfer import verbs
     from coreinfer.cli_options import VersionOption, run
     from pipeline.verbs.adapt import adapt
+    from pipeline.verbs.analyze import analyze
     from pipeline.verbs.build import build_clusters
     from pipeline.verbs.calibrate import calibrate
     from pipeline.verbs.evaluate import evaluate
@@ -32,7 +33,7 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, calibrate, adapt,
+    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -1,0 +1,43 @@
+"""A whole analysis, in the order of the paper: observe, score, compare meanings, sum up."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from coreinfer.embedder import Embedder
+from coreinfer.evaluate.plan import Text
+from pipeline.analysis.bits import Floats
+from pipeline.analysis.findings import findings, pairs_of
+from pipeline.analysis.observe import PAIRED, most_tokens, observe
+from pipeline.analysis.plan import Plan
+from pipeline.analysis.quality import cost
+from pipeline.analysis.records import Findings, Pairs
+
+Stage = Callable[[str, int | None], Callable[[int], Any]]
+
+
+def analyze(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    embedder: Embedder,
+    texts: Sequence[Text],
+    plan: Plan,
+    stage: Stage = lambda name, total: lambda n: None,
+) -> tuple[Findings, Pairs]:
+    """All findings on ``texts`` of at least ``plan.length`` tokens each, and the pairs behind the correlations.
+
+    Raises:
+        CoreInferError: a loss that is not a number.
+    """
+    observed = observe(model, [text.ids for text in texts], plan, stage("observe", len(texts)))
+    costs = cost(model, texts, plan, stage("score", len(texts) * len(plan.points)))
+    paired = pairs_of(observed, _meanings(tokenizer, embedder, texts[:PAIRED], plan.length))
+    return findings(plan, observed, costs, paired, most_tokens(model, plan)), paired
+
+
+def _meanings(tokenizer: Any, embedder: Embedder, texts: Sequence[Text], length: int) -> Floats:
+    """Unit embeddings (n, d) of what the core sets are of, the first ``length`` tokens; one without a word is "?"."""
+    words = tokenizer.batch_decode([text.ids[:length].tolist() for text in texts], skip_special_tokens=True)
+    return np.asarray(embedder.embed([text if text.strip() else "?" for text in words]), np.float64)
