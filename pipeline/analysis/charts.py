@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 BLUE, RED, GREEN = "#2f74d0", "#c4553f", "#2f9a5f"
 PROMPT_COLOURS = {8: "#dd9f2b", 64: GREEN, 256: BLUE}
-LABELLED = 64  # of the dotted lines, the one that says what it is
 DOTTED = (0, (1, 1.8))
 PAPER = "#fcfbf8"
 WIDTH = 10.4
@@ -167,7 +166,7 @@ def _grown(axes: "Axes", mine: list[Stable], colour: str) -> None:
     _line(axes, x, [s.overlap for s in mine], colour, f"{mine[0].prompt_tokens}-token\nprompt")
     lots = [(s.more_tokens, s.by_lot) for s in mine if s.by_lot is not None]
     axes.plot(*np.array(lots).reshape(-1, 2).T, color=colour, linestyle=DOTTED, linewidth=1.6, zorder=2)
-    if len(lots) > 2 and mine[0].prompt_tokens == LABELLED:
+    if len(lots) > 2 and mine[0].prompt_tokens == 64:
         _after(axes, *lots[-2], "if tokens drew by lot", colour, xytext=(7, 5), va="bottom")
     theirs = [(s.more_tokens, s.paper) for s in mine if s.paper is not None]
     if theirs and mine[0].prompt_tokens == min(PROMPT_COLOURS):
