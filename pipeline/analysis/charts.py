@@ -129,7 +129,7 @@ def tokens(found: Findings, plan: Plan) -> "Figure":
     at = min(2, len(windows) - 1)
     _after(right, windows[at], found.used[at].share.mean, "measured", BLUE, xytext=(10, -12))
     at = min(3, len(windows) - 1)
-    _after(right, windows[at], found.used[at].independent, "if tokens drew by lot", GREY, xytext=(-10, 4), ha="right")
+    _after(right, windows[at], found.used[at].independent, "if tokens drew by lot", GREY, xytext=(-14, -7), ha="right")
     right.set_ylim(0, 1.05)
     right.set_title("Neurons that a window of tokens uses")
     right.set_ylabel("share of a layer's neurons")

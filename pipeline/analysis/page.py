@@ -15,7 +15,7 @@ FIGURES = {
         "number in every layer. Dark: the value that the other panel holds fixed.",
     ),
     "tokens": (
-        "Tokens share few core neurons, and together use most",
+        "How alike tokens are, and what they use together",
         "Left: the part of two tokens' core neurons that they share. Right: the part of a layer that at least one "
         "token of a window needs.",
     ),
@@ -26,7 +26,7 @@ FIGURES = {
         "overlap is high even then, and only what lies above shows a preference, the text's or the model's.",
     ),
     "similarity": (
-        "Texts of like meaning need like neurons",
+        "Whether texts of like meaning need like neurons",
         "A point is a pair of texts; dark, the means of eighths by cosine. ρ is Spearman's correlation with its 95% "
         "interval over texts.",
     ),
