@@ -154,8 +154,9 @@ class Artifact:
 def _policy(raw: dict[str, Any]) -> PolicySettings:
     """``calibration.json``'s numbers: all of them, and none that matching or ranking could not use."""
     policy = PolicySettings(**raw)
-    signed, unsigned = (policy.threshold, policy.sharpness), (policy.n0, policy.shrink)
+    signed, unsigned = (policy.threshold, policy.strong, policy.sharpness), (policy.n0, policy.shrink)
     usable = all(abs(x) < 1e9 for x in signed) and all(0 <= x < 1e9 for x in unsigned)  # NaN is not
+    usable = usable and policy.strong >= policy.threshold
     whole = isinstance(policy.mixture, int) and policy.mixture > 0
     if asdict(policy) != raw or policy.auto not in get_args(Source) or not (usable and whole):
         raise ValueError(f"the policy is {raw}")

@@ -218,8 +218,10 @@ class Engine:
         needs_prior = source in ("similarity", "hybrid")
         prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
 
+        n0 = artifact.policy.n0_at(match.similarity)
+
         def decide(shares: NDArray[np.float64] | None, tokens: int) -> NeuronSet:
-            return artifact.core(score(source, prior, shares, tokens, artifact.policy.n0), keep)
+            return artifact.core(score(source, prior, shares, tokens, n0), keep)
 
         neurons = decide(None, 0) if source == "similarity" else self._all() if source == "dense" else None
         made = Prediction(

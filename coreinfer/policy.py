@@ -35,7 +35,10 @@ def choose(match: Match, policy: Policy, settings: PolicySettings) -> tuple[Sour
         return policy, f"{policy} was asked for; {said}{weak}"
     if match.similarity < settings.threshold:
         return "stability", f"weak match: {said} is below the threshold {settings.threshold:.3f}"
-    return settings.auto, f"strong match: {said} reaches the threshold {settings.threshold:.3f}"
+    if settings.auto == "hybrid" and match.similarity < settings.strong:
+        n0 = settings.n0_at(match.similarity)
+        return "hybrid", f"fair match: {said}, below {settings.strong:.3f}, so it is worth {n0:.0f} prompt tokens"
+    return settings.auto, f"strong match: {said} reaches {settings.strong:.3f}"
 
 
 def score(

@@ -81,6 +81,7 @@ class PolicySettings:
     Attributes:
         auto: what ``auto`` does when the match is strong.
         threshold: the weakest cosine similarity that still counts as a match.
+        strong: the similarity from which the prior is worth all of ``n0``; from the threshold on, a part in proportion.
         mixture: how many nearest clusters make the prior.
         sharpness: softmax weight of a cluster is exp(sharpness * similarity).
         n0: how many prompt tokens the prior is worth in ``hybrid``.
@@ -89,7 +90,16 @@ class PolicySettings:
 
     auto: Source = "hybrid"
     threshold: float = 0.3
+    strong: float = 0.3
     mixture: int = 4
     sharpness: float = 12.0
     n0: float = 256.0
     shrink: float = 8.0
+
+    def n0_at(self, similarity: float) -> float:
+        """How many prompt tokens the prior is worth in ``hybrid`` at this similarity of the best match."""
+        if similarity < self.threshold:
+            return 0.0
+        if similarity >= self.strong:
+            return self.n0
+        return self.n0 * (similarity - self.threshold) / (self.strong - self.threshold)

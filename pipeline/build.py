@@ -128,7 +128,8 @@ def build_clusters(
         if len(options.centroids) > 1:
             shares = _ticking(recorder, texts, tick)
             best, tried = calibrate.choose_k(options, stats, open_vectors(vectors)[parts.held], shares, settings.keep)
-        policy = PolicySettings(threshold=_threshold(options.centroids[best], embedder, texts))
+        weakest = _threshold(options.centroids[best], embedder, texts)
+        policy = PolicySettings(threshold=weakest, strong=weakest)
 
         watch.start("write")
         clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])

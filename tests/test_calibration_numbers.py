@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calibration.numbers import SAME, best, skips, threshold
+from coreinfer.settings import PolicySettings
+from pipeline.calibration.numbers import CLOSE, SAME, best, ramp, skips, threshold
 
 rows = st.lists(
     st.tuples(st.floats(-0.2, 1), st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=30, unique_by=lambda r: r[0]
@@ -30,6 +32,33 @@ def test_where_the_match_is_always_better_what_is_weaker_than_all_seen_falls_bac
     near = np.array([0.5, 0.2, 0.9])
     assert threshold(near, np.zeros(3), np.ones(3)) == 0.2
     assert threshold(near, np.ones(3), np.zeros(3)) > 0.9
+
+
+@given(st.lists(st.tuples(st.floats(-0.2, 1), *[st.floats(0, 1)] * 3), min_size=2, max_size=25))
+def test_no_other_ramp_costs_much_less(some: list[tuple[float, ...]]) -> None:
+    """Against every ramp between two similarities that were seen, each observation's cost read off by hand."""
+    near, *columns = (np.round(np.array(column), 4) for column in zip(*some, strict=True))
+    costs, worth = np.stack(columns, 1), [0.0, 0.25, 1.0]
+
+    def total(low: float, high: float) -> float:
+        shares = [PolicySettings(threshold=low, strong=high, n0=1.0).n0_at(s) for s in near]
+        return float(np.mean([np.interp(x, worth, row) for x, row in zip(shares, costs, strict=True)]))
+
+    low, high = ramp(near, costs, worth)
+    assert low <= high
+    edges = np.unique(np.quantile(near, np.linspace(0, 1, 25)).round(4))
+    least = min(total(a, b) for i, a in enumerate(edges) for b in edges[i:])
+    assert total(low, high) <= least * (1 + CLOSE) + 1e-9
+
+
+def test_a_ramp_is_found_where_there_is_one() -> None:
+    near = np.linspace(0, 1, 101)
+    wanted = np.clip((near - 0.2) / 0.4, 0, 1)
+    worth = [x / 10 for x in range(11)]
+    low, high = ramp(near, (np.array(worth) - wanted[:, None]) ** 2 + 0.001, worth)
+    assert [low, high] == pytest.approx([0.2, 0.6], abs=0.08)
+    everything = np.ones((101, 2)) * [0.0, 1.0]
+    assert ramp(near, everything, (0.0, 1.0))[0] > 1
 
 
 def test_a_choice_needs_more_than_noise() -> None:

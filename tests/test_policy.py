@@ -33,10 +33,10 @@ def ranked(draw: st.DrawFn) -> tuple[Floats, Floats]:
 
 @pytest.mark.parametrize("auto", ["hybrid", "similarity"])
 def test_auto_falls_back_below_the_threshold_only(auto: Source) -> None:
-    settings = PolicySettings(auto=auto, threshold=0.5)
+    settings = PolicySettings(auto=auto, threshold=0.5, strong=0.5)
     source, reason = choose(match(0.5), "auto", settings)  # equal counts as strong
     assert source == auto
-    assert reason == "strong match: similarity 0.500 to cluster 7 reaches the threshold 0.500"
+    assert reason == "strong match: similarity 0.500 to cluster 7 reaches 0.500"
     source, reason = choose(match(BELOW), "auto", settings)
     assert source == "stability"
     assert reason.startswith("weak match:")
@@ -47,6 +47,22 @@ def test_auto_falls_back_below_the_threshold_only(auto: Source) -> None:
 def test_auto_is_a_comparison(similarity: float, threshold: float) -> None:
     source, _ = choose(match(similarity), "auto", PolicySettings(threshold=threshold))
     assert source == ("hybrid" if similarity >= threshold else "stability")
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-1, 1), st.floats(0, 1), st.floats(1, 2048))
+def test_the_priors_worth_grows_from_the_threshold_to_the_strong_match(
+    similarity: float, threshold: float, width: float, n0: float
+) -> None:
+    settings = PolicySettings(threshold=threshold, strong=threshold + width, n0=n0)
+    worth = settings.n0_at(similarity)
+    if similarity < threshold:
+        assert worth == 0
+    elif similarity >= settings.strong:
+        assert worth == n0
+    else:
+        assert worth / n0 == pytest.approx((similarity - threshold) / width, abs=1e-6)
+        source, reason = choose(match(similarity), "auto", settings)
+        assert (source, f"worth {worth:.0f} prompt tokens" in reason) == ("hybrid", True)
 
 
 @pytest.mark.parametrize("policy", EXPLICIT)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coreinfer.evaluate.plan import REFRESH, RENEWED
 from coreinfer.evaluate.rows import Row
 from coreinfer.evaluate.scoring import WINDOW, Results
 
@@ -29,7 +30,10 @@ COLOURS = {
     "auto": "#14202e", "oracle": "#8b93a1",
 }  # fmt: skip
 OTHERS = ("#7b5a3a", "#b98b5e", "#5c7f8a", "#8fb0b8", "#6b6f2a", "#a5a95a")  # of artifacts compared with
-DASHES = {"wrong-cluster": (0, (1, 1.6)), "oracle": (0, (4, 2)), "random": (0, (1, 1.6))}
+DASHES = {
+    "wrong-cluster": (0, (1, 1.6)), "oracle": (0, (4, 2)), "random": (0, (1, 1.6)),
+    **{name + REFRESH: (0, (2, 1)) for name in RENEWED},
+}  # fmt: skip
 FLOOR = ("random",)  # axes need not hold it, and lines would not show it
 SHOWN = 3  # keeps side by side at most
 BINS = 6  # of similarity, with equally many texts each
@@ -43,9 +47,9 @@ STYLE = {
 
 
 def colour(policy: str, policies: Sequence[str]) -> str:
-    """A policy's colour; those of compared artifacts by their place."""
-    more = [name for name in policies if name not in COLOURS]
-    return COLOURS.get(policy) or OTHERS[more.index(policy) % len(OTHERS)]
+    """A policy's colour, refreshed or not; those of compared artifacts by their place."""
+    more = [name for name in policies if name.removesuffix(REFRESH) not in COLOURS]
+    return COLOURS.get(policy.removesuffix(REFRESH)) or OTHERS[more.index(policy) % len(OTHERS)]
 
 
 def shown_keeps(results: Results) -> list[float]:

@@ -131,7 +131,8 @@ class Rungs:
                 return np.asarray(own.continuation[i] * made.sensitivity)
         source = self.source(policy, known, i)
         prior = self._prior(policy, known, i) if source != "stability" else None
-        return score(source, prior, own.prompt[i], int(own.tokens[i]), made.policy.n0) * made.sensitivity
+        n0 = made.policy.n0_at(known.matches[self._at(policy)][i].similarity)
+        return score(source, prior, own.prompt[i], int(own.tokens[i]), n0) * made.sensitivity
 
     def wrong_cluster(self, name: str, match: Match) -> int:
         """A cluster outside the mixture, the same for a text at every run with this seed."""

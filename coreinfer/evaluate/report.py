@@ -6,8 +6,10 @@ from typing import Any
 
 from coreinfer.evaluate import charts
 from coreinfer.evaluate.page import CSS, POLICIES
+from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
 from coreinfer.evaluate.scoring import Results
+from coreinfer.refresh import AUTO, Refresh
 
 
 def report(rows: list[Row], results: Results, facts: dict[str, Any]) -> str:
@@ -151,10 +153,17 @@ def _policies(results: Results) -> str:
     names = list(dict.fromkeys(policy for _, policy in results.rungs))
     items = "".join(
         f'<dt><i style="background:{charts.colour(name, names)}"></i>{escape(name)}</dt>'
-        f"<dd>{POLICIES.get(name) or 'the same, from the artifact compared with'}</dd>"
+        f"<dd>{_described(name, results.plan.refresh)}</dd>"
         for name in names
     )
     return f"<section><h2>The policies</h2><dl class=policies>{items}</dl></section>\n"
+
+
+def _described(policy: str, refresh: Refresh) -> str:
+    if policy.endswith(REFRESH):
+        when = "when the text has doubled" if refresh == AUTO else f"after every {refresh} tokens"
+        return f"{policy.removesuffix(REFRESH)}, choosing again {when}: the text so far runs dense, as a new prompt"
+    return POLICIES.get(policy) or "the same, from the artifact compared with"
 
 
 def _facts(facts: dict[str, Any], results: Results) -> str:

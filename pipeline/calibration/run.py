@@ -50,11 +50,12 @@ def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Te
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
     """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
     bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
-    artifact, layers = _budgets(bench, lab.artifact, grid)
+    open_to_all = numbers.with_policy(lab.artifact, threshold=-1.0, strong=-1.0)  # until ``_fallback`` knows better
+    artifact, layers = _budgets(bench, open_to_all, grid)
     artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
-    artifact, fallback = _threshold(bench, artifact, keep)
+    artifact, fallback = _fallback(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
     evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found, "fallback": fallback}
     table = np.stack([artifact.budgets(k) for k in grid])
@@ -99,7 +100,7 @@ def _budgets(bench: _Bench, artifact: Artifact, grid: Sequence[float]) -> tuple[
     keeps = [keep / 2, keep, min(1.0, keep * 1.5)]
     both = [budgets.kept(a.budgets(k), artifact, "hybrid") for a in (artifact, measured) for k in keeps]
     uniform, other = bench.costs(both).mean(0).reshape(2, -1)
-    chosen = bool(other.sum() < uniform.sum())
+    chosen = bool(uniform.mean() - other.mean() > numbers.SAME)
     facts = {"keeps": list(budgets.KEEPS), "rise_of_one_layer": np.round(curves, 5).tolist(), "compared_at": keeps}
     facts |= {"rise_uniform": np.round(uniform, 5).tolist(), "rise_measured": np.round(other, 5).tolist()}
     return (measured if chosen else artifact), facts | {"chosen": "measured" if chosen else "uniform"}
@@ -127,7 +128,8 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     tried = numbers.sources(artifact)
     plans = [budgets.kept(a.budgets(keep), a, source) for a, source in tried]
     costs = [rises(bench.cases(p), plans, bench.tick)[0] for p in PROMPTS]
-    at = numbers.best(np.concatenate(costs))
+    usual = numbers.N0.index(PolicySettings.n0)  # on texts from elsewhere, hybrid loses less than similarity
+    at = numbers.best(np.concatenate(costs), usual if usual < len(tried) - 1 else 0)
     rows = [
         {"source": source, "n0": a.policy.n0 if source == "hybrid" else None}
         | {f"rise_{p}": round(float(c.mean(0)[i]), 5) for p, c in zip(PROMPTS, costs, strict=True)}
@@ -137,21 +139,25 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     return numbers.with_policy(chosen, auto=source), rows
 
 
-def _threshold(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
-    """From which similarity the match serves better than the prompt's own prefill."""
+def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
+    """What weaker matches are worth, from texts whose nearest clusters are left out."""
     left = numbers.skips(len(artifact.centroids), artifact.policy.mixture)
-    counts = artifact.budgets(keep)
-    plans = [budgets.kept(counts, artifact, artifact.policy.auto, skip) for skip in left]
-    costs, near = rises(bench.cases(), [*plans, budgets.kept(counts, artifact, "stability")], bench.tick)
-    match, fallback = costs[:, :-1], np.repeat(costs[:, -1:], len(left), 1)
-    similarities = near[:, left]
-    rows: list[dict[str, Any]] = [
-        {"left_out": skip, "similarity": round(float(s), 4), "rise": round(float(c), 5)}
-        for skip, s, c in zip(left, similarities.mean(0), match.mean(0), strict=True)
+    worth = numbers.WORTH if artifact.policy.auto == "hybrid" else (0.0, 1.0)
+    tried = [numbers.with_policy(artifact, n0=share * artifact.policy.n0) for share in worth[1:]]
+    counts, source = artifact.budgets(keep), artifact.policy.auto
+    plans = [budgets.kept(counts, artifact, "stability")]
+    plans += [budgets.kept(counts, a, source, skip) for skip in left for a in tried]
+    costs, near = rises(bench.cases(), plans, bench.tick)
+    alone = np.repeat(costs[:, None, :1], len(left), 1)
+    surface = np.concatenate([alone, costs[:, 1:].reshape(len(costs), len(left), -1)], 2)  # (text, left out, worth)
+    low, high = numbers.ramp(near[:, left].ravel(), surface.reshape(-1, len(worth)), worth)
+    if source != "hybrid":
+        high = low = numbers.threshold(near[:, left].ravel(), surface[..., -1].ravel(), surface[..., 0].ravel())
+    rows = [
+        {"left_out": skip, "similarity": round(float(s), 4), "worth": list(worth), "rise": np.round(c, 5).tolist()}
+        for skip, s, c in zip(left, near[:, left].mean(0), surface.mean(0), strict=True)
     ]
-    rows.append({"left_out": None, "similarity": None, "rise": round(float(costs[:, -1].mean()), 5)})
-    weakest = numbers.threshold(similarities.ravel(), match.ravel(), fallback.ravel())
-    return numbers.with_policy(artifact, threshold=weakest), rows
+    return numbers.with_policy(artifact, threshold=low, strong=high), rows
 
 
 def _curve(bench: _Bench, artifact: Artifact) -> list[dict[str, float]]:

@@ -63,7 +63,8 @@ class Case:
         near = slice(skip, skip + artifact.policy.mixture)
         prior = artifact.prior_of(self.clusters[text, near], self.similarities[text, near])
         tokens = int(self.statistics.tokens[text])
-        scores = score(source, prior, self.statistics.prompt[text], tokens, artifact.policy.n0)
+        n0 = artifact.policy.n0_at(float(self.similarities[text, skip]))
+        scores = score(source, prior, self.statistics.prompt[text], tokens, n0)
         return places(scores * artifact.sensitivity)
 
 
