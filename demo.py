@@ -16,7 +16,10 @@ IN_CORPUS = (
     "# tar\n\n> Archiving utility.\n\n- Create an archive from files:\n\n",
     "Question: Maria buys 3 boxes of 12 pencils and gives away 7. How many pencils are left? Answer:",
 )
-OUT_OF_CORPUS = ("The striker scored twice in extra time, and the home side won the cup final four to three.",)
+OUT_OF_CORPUS = (
+    "The striker scored twice in extra time, and the home side won the cup final four to three.",
+    "Мы гуляли вдоль реки, пока не стемнело, и вернулись домой только к ужину.",
+)
 
 
 def run(*arguments: str) -> None:

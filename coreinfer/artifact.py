@@ -5,6 +5,7 @@ runtimes can use it.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.manifest import Layout, Manifest, verify
-from coreinfer.neurons import NeuronSet, mix, mixture_weights, top, unpack
+from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, share, top, unpack
+from coreinfer.policy import score
 from coreinfer.settings import PolicySettings, Source
 from coreinfer.tables import (
     GLOBAL,
@@ -35,6 +37,7 @@ from coreinfer.tables import (
 )
 
 __all__ = ["GLOBAL", "Artifact"]
+Shares = NDArray[np.float64] | None  # (L, F) of a prompt or a prior, where it is known
 FAULTS = (pa.ArrowException, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)  # of broken content
 
 
@@ -110,6 +113,27 @@ class Artifact:
         weights = mixture_weights(similarities, self.policy.sharpness)
         return mix(np.stack([self.prior(int(c)) for c in clusters]), weights)
 
+    def doubt(self, prompt: NDArray[np.float64], prior: NDArray[np.float64]) -> float:
+        """How far the neurons that a prompt used, its statistic (L, F), disagree with a prior: the part of what the
+        prompt's own core set holds of the statistic that the prior's core set misses. 0: none; at most 1.
+        """
+        keep, used = self.manifest.default_keep, share(prompt)
+        return 1 - captured(used, self.core(prior, keep)) / captured(used, self.core(prompt, keep))
+
+    def worth(self, source: Source, similarity: float, prior: Shares, prompt: Shares, tokens: int) -> float:
+        """How many prompt tokens the prior counts for: all and more (infinity) for similarity, 0 for stability."""
+        if source != "hybrid":
+            return math.inf if source == "similarity" else 0.0
+        assert prompt is not None
+        assert prior is not None
+        return self.policy.n0_at(similarity, self.doubt(prompt, prior), tokens)
+
+    def scores(
+        self, source: Source, similarity: float, prior: Shares, prompt: Shares, tokens: int
+    ) -> NDArray[np.float64]:
+        """The formula, ``coreinfer.policy.score``, with what the prior is worth here: (L, F)."""
+        return score(source, prior, prompt, tokens, self.worth(source, similarity, prior, prompt, tokens))
+
     def core(self, scores: NDArray[np.float64], keep: float) -> NeuronSet:
         """The neurons that scores (L, F), of shares of the artifact's statistic, pick: weighed, under the budgets."""
         return top(scores * self.sensitivity, self.budgets(keep))
@@ -154,7 +178,10 @@ class Artifact:
 def _policy(raw: dict[str, Any]) -> PolicySettings:
     """``calibration.json``'s numbers: all of them, and none that matching or ranking could not use."""
     policy = PolicySettings(**raw)
-    signed, unsigned = (policy.threshold, policy.strong, policy.sharpness), (policy.n0, policy.shrink)
+    signed, unsigned = (
+        (policy.threshold, policy.strong, policy.sharpness),
+        (policy.n0, policy.shrink, policy.doubt, policy.doubt_fall),
+    )
     usable = all(abs(x) < 1e9 for x in signed) and all(0 <= x < 1e9 for x in unsigned)  # NaN is not
     usable = usable and policy.strong >= policy.threshold
     whole = isinstance(policy.mixture, int) and policy.mixture > 0

@@ -31,7 +31,7 @@ from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep
 from coreinfer.slimming import slim
 from coreinfer.streaming import Stream, check_options
 
-Decide = Callable[[NDArray[np.float64] | None, int], NeuronSet]  # of a prompt's statistic and its number of tokens
+Decide = Callable[[NDArray[np.float64] | None, int], Prediction]  # of a prompt's statistic and its number of tokens
 
 
 class Engine:
@@ -105,7 +105,7 @@ class Engine:
             capture.expect(valid)
             self.model.base_model(input_ids=ids, use_cache=False)
             shares = capture.shares()[0]
-        return replace(prediction, neurons=decide(shares, int(valid.sum())))
+        return decide(shares, int(valid.sum()))
 
     def generate(
         self,
@@ -152,11 +152,12 @@ class Engine:
     ) -> tuple[torch.Tensor, Prediction]:
         """Up to ``length`` more tokens on one set: all ids, and the prediction with that set."""
         prediction, decide = plan
-        chosen: list[NeuronSet] = [] if prediction.neurons is None else [prediction.neurons]
+        chosen = [prediction]
 
         def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
             chosen.append(decide(shares, tokens))
-            return chosen[0]
+            assert chosen[-1].neurons is not None
+            return chosen[-1].neurons
 
         with slim(self.model, prediction.neurons or once, statistic=self.artifact.manifest.statistic, ends=True):
             clock.start()
@@ -164,7 +165,7 @@ class Engine:
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
                 pad_token_id=self._pad, **options,
             )  # fmt: skip
-        return out, replace(prediction, neurons=chosen[0] if chosen else None)
+        return out, chosen[-1]
 
     def _is_end(self, token: int) -> bool:
         """Whether ``generate`` stops at a token."""
@@ -218,16 +219,18 @@ class Engine:
         needs_prior = source in ("similarity", "hybrid")
         prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
 
-        n0 = artifact.policy.n0_at(match.similarity)
+        made = Prediction(policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep)
 
-        def decide(shares: NDArray[np.float64] | None, tokens: int) -> NeuronSet:
-            return artifact.core(score(source, prior, shares, tokens, n0), keep)
+        def decide(shares: NDArray[np.float64] | None, tokens: int) -> Prediction:
+            worth = artifact.worth(source, match.similarity, prior, shares, tokens)
+            neurons = artifact.core(score(source, prior, shares, tokens, worth), keep)
+            doubted = source == "hybrid" and worth < artifact.policy.n0_at(match.similarity) / 2
+            but = "; but the neurons that the prompt used are others" if doubted else ""
+            return replace(made, neurons=neurons, worth=worth, reason=reason + but)
 
-        neurons = decide(None, 0) if source == "similarity" else self._all() if source == "dense" else None
-        made = Prediction(
-            policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep, neurons
-        )
-        return made, decide
+        if source == "dense":
+            return replace(made, neurons=self._all()), decide
+        return decide(None, 0) if source == "similarity" else made, decide
 
     def _all(self) -> NeuronSet:
         every = np.arange(self.artifact.manifest.width, dtype=np.int32)

@@ -1,5 +1,6 @@
 """How results look: JSON rows and rich tables for the command line, and progress on stderr."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,12 +34,18 @@ def prediction_row(prompt: "Prompt", prediction: "Prediction", with_neurons: boo
         "similarity": round(prediction.similarity, 6),
         "threshold": prediction.threshold,
         "reason": prediction.reason,
+        "worth": _finite(prediction.worth),
         "keep": prediction.keep,
         "neurons_per_layer": neurons.per_layer if neurons else None,
     }
     if with_neurons:
         row["neurons"] = [ids.tolist() for ids in neurons.layers] if neurons else None
     return row
+
+
+def _finite(worth: float | None) -> float | None:
+    """What JSON can hold of what a match is worth; ``similarity`` says itself that it is worth everything."""
+    return None if worth is None or math.isinf(worth) else round(worth, 2)
 
 
 def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
@@ -60,9 +67,10 @@ def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", s
     kept = "all" if prediction.neurons is None else f"{sum(prediction.neurons.per_layer):,}"
     fast = "" if speed is None else f", {speed:.1f} tok/s"
     head = f"{beginning(prompt)}\n" if speed is None else ""
+    worth = f", worth {prediction.worth:.0f} prompt tokens" if prediction.source == "hybrid" else ""
     return (
         f"{head}  {prediction.source} ({prediction.reason})\n"
-        f"  cluster {prediction.cluster} [{terms}]; {kept} neurons kept (keep {prediction.keep:g}){fast}"
+        f"  cluster {prediction.cluster} [{terms}]{worth}; {kept} neurons kept (keep {prediction.keep:g}){fast}"
     )
 
 

@@ -14,7 +14,8 @@ from coreinfer.settings import Policy, PolicySettings, Source
 class Prediction:
     """Which neurons a prompt needs, and why. ``policy`` was asked for, ``source`` was used.
 
-    ``neurons`` is None while the set waits for the prompt's prefill (``stability`` and ``hybrid`` before it ran).
+    ``neurons`` is None while the set waits for the prompt's prefill (``stability`` and ``hybrid`` before it ran). So is
+    ``worth``: how many prompt tokens the clusters counted for, infinity for ``similarity``.
     """
 
     policy: Policy
@@ -25,6 +26,7 @@ class Prediction:
     reason: str
     keep: float
     neurons: NeuronSet | None = None
+    worth: float | None = None
 
 
 def choose(match: Match, policy: Policy, settings: PolicySettings) -> tuple[Source, str]:
@@ -36,8 +38,7 @@ def choose(match: Match, policy: Policy, settings: PolicySettings) -> tuple[Sour
     if match.similarity < settings.threshold:
         return "stability", f"weak match: {said} is below the threshold {settings.threshold:.3f}"
     if settings.auto == "hybrid" and match.similarity < settings.strong:
-        n0 = settings.n0_at(match.similarity)
-        return "hybrid", f"fair match: {said}, below {settings.strong:.3f}, so it is worth {n0:.0f} prompt tokens"
+        return "hybrid", f"fair match: {said} lies between {settings.threshold:.3f} and {settings.strong:.3f}"
     return settings.auto, f"strong match: {said} reaches {settings.strong:.3f}"
 
 

@@ -62,7 +62,16 @@ def test_the_priors_worth_grows_from_the_threshold_to_the_strong_match(
     else:
         assert worth / n0 == pytest.approx((similarity - threshold) / width, abs=1e-6)
         source, reason = choose(match(similarity), "auto", settings)
-        assert (source, f"worth {worth:.0f} prompt tokens" in reason) == ("hybrid", True)
+        assert (source, reason[:11]) == ("hybrid", "fair match:")
+
+
+@given(st.floats(0, 1), st.integers(1, 600))
+def test_what_disagrees_more_than_usual_is_worth_less(doubt: float, tokens: int) -> None:
+    settings = PolicySettings(threshold=0.1, strong=0.1, n0=256.0, doubt=0.05, doubt_fall=0.75)
+    usual = 0.05 * (64 / tokens) ** 0.75
+    worth = settings.n0_at(0.5, doubt, tokens)
+    assert worth == (256.0 if doubt <= usual else pytest.approx(256 * (usual / doubt) ** 3))
+    assert PolicySettings(n0=256.0, threshold=0.1, strong=0.1).n0_at(0.5, doubt, 1) == 256  # by default nothing doubts
 
 
 @pytest.mark.parametrize("policy", EXPLICIT)

@@ -29,7 +29,7 @@ from coreinfer.evaluate.masked import Statistics
 from coreinfer.evaluate.plan import REFRESH, RENEWED
 from coreinfer.match import Match
 from coreinfer.neurons import Floats, places, uniform_budgets
-from coreinfer.policy import choose, score
+from coreinfer.policy import choose
 from coreinfer.settings import Source, StatisticSettings
 
 PAPER = StatisticSettings("count", 0.4, "magnitude")
@@ -131,8 +131,8 @@ class Rungs:
                 return np.asarray(own.continuation[i] * made.sensitivity)
         source = self.source(policy, known, i)
         prior = self._prior(policy, known, i) if source != "stability" else None
-        n0 = made.policy.n0_at(known.matches[self._at(policy)][i].similarity)
-        return score(source, prior, own.prompt[i], int(own.tokens[i]), n0) * made.sensitivity
+        similarity = known.matches[self._at(policy)][i].similarity
+        return made.scores(source, similarity, prior, own.prompt[i], int(own.tokens[i])) * made.sensitivity
 
     def wrong_cluster(self, name: str, match: Match) -> int:
         """A cluster outside the mixture, the same for a text at every run with this seed."""

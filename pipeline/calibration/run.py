@@ -50,14 +50,23 @@ def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Te
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
     """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
     bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
-    open_to_all = numbers.with_policy(lab.artifact, threshold=-1.0, strong=-1.0)  # until ``_fallback`` knows better
+    trusting = {"threshold": -1.0, "strong": -1.0, "doubt": 1.0, "doubt_fall": 0.0}  # until more is known
+    open_to_all = numbers.with_policy(lab.artifact, **trusting)
     artifact, layers = _budgets(bench, open_to_all, grid)
     artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
+    artifact, doubts = _doubt(bench, artifact)
     artifact, fallback = _fallback(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
-    evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found, "fallback": fallback}
+    evidence |= {
+        "layers": layers,
+        "sensitivity": weighed,
+        "mixtures": mixtures,
+        "sources": found,
+        "doubts": doubts,
+        "fallback": fallback,
+    }
     table = np.stack([artifact.budgets(k) for k in grid])
     made = artifact.policy, artifact.sensitivity, tuple(grid), table
     return Calibrated(*made, evidence | {"curve": _curve(bench, artifact)})
@@ -137,6 +146,14 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     ]
     chosen, source = tried[at]
     return numbers.with_policy(chosen, auto=source), rows
+
+
+def _doubt(bench: _Bench, artifact: Artifact) -> tuple[Artifact, dict[str, Any]]:
+    """How far prompts of the corpus's kind disagree with their matches: what goes beyond that lowers their worth."""
+    found = [[doubt for case in bench.cases(p) for doubt in case.doubts(artifact)] for p in PROMPTS]
+    doubt, fall = numbers.doubts(found[0], found[1], PROMPTS[0] / PROMPTS[1])
+    medians = [round(float(np.median(some)), 5) for some in found]
+    return numbers.with_policy(artifact, doubt=doubt, doubt_fall=fall), {"prompt_tokens": PROMPTS, "median": medians}
 
 
 def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:

@@ -19,7 +19,6 @@ from coreinfer.evaluate.masked import Statistics, Truth
 from coreinfer.match import make_index, nearest
 from coreinfer.models import find_mlps
 from coreinfer.neurons import places
-from coreinfer.policy import score
 from coreinfer.settings import Source
 
 LOGITS = 1 << 28  # bytes of dense log-probabilities that a batch may take
@@ -60,12 +59,19 @@ class Case:
         return self._ranks[key]
 
     def _places(self, text: int, artifact: Artifact, source: Source, skip: int) -> NDArray[np.int32]:
-        near = slice(skip, skip + artifact.policy.mixture)
-        prior = artifact.prior_of(self.clusters[text, near], self.similarities[text, near])
-        tokens = int(self.statistics.tokens[text])
-        n0 = artifact.policy.n0_at(float(self.similarities[text, skip]))
-        scores = score(source, prior, self.statistics.prompt[text], tokens, n0)
+        prior, tokens = self._prior(text, artifact, skip), int(self.statistics.tokens[text])
+        similarity, prompt = float(self.similarities[text, skip]), self.statistics.prompt[text]
+        scores = artifact.scores(source, similarity, prior, prompt, tokens)
         return places(scores * artifact.sensitivity)
+
+    def _prior(self, text: int, artifact: Artifact, skip: int) -> NDArray[np.float64]:
+        near = slice(skip, skip + artifact.policy.mixture)
+        return artifact.prior_of(self.clusters[text, near], self.similarities[text, near])
+
+    def doubts(self, artifact: Artifact) -> list[float]:
+        """How far each prompt disagrees with its match."""
+        priors = [self._prior(text, artifact, 0) for text in range(len(self.clusters))]
+        return [artifact.doubt(self.statistics.prompt[text], prior) for text, prior in enumerate(priors)]
 
 
 Plan = Callable[[Case], NDArray[np.bool_]]  # which neurons each text keeps, (B, L, F)
