@@ -19,6 +19,7 @@ IN_CORPUS = (
 OUT_OF_CORPUS = (
     "The striker scored twice in extra time, and the home side won the cup final four to three.",
     "Мы гуляли вдоль реки, пока не стемнело, и вернулись домой только к ужину.",
+    "Renew your passport at least six weeks before you travel.",
 )
 
 

@@ -18,7 +18,7 @@ from coreinfer.evaluate import LADDER, Plan, Text, scoring
 from coreinfer.evaluate.plan import name_texts
 from coreinfer.evaluate.run import run, ticks
 
-FILES = {"rows.json", "rows.parquet", "texts.parquet", "settings.json", "report.html"}
+FILES = {"rows.json", "rows.parquet", "texts.parquet", "settings.json", "ladder.md", "report.html"}
 PLAN = Plan((0.4, 0.2), (16, 8), 12, ("random", "global", "hybrid", "auto", "oracle"))
 
 

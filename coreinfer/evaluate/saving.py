@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.evaluate import markdown
 from coreinfer.evaluate.rows import Row, as_rows, text_rows
 from coreinfer.evaluate.scoring import Results
 
@@ -50,6 +51,7 @@ def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any],
             _move_in(folder / name, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
         _move_in(folder / "rows.parquet", lambda part: _write_rows(part, as_rows(rows)))
         _move_in(folder / "texts.parquet", lambda part: _write_texts(part, results))
+        _move_in(folder / "ladder.md", lambda part: part.write_text(markdown.ladder(rows), "utf-8"))
         _move_in(folder / "report.html", lambda part: part.write_text(report, "utf-8"))
 
 

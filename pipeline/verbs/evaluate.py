@@ -50,7 +50,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Use this many texts, evenly over all, not the first.")] = None,
     seed: Annotated[int, typer.Option(help="Of random neurons, wrong clusters and intervals.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for rows, a report.html and resuming.")
+        Path | None, typer.Option("--output", "-o", help="Folder for rows, ladder.md, report.html and resuming.")
     ] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
