@@ -1,6 +1,7 @@
 """The command line in a process of its own, and what its verbs are tried on."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,10 @@ PROMPTS = ("Every living cell is wrapped in a membrane", "Question: how fast doe
 
 def start(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cli", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
 
 
 def fine(result: Result) -> Result:

@@ -1,5 +1,6 @@
 """The dense pass and the cost of sets, on tiny models of several families, against a text at a time and plain loops."""
 
+from copy import deepcopy
 from typing import Any
 
 import families
@@ -127,6 +128,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_long_texts_are_read_to_the_end_of_the_context() -> None:
     model = families.build("Llama")
     assert observing.most_tokens(model, PLAN) == families.CONTEXT
+    model.config = deepcopy(model.config)  # the other tests' too
     model.config.max_position_embeddings = 4096
     assert observing.most_tokens(model, PLAN) == 512
     assert observing.most_tokens(model, Plan(prompt_tokens=700)) == 828

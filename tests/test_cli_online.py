@@ -8,7 +8,18 @@ import pytest
 from command_line import PROMPTS, fine
 from conftest import CLUSTERS, run_cli
 
-KEYS = ["prompt", "policy", "source", "cluster", "similarity", "threshold", "reason", "keep", "neurons_per_layer"]
+KEYS = [
+    "prompt",
+    "policy",
+    "source",
+    "cluster",
+    "similarity",
+    "threshold",
+    "reason",
+    "worth",
+    "keep",
+    "neurons_per_layer",
+]
 
 
 def test_predict_by_argument(artifact: Path) -> None:

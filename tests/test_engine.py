@@ -84,7 +84,7 @@ def test_another_tokenizer_or_embedder_is_refused(artifact: Path, tmp_path: Path
 def test_a_match_that_the_prompt_contradicts_is_worth_little() -> None:
     """Its embedding lands a Russian sentence at the Russian novels; its neurons are those of another script."""
     engine = Engine.load()
-    known = engine.predict("Prince Andrew rode across the field beside the Emperor, and the guns of the enemy fell silent.")
+    known = engine.predict("Prince Andrew rode across the field beside the Emperor, and the guns fell silent.")
     other = engine.predict("Мы гуляли вдоль реки, пока не стемнело, и вернулись домой только к ужину.")
     assert known.source == other.source == "hybrid"
     assert known.worth is not None

@@ -29,7 +29,7 @@ def engine() -> Engine:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     lines = DEMO_PASSAGES.read_text("utf-8").splitlines()
-    return [json.loads(line)["text"] for line in lines[::12]]
+    return [json.loads(line)["text"] for line in lines[::12]][:26]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,16 @@ def ids_of(lab: Lab, texts: list[str]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    folder = tmp_path_factory.mktemp("calibrated") / "clusters"
+    folder, fast = tmp_path_factory.mktemp("calibrated") / "clusters", Engine.load().model
     shutil.copytree(DEMO_CLUSTERS, folder)
-    with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try: seconds
+    with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try, fewer tokens: seconds
+        patch.setattr(run, "CONTINUATION", 24)
         patch.setattr(budgets, "KEEPS", (0.05, 0.2, 0.6))
         patch.setattr(numbers, "MIXTURES", numbers.MIXTURES[:3])
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
-        manifest, policy = recalibrate(folder, lab.model, lab.tokenizer, lab.embedder, ids_of(lab, texts))
+        patch.setattr(numbers, "WORTH", (0.0, 1.0))
+        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids_of(lab, texts))
     opened = Artifact.load(folder)
     assert (opened.manifest, opened.policy) == (manifest, policy)
     return opened

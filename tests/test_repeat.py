@@ -22,4 +22,4 @@ def test_processes_and_threads_do_not_matter(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", texts)
     one, two = (built(corpus, tmp_path / f"on-{threads}", threads) for threads in (1, 2))
     assert one == two
-    assert len(one) == 6
+    assert len(one) == 7

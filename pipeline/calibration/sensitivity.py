@@ -21,6 +21,7 @@ from coreinfer.mlp import Mlp, down_rows
 from coreinfer.models import decoder_of, find_mlps
 from coreinfer.statistic import column_energy
 from coreinfer.turns import alone
+from pipeline.index import short
 
 POWERS = (0.0, 0.5, 1.0)
 TOKENS = 2048  # of a forward and backward
@@ -43,8 +44,8 @@ def sensitivity(model: PreTrainedModel, ids: Tensor) -> NDArray[np.float64]:
 
 
 def weights(ratio: NDArray[np.float64], power: float) -> NDArray[np.float32]:
-    """The ratio (L, F) to a power, float32; power 0 is 1 everywhere."""
-    return np.asarray(ratio**power, np.float32)
+    """The ratio (L, F) to a power, as it will be stored; power 0 is 1 everywhere."""
+    return short(ratio**power)
 
 
 def _squares(model: PreTrainedModel, ids: Tensor, made: list[Tensor]) -> Tensor:
