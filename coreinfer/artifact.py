@@ -161,13 +161,14 @@ class Artifact:
         """
         if not (curve := self.calibration.get("curve")):
             raise CoreInferError(
-                f"{self.root} holds no curve of what a keep costs: run `coreinfer calibrate`, or give --keep"
+                f"{self.root} holds no curve of what a keep costs: run `coreinfer calibrate {self.root} TEXTS`, "
+                "or give --keep"
             )
         if not max_loss >= 0:
             raise CoreInferError(f"--max-loss is {max_loss:g}: the least that any keep costs is 0, at keep 1")
         keeps, costs = ([*(float(row[name]) for row in curve), last] for name, last in (("keep", 1.0), ("rise", 0.0)))
         falling = np.maximum.accumulate(np.maximum(costs, 0.0)[::-1])  # what a higher keep was seen to cost, counts
-        return float(np.interp(max_loss, falling, keeps[::-1]))
+        return math.ceil(float(np.interp(max_loss, falling, keeps[::-1])) * 1e4 - 1e-6) / 1e4
 
     @property
     def _stored(self) -> Stored:

@@ -88,11 +88,16 @@ def open_engine(
     return Engine(opened, model, embedder, device=device, dtype=dtype)
 
 
-def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None) -> float | None:
+def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None, policy: str) -> float | None:
     """The keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
     if keep is not None and max_loss is not None:
         raise CoreInferError(
             f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
+        )
+    if max_loss is not None and policy != "auto":
+        raise CoreInferError(
+            f"--max-loss {max_loss:g} reads a curve that was measured for auto: leave out --policy {policy}, or give "
+            "--keep instead"
         )
     return keep if max_loss is None else artifact.keep_for(max_loss)
 

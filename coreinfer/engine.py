@@ -225,7 +225,7 @@ class Engine:
             worth = artifact.worth(source, match.similarity, prior, shares, tokens)
             neurons = artifact.core(score(source, prior, shares, tokens, worth), keep)
             doubted = source == "hybrid" and worth < artifact.policy.n0_at(match.similarity) / 2
-            but = "; but the neurons that the prompt used are others" if doubted else ""
+            but = "; but the prompt's own neurons are others, so it counts less" if doubted else ""
             return replace(made, neurons=neurons, worth=worth, reason=reason + but)
 
         if source == "dense":

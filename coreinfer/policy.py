@@ -39,7 +39,7 @@ def choose(match: Match, policy: Policy, settings: PolicySettings) -> tuple[Sour
         return "stability", f"weak match: {said} is below the threshold {settings.threshold:.3f}"
     if settings.auto == "hybrid" and match.similarity < settings.strong:
         return "hybrid", f"fair match: {said} lies between {settings.threshold:.3f} and {settings.strong:.3f}"
-    return settings.auto, f"strong match: {said} reaches {settings.strong:.3f}"
+    return settings.auto, f"match: {said} reaches the threshold {settings.strong:.3f}"
 
 
 def score(

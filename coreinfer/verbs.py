@@ -60,7 +60,7 @@ def predict(
         check_rows(output)
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
-    keep = keep_of(engine.artifact, keep, max_loss)
+    keep = keep_of(engine.artifact, keep, max_loss, policy)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -105,7 +105,7 @@ def generate(
     again = parse_refresh(refresh)
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
-    keep = keep_of(engine.artifact, keep, max_loss)
+    keep = keep_of(engine.artifact, keep, max_loss, policy)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
     import torch
 

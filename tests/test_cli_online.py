@@ -83,7 +83,7 @@ def test_predict_each_policy(artifact: Path, policy: str) -> None:
 def test_predict_for_people(artifact: Path) -> None:
     out = fine(run_cli("predict", "-a", artifact, PROMPTS[0])).out
     assert out.startswith(PROMPTS[0])
-    for word in ("hybrid (strong match", "cluster ", "membrane", "6,144 neurons kept", "keep 0.4"):
+    for word in ("hybrid (match", "cluster ", "membrane", "6,144 neurons kept", "keep 0.4"):
         assert word in out
 
 
@@ -92,6 +92,8 @@ def test_what_a_loss_may_cost_needs_a_curve_and_no_keep(artifact: Path) -> None:
         both = run_cli(verb, "Hello there.", "-a", artifact, "--keep", "0.4", "--max-loss", "0.1")
         assert (both.code, both.err.count("\n")) == (2, 1)
         assert "--keep 0.4 and --max-loss 0.1" in both.err
+    other = run_cli("predict", "Hello there.", "-a", artifact, "--max-loss", "0.1", "--policy", "stability")
+    assert (other.code, "measured for auto: leave out --policy stability" in other.err) == (2, True)
     bare = run_cli("predict", "Hello there.", "-a", artifact, "--max-loss", "0.1")
     assert bare.code == 2
     assert "coreinfer calibrate" in bare.err

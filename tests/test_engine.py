@@ -90,5 +90,5 @@ def test_a_match_that_the_prompt_contradicts_is_worth_little() -> None:
     assert known.worth is not None
     assert other.worth is not None
     assert other.worth < known.worth / 10
-    assert other.reason.endswith("the neurons that the prompt used are others")
+    assert other.reason.endswith("but the prompt's own neurons are others, so it counts less")
     assert "others" not in known.reason

@@ -36,7 +36,7 @@ def test_auto_falls_back_below_the_threshold_only(auto: Source) -> None:
     settings = PolicySettings(auto=auto, threshold=0.5, strong=0.5)
     source, reason = choose(match(0.5), "auto", settings)  # equal counts as strong
     assert source == auto
-    assert reason == "strong match: similarity 0.500 to cluster 7 reaches 0.500"
+    assert reason == "match: similarity 0.500 to cluster 7 reaches the threshold 0.500"
     source, reason = choose(match(BELOW), "auto", settings)
     assert source == "stability"
     assert reason.startswith("weak match:")
