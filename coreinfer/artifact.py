@@ -19,7 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.manifest import Layout, Manifest, verify
+from coreinfer.layout import Layout
+from coreinfer.manifest import Manifest, verify
 from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, share, top, unpack
 from coreinfer.policy import score
 from coreinfer.settings import PolicySettings, Source

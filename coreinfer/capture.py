@@ -4,7 +4,7 @@ The beginning-of-text token is left out (``valid_tokens``): as an attention sink
 of any word and says nothing about the text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -29,12 +29,17 @@ def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | No
     return torch.where(words.any(1, keepdim=True), words, real)
 
 
+def column_energies(mlps: Sequence[Mlp]) -> Tensor:
+    """The squared norm of every neuron's down column, float32 (L, F)."""
+    return torch.stack([column_energy(down_rows(mlp).detach()) for mlp in mlps])
+
+
 class Reducer:
     """Hooks on every down projection that reduce what passes, between ``expect`` and ``shares``, to a statistic."""
 
     def __init__(self, mlps: list[Mlp], settings: StatisticSettings) -> None:
         self.mlps, self.settings = mlps, settings
-        self.columns = torch.stack([column_energy(down_rows(m).detach()) for m in mlps])
+        self.columns = column_energies(mlps)
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
         self._hooks: list[Any] = []

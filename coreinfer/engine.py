@@ -21,7 +21,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
 from coreinfer.identity import identity
 from coreinfer.match import Match, make_index, nearest
-from coreinfer.models import context_length, find_mlps, load_model
+from coreinfer.models import bos_of, context_length, find_mlps, load_model
 from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, score
@@ -99,7 +99,7 @@ class Engine:
         if prediction.neurons is not None:
             return prediction
         ids = self.encode(prompt)
-        valid = valid_tokens(ids, None, self._bos)
+        valid = valid_tokens(ids, None, bos_of(self.model))
         statistic = self.artifact.manifest.statistic
         with Capture(self.model, statistic, ends=True) as capture, torch.inference_mode():
             capture.expect(valid)
@@ -235,11 +235,6 @@ class Engine:
     def _all(self) -> NeuronSet:
         every = np.arange(self.artifact.manifest.width, dtype=np.int32)
         return NeuronSet((every,) * self.artifact.manifest.layers, self.artifact.manifest.width)
-
-    @property
-    def _bos(self) -> int | None:
-        bos = self.model.config.get_text_config().bos_token_id
-        return bos if isinstance(bos, int) else None
 
     @property
     def _pad(self) -> int | None:

@@ -12,51 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.layout import Layout
 from coreinfer.settings import StatisticSettings, check_keep
 
 FORMAT, VERSION, METRIC = "coreinfer-artifact", 1, "cosine"
 COUNTS = ("layers", "width", "dimension", "clusters", "passages", "tokens")
 LARGEST = 1 << 40  # no honest count is larger
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Every file name, once."""
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def clusters(self) -> Path:
-        return self.root / "clusters.parquet"
-
-    @property
-    def neurons(self) -> Path:
-        return self.root / "neurons.parquet"
-
-    @property
-    def layers(self) -> Path:
-        return self.root / "layers.parquet"
-
-    @property
-    def sensitivity(self) -> Path:
-        return self.root / "sensitivity.parquet"
-
-    @property
-    def index(self) -> Path:
-        return self.root / "index.faiss"
-
-    @property
-    def calibration(self) -> Path:
-        return self.root / "calibration.json"
-
-    @property
-    def required(self) -> tuple[Path, ...]:
-        return (self.clusters, self.neurons, self.layers, self.sensitivity, self.calibration)
 
 
 @dataclass(frozen=True)

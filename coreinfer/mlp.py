@@ -3,7 +3,7 @@
 Shapes: H hidden size, F neurons of the layer, k of them kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -93,6 +93,17 @@ def gather_mlp(mlp: Mlp, ids: NDArray[np.int32]) -> dict[str, nn.Module]:
     rows = torch.cat([kept, kept + mlp.width]) if mlp.inputs == (FUSED,) else kept
     made = {name: gather(mlp.modules[name], rows, rows=True) for name in mlp.inputs}
     return {**made, mlp.output: gather(mlp.down, kept, rows=False)}
+
+
+@contextmanager
+def watching(mlps: Sequence[Mlp], hook: Callable[[int], Any]) -> Iterator[None]:
+    """``hook(layer)`` is a forward pre-hook of that layer's down projection, inside this context."""
+    handles = [mlp.down.register_forward_pre_hook(hook(layer)) for layer, mlp in enumerate(mlps)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def put(mlp: Mlp, modules: dict[str, nn.Module]) -> None:

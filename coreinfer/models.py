@@ -173,6 +173,12 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
         raise ValueError(f"its tokenizer knows {tokenizer.vocab_size} tokens and the model {rows}: one is another's")
 
 
+def bos_of(model: PreTrainedModel) -> int | None:
+    """The beginning-of-text token, where the model has one."""
+    bos = model.config.get_text_config().bos_token_id
+    return bos if isinstance(bos, int) else None
+
+
 def context_length(model: PreTrainedModel) -> int:
     """How many tokens the model can attend to."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))

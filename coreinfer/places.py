@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreinfer.errors import CoreInferError
@@ -27,6 +27,18 @@ def writing(path: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         room = "free some space or " if error.errno in FULL else ""
         raise CoreInferError(f"cannot write {path}: {_fault(path, error)}; {room}{remedy}") from error
+
+
+@contextmanager
+def moved_in(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to, which becomes ``path`` at the end: no reader ever sees half of a file."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def check_place(path: Path, remedy: str) -> None:

@@ -31,6 +31,12 @@ def words_of(prompt: Prompt) -> str:
     return text
 
 
+def words_of_tokens(tokenizer: Any, rows: Any) -> list[str]:
+    """What the embedder reads of rows of token ids; it refuses a text without a word, so that is "?"."""
+    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [text if text.strip() else "?" for text in texts]
+
+
 def is_prompt(value: Any) -> bool:
     """Whether a value has the form of a prompt: a text, or dicts with a text under `role` and `content` each."""
     if isinstance(value, str):

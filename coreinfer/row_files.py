@@ -1,13 +1,11 @@
 """Predictions in files, a row each: .jsonl or .parquet."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.places import check_file, writing
+from coreinfer.places import check_file, moved_in, writing
 
 if TYPE_CHECKING:
     from coreinfer.prompts import Prompt
@@ -33,16 +31,11 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     import pyarrow as pa
 
     check_rows(path)
-    part = path.with_name(f".{path.name}.part")
     try:
-        with writing(path, REMEDY):
+        with writing(path, REMEDY), moved_in(path) as part:
             (_write_lines if path.suffix == ".jsonl" else _write_table)(rows, part)
-            os.replace(part, path)
     except (pa.ArrowException, UnicodeError) as error:
         raise CoreInferError(f"{path} cannot hold these rows ({in_words(error)}): mend the prompts") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _write_lines(rows: list[dict[str, Any]], path: Path) -> None:

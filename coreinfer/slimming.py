@@ -25,7 +25,7 @@ from coreinfer.capture import Reducer
 from coreinfer.deciding import Decide, Decision
 from coreinfer.errors import CoreInferError
 from coreinfer.mlp import gather_mlp, put
-from coreinfer.models import decoder_of, find_mlps
+from coreinfer.models import bos_of, decoder_of, find_mlps
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings, at_least
 from coreinfer.turns import alone
@@ -93,9 +93,7 @@ class _Switch:
         if isinstance(neurons, NeuronSet):
             self._gather(neurons)
         else:
-            bos = model.config.get_text_config().bos_token_id
-            reducer = Reducer(self.mlps, statistic)
-            self.decision = Decision(neurons, reducer, self.decoder, bos if isinstance(bos, int) else None)
+            self.decision = Decision(neurons, Reducer(self.mlps, statistic), self.decoder, bos_of(model))
         self.borders = Borders(prompt_tokens, self.decision is not None)
 
     def attach(self) -> None:

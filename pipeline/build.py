@@ -13,7 +13,8 @@ import coreinfer
 from coreinfer.embedder import DEFAULT, Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
-from coreinfer.manifest import Layout, Manifest
+from coreinfer.layout import Layout
+from coreinfer.manifest import Manifest
 from coreinfer.match import make_index
 from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import FORMAT, Layout
+from coreinfer.layout import Layout
+from coreinfer.manifest import FORMAT
 from coreinfer.places import check_place, writing
 
 REMEDY = "choose another --output"

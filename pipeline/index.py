@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coreinfer.manifest import Layout, Manifest, describe
+from coreinfer.layout import Layout
+from coreinfer.manifest import Manifest, describe
 from coreinfer.match import make_index
 from coreinfer.neurons import NeuronSet, pack
 from coreinfer.settings import PolicySettings

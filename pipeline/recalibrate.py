@@ -14,7 +14,9 @@ from coreinfer.artifact import Artifact
 from coreinfer.embedder import Embedder
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import Layout, Manifest
+from coreinfer.layout import Layout
+from coreinfer.manifest import Manifest
+from coreinfer.places import moved_in
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL
 from pipeline import index
@@ -88,6 +90,5 @@ def _write_cores(layout: Layout, artifact: Artifact) -> None:
     """The statistics again, with the core sets that budgets and weights now pick."""
     made = artifact.manifest
     priors = (artifact.prior(cluster) for cluster in range(GLOBAL, made.clusters))
-    part = layout.neurons.with_suffix(".part")
-    index.write_neurons(part, priors, lambda prior: artifact.core(prior, made.default_keep), made.width)
-    part.replace(layout.neurons)
+    with moved_in(layout.neurons) as part:
+        index.write_neurons(part, priors, lambda prior: artifact.core(prior, made.default_keep), made.width)

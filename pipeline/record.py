@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.capture import Capture, valid_tokens
-from coreinfer.models import context_length, find_mlps
+from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
 from pipeline.passages import read_windows
@@ -73,8 +73,7 @@ class Recorder:
             yield picked, shares, sizes[picked]
 
     def _forward(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
-        bos = self.model.config.get_text_config().bos_token_id
-        capture.expect(valid_tokens(ids, mask, bos if isinstance(bos, int) else None))
+        capture.expect(valid_tokens(ids, mask, bos_of(self.model)))
         self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         return capture.shares()
 

@@ -12,6 +12,7 @@ import numpy as np
 from coreinfer.errors import CoreInferError
 from coreinfer.evaluate.plan import FEWEST, Plan, Text, check_enough, cut
 from coreinfer.settings import at_least
+from pipeline.passages import Passage
 from pipeline.readers import Row, file_rows, hub_rows, local_files
 from pipeline.sources import Counts, SourceSettings, read_passages
 
@@ -40,21 +41,29 @@ def read_texts(
     """
     if limit is not None:
         at_least("--limit", limit, FEWEST)
+    found = long_texts(source, tokenizer, plan.length, plan.length, limit)
+    check_enough(len(found.texts), found.seen, plan, repr(source.dataset))
+    domains = _domains(source, {text.name for text in found.texts}, domain_column)
+    return replace(found, texts=[replace(text, domain=domains.get(text.name)) for text in found.texts])
+
+
+def long_texts(source: SourceSettings, tokenizer: Any, least: int, most: int, limit: int | None) -> Found:
+    """The texts of at least ``least`` tokens, the first ``most`` of each; ``limit`` of them, evenly over all of it."""
     counts, short = Counts(), [0]
-    whole = replace(source, limit=None, max_tokens=WHOLE, min_chars=0)
-    passages = read_passages(whole, lambda batch: [1] * len(batch), counts)  # nothing is split: no need to count
+    passages = _whole(replace(source, limit=None, min_chars=0), counts)
 
     def long_enough() -> Iterator[Text]:
         while batch := list(islice(passages, BATCH)):
-            rows = cut(tokenizer, [passage.text for passage in batch], plan.length)
+            rows = cut(tokenizer, [passage.text for passage in batch], least, most)
             short[0] += sum(row is None for row in rows)
             yield from (Text(p.source, row) for p, row in zip(batch, rows, strict=True) if row is not None)
 
-    texts = evenly(long_enough(), limit)
-    check_enough(len(texts), counts.passages, plan, repr(source.dataset))
-    domains = _domains(source, {text.name for text in texts}, domain_column)
-    named = [replace(text, domain=domains.get(text.name)) for text in texts]
-    return Found(named, counts.passages, short[0])
+    return Found(evenly(long_enough(), limit), counts.passages, short[0])
+
+
+def _whole(source: SourceSettings, counts: Counts) -> Iterator[Passage]:
+    """A dataset's texts, none of them split, so that there is no need to count their tokens."""
+    return read_passages(replace(source, max_tokens=WHOLE), lambda batch: [1] * len(batch), counts)
 
 
 def evenly(texts: Iterable[Text], limit: int | None) -> list[Text]:
@@ -113,5 +122,5 @@ def some_texts(dataset: str, text_column: str | None, most: int) -> list[str]:
     Raises:
         CoreInferError: an unusable dataset.
     """
-    source = SourceSettings(dataset, text_column=text_column, max_tokens=1 << 30, limit=most)
-    return [passage.text for passage in read_passages(source, lambda texts: [1] * len(texts), Counts())]
+    source = SourceSettings(dataset, text_column=text_column, limit=most)
+    return [passage.text for passage in _whole(source, Counts())]

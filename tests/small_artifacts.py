@@ -15,7 +15,8 @@ import pytest
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import Layout, ModelIdentity
+from coreinfer.layout import Layout
+from coreinfer.manifest import ModelIdentity
 from coreinfer.neurons import top, uniform_budgets
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index

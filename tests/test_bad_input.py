@@ -180,14 +180,9 @@ STAGES = (
     "load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts",
 )  # fmt: skip
 WRITERS = (
-    "write_neurons",
-    "write_clusters",
-    "write_layers",
-    "write_sensitivity",
-    "write_calibration",
-    "write_index",
-    "write_manifest",
-)
+    "write_neurons", "write_clusters", "write_layers", "write_sensitivity", "write_calibration",
+    "write_index", "write_manifest",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, NoSpace])

@@ -13,6 +13,7 @@ from coreinfer import Engine
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.evaluate import LADDER, Plan, Rungs, Text, measure
 from coreinfer.evaluate.policies import Known
+from coreinfer.models import bos_of
 
 
 def scores(engine: Engine, ids: NDArray[np.int32], policy: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -49,7 +50,7 @@ def test_stability_is_what_a_prefill_of_the_prompt_sees(
     ids = np.stack([text.ids for text in texts])
     prompts = torch.from_numpy(ids[:, :PROMPT].astype(np.int64))
     with torch.inference_mode(), Capture(engine.model, engine.artifact.manifest.statistic) as capture:
-        capture.expect(valid_tokens(prompts, None, engine._bos))
+        capture.expect(valid_tokens(prompts, None, bos_of(engine.model)))
         engine.model(input_ids=prompts)
         alone = capture.shares()
     assert np.stack(scores(engine, ids, "stability", monkeypatch)) == pytest.approx(alone, rel=1e-3, abs=1e-7)

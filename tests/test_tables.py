@@ -11,7 +11,8 @@ from small_artifacts import POLICY, D, F, Fault, K, L, cells, put, refused, rewr
 from small_artifacts import copy as copy
 from small_artifacts import whole as whole
 
-from coreinfer.manifest import Layout, describe
+from coreinfer.layout import Layout
+from coreinfer.manifest import describe
 
 
 def text(name: str, content: str) -> Fault:

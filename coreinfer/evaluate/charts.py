@@ -70,9 +70,14 @@ def _svg(draw: Callable[["Figure"], None], width: float, height: float, title: s
         FigureCanvasSVG(figure)
         draw(figure)
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    tag, rest = drawn.getvalue().partition("<svg ")[2].split(">", 1)
-    tag = re.sub(r'(width|height)="[^"]*"', "", tag)  # its size is the page's affair
-    return f'<svg role="img" aria-label="{title}" {tag}>{rest}'
+    return inline(drawn.getvalue(), title)
+
+
+def inline(svg: str, title: str) -> str:
+    """An SVG file as an element of a page, which decides on its size."""
+    tag, rest = svg.partition("<svg ")[2].split(">", 1)
+    sizeless = re.sub(r'(width|height)="[^"]*"', "", tag)
+    return f'<svg role="img" aria-label="{title}" {sizeless}>{rest}'
 
 
 def _limit(axes: "Axes", series: Series) -> None:

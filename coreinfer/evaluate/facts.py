@@ -14,7 +14,8 @@ import torch
 from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
-from coreinfer.manifest import Layout, sha256_of
+from coreinfer.layout import Layout
+from coreinfer.manifest import sha256_of
 
 
 def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, texts: list[Text]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from coreinfer.capture import Reducer, valid_tokens
-from coreinfer.mlp import Mlp
-from coreinfer.models import decoder_of
+from coreinfer.mlp import Mlp, watching
+from coreinfer.models import bos_of, decoder_of
 from coreinfer.turns import alone
 
 
@@ -80,8 +80,7 @@ class Truth:
             self._dense()
 
     def _dense(self) -> None:
-        bos = self.model.config.get_text_config().bos_token_id
-        valid = valid_tokens(self.prompt, None, bos if isinstance(bos, int) else None)
+        valid = valid_tokens(self.prompt, None, bos_of(self.model))
         fed = self.continuation[:, :-1]
         out, prompt = self._run(self.prompt, None, 1, valid)
         first = out.logits[:, -1:].float().log_softmax(-1)
@@ -143,12 +142,8 @@ def _forward(model: PreTrainedModel, ids: Tensor, cache: Any, kept: int) -> Any:
 def _masked(mlps: list[Mlp], masks: NDArray[np.bool_], ids: Tensor) -> Iterator[None]:
     """Zero what each text's mask drops, at every position of ``ids`` (b, T)."""
     dropped = torch.from_numpy(~masks).to(ids.device)
-    hooks = [mlp.down.register_forward_pre_hook(_zero(dropped[:, i, None], ids)) for i, mlp in enumerate(mlps)]
-    try:
+    with watching(mlps, lambda layer: _zero(dropped[:, layer, None], ids)):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _zero(dropped: Tensor, ids: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:

@@ -71,10 +71,10 @@ class Text:
     domain: str | None = None
 
 
-def cut(tokenizer: Any, texts: list[str], length: int) -> list[NDArray[np.int32] | None]:
-    """The first ``length`` token ids of each text; None for a shorter one."""
+def cut(tokenizer: Any, texts: list[str], length: int, most: int | None = None) -> list[NDArray[np.int32] | None]:
+    """The first ``length`` token ids of each text, or up to ``most`` of them; None for a shorter one."""
     rows = tokenizer(texts, verbose=False)["input_ids"] if texts else []  # no truncation: it may end texts by a token
-    return [np.asarray(row[:length], np.int32) if len(row) >= length else None for row in rows]
+    return [np.asarray(row[: most or length], np.int32) if len(row) >= length else None for row in rows]
 
 
 def check_enough(found: int, seen: int, plan: Plan, where: str = "the texts given") -> None:

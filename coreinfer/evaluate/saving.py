@@ -4,8 +4,7 @@ Every file is written beside its place and then moved, so that a reader never se
 """
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.evaluate import markdown
 from coreinfer.evaluate.rows import Row, as_rows, text_rows
 from coreinfer.evaluate.scoring import Results
+from coreinfer.places import moved_in
 
 
 @contextmanager
@@ -33,26 +33,22 @@ def make_folder(folder: Path) -> None:
             probe.rmdir()
 
 
-def _move_in(path: Path, write: Callable[[Path], Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
 def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str) -> None:
     """Write all of it; the report last."""
     with _writing(folder):
         for name, value in (("settings.json", facts), ("rows.json", as_rows(rows))):
-            text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-            _move_in(folder / name, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
-        _move_in(folder / "rows.parquet", lambda part: _write_rows(part, as_rows(rows)))
-        _move_in(folder / "texts.parquet", lambda part: _write_texts(part, results))
-        _move_in(folder / "ladder.md", lambda part: part.write_text(markdown.ladder(rows), "utf-8"))
-        _move_in(folder / "report.html", lambda part: part.write_text(report, "utf-8"))
+            _put(folder / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        with moved_in(folder / "rows.parquet") as part:
+            _write_rows(part, as_rows(rows))
+        with moved_in(folder / "texts.parquet") as part:
+            _write_texts(part, results)
+        _put(folder / "ladder.md", markdown.ladder(rows))
+        _put(folder / "report.html", report)
+
+
+def _put(path: Path, text: str) -> None:
+    with moved_in(path) as part:
+        part.write_text(text, "utf-8")
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from coreinfer.match import Match
 from coreinfer.mlp import Mlp
 from coreinfer.models import find_mlps
 from coreinfer.neurons import places
+from coreinfer.prompts import words_of_tokens
 from coreinfer.refresh import blocks
 
 ROOM = 256 << 20  # bytes of a batch's dense log-probabilities
@@ -133,9 +134,9 @@ class _Work:
         return truth, Known(names, self._matches(rows[:, :prompt_tokens]), statistics)
 
     def _matches(self, prompts: NDArray[np.int32]) -> list[list[Match]]:
-        """By artifact; the embedder reads a prompt's text, and refuses one without a word."""
-        texts = self.engine.tokenizer.batch_decode(prompts.tolist(), skip_special_tokens=True)
-        return [engine.match([text if text.strip() else "?" for text in texts]) for engine in self.engines]
+        """By artifact; the embedder reads a prompt's text."""
+        texts = words_of_tokens(self.engine.tokenizer, prompts.tolist())
+        return [engine.match(texts) for engine in self.engines]
 
     def _score(self, truth: Truth, known: Known, tick: Callable[[int], Any]) -> tuple[Floats, Floats]:
         texts, best = len(known.names), {keep: self._masks("oracle", known, [keep])[0] for keep in self.plan.keeps}

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.places import moved_in
 
 STATE, TOPICS, SETTINGS = "state.safetensors", "topics.safetensors", "settings.json"
 
@@ -61,9 +62,8 @@ class Checkpoints:
 
     def save_topics(self, tensors: dict[str, Tensor]) -> None:
         """Embedding a corpus takes long, and need not be repeated."""
-        part = self.folder / f"{TOPICS}.part"
-        _write(tensors, part)
-        part.replace(self.folder / TOPICS)
+        with moved_in(self.folder / TOPICS) as part:
+            _write(tensors, part)
 
     def last(self, device: str) -> Checkpoint | None:
         """The latest one, if there is any."""

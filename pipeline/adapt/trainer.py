@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from coreinfer.models import default_dtype, find_mlps
+from coreinfer.models import bos_of, default_dtype, find_mlps
 from coreinfer.statistic import column_energy
 from pipeline.adapt.draws import Batches
 from pipeline.adapt.lora import Adapters, rows_now
@@ -43,8 +43,7 @@ class Trainer:
         self.adapters = Adapters(model, train.lora, train.seed) if train.lora else None
         self.masks, self._mlps = Masks(mlps), mlps
         self.priors = Priors(len(mlps), topics.count, mlps[0].width, settings.priors.rate, settings.device)
-        bos = model.config.get_text_config().bos_token_id
-        self.bos = bos if isinstance(bos, int) else None
+        self.bos = bos_of(model)
         self.batches = Batches(row.to(settings.device), topics.to(settings.device), settings, mlps[0].width, self.bos)
         self._trained = trained(model)
         self.optimizer = make_optimizer(list(self._trained.values()), train)

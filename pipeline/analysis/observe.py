@@ -4,8 +4,7 @@ Shapes: B texts of a batch, T tokens, L layers of F neurons, W words of a set's 
 What stays of a text is a few numbers, and its core set as bits for the first ``PAIRED`` texts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from coreinfer.capture import valid_tokens
-from coreinfer.mlp import down_rows
-from coreinfer.models import context_length, decoder_of, find_mlps
+from coreinfer.capture import column_energies, valid_tokens
+from coreinfer.mlp import watching
+from coreinfer.models import bos_of, context_length, decoder_of, find_mlps
 from coreinfer.neurons import uniform_budgets
-from coreinfer.statistic import column_energy, core_tokens
+from coreinfer.statistic import core_tokens
 from coreinfer.turns import alone
 from pipeline.analysis.bits import Bits, Floats, overlap, pack
 from pipeline.analysis.plan import LONGEST, Plan
@@ -72,7 +71,7 @@ def observe(
 class _Observer:
     def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
         self.model, self.plan, self.mlps = model, plan, find_mlps(model)
-        self.columns = [column_energy(down_rows(mlp).detach()) for mlp in self.mlps]
+        self.columns = column_energies(self.mlps)
         self.neurons = int(uniform_budgets(plan.keep, 1, self.mlps[0].width)[0])
         self.growths = plan.growths(most_tokens(model, plan))
         self.ends = sorted({plan.length, *(p for p, _ in self.growths), *(p + more for p, more in self.growths)})
@@ -80,30 +79,19 @@ class _Observer:
     def batch(self, rows: list[list[int]]) -> Observed:
         """One forward, without the head."""
         ids, mask = (made.to(self.model.device) for made in pad(rows, most_tokens(self.model, self.plan)))
-        bos = self.model.config.get_text_config().bos_token_id
-        valid = valid_tokens(ids, mask, bos if isinstance(bos, int) else None)
+        valid = valid_tokens(ids, mask, bos_of(self.model))
         tokens, layers = [len(row) for row in rows], dict[int, Observed]()
 
-        def look(layer: int, a: Tensor) -> None:
-            layers[layer] = self._layer(layer, a.reshape(*valid.shape, -1), valid, tokens)  # OPT: (B * T, F)
+        def hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def look(_: nn.Module, args: tuple[Any, ...]) -> None:
+                a = args[0].detach().reshape(*valid.shape, -1)  # OPT: (B * T, F)
+                layers[layer] = self._layer(layer, a, valid, tokens)
 
-        with alone(decoder_of(self.model), "analyze", ends=True), torch.inference_mode(), self._watched(look):
+            return look
+
+        with alone(decoder_of(self.model), "analyze", ends=True), torch.inference_mode(), watching(self.mlps, hook):
             self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         return _over_layers([layers[i] for i in range(len(self.mlps))])
-
-    @contextmanager
-    def _watched(self, look: Callable[[int, Tensor], None]) -> Iterator[None]:
-        """Hand each layer's activations to ``look`` as they pass."""
-
-        def hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            return lambda _, args: look(layer, args[0].detach())
-
-        hooks = [mlp.down.register_forward_pre_hook(hook(i)) for i, mlp in enumerate(self.mlps)]
-        try:
-            yield
-        finally:
-            for handle in hooks:
-                handle.remove()
 
     def _layer(self, layer: int, a: Tensor, valid: Tensor, tokens: list[int]) -> Observed:
         """``a`` (B, T, F) of one layer, ``valid`` bool (B, T), ``tokens``: of each text, before its padding."""

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import Embedder
 from coreinfer.evaluate.plan import Text
+from coreinfer.prompts import words_of_tokens
 from pipeline.analysis.bits import Floats
 from pipeline.analysis.findings import findings, pairs_of
 from pipeline.analysis.observe import PAIRED, most_tokens, observe
@@ -38,6 +39,6 @@ def analyze(
 
 
 def _meanings(tokenizer: Any, embedder: Embedder, texts: Sequence[Text], length: int) -> Floats:
-    """Unit embeddings (n, d) of what the core sets are of, the first ``length`` tokens; one without a word is "?"."""
-    words = tokenizer.batch_decode([text.ids[:length].tolist() for text in texts], skip_special_tokens=True)
-    return np.asarray(embedder.embed([text if text.strip() else "?" for text in words]), np.float64)
+    """Unit embeddings (n, d) of what the core sets are of, the first ``length`` tokens."""
+    words = words_of_tokens(tokenizer, [text.ids[:length].tolist() for text in texts])
+    return np.asarray(embedder.embed(words), np.float64)

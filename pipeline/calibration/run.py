@@ -59,14 +59,8 @@ def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = l
     artifact, doubts = _doubt(bench, artifact)
     artifact, fallback = _fallback(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
-    evidence |= {
-        "layers": layers,
-        "sensitivity": weighed,
-        "mixtures": mixtures,
-        "sources": found,
-        "doubts": doubts,
-        "fallback": fallback,
-    }
+    evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found}
+    evidence |= {"doubts": doubts, "fallback": fallback}
     table = np.stack([artifact.budgets(k) for k in grid])
     made = artifact.policy, artifact.sensitivity, tuple(grid), table
     return Calibrated(*made, evidence | {"curve": _curve(bench, artifact)})
@@ -138,7 +132,7 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     plans = [budgets.kept(a.budgets(keep), a, source) for a, source in tried]
     costs = [rises(bench.cases(p), plans, bench.tick)[0] for p in PROMPTS]
     usual = numbers.N0.index(PolicySettings.n0)  # on texts from elsewhere, hybrid loses less than similarity
-    at = numbers.best(np.concatenate(costs), usual if usual < len(tried) - 1 else 0)
+    at = numbers.best(np.concatenate(costs), usual)
     rows = [
         {"source": source, "n0": a.policy.n0 if source == "hybrid" else None}
         | {f"rise_{p}": round(float(c.mean(0)[i]), 5) for p, c in zip(PROMPTS, costs, strict=True)}
@@ -167,9 +161,11 @@ def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact,
     costs, near = rises(bench.cases(), plans, bench.tick)
     alone = np.repeat(costs[:, None, :1], len(left), 1)
     surface = np.concatenate([alone, costs[:, 1:].reshape(len(costs), len(left), -1)], 2)  # (text, left out, worth)
-    low, high = numbers.ramp(near[:, left].ravel(), surface.reshape(-1, len(worth)), worth)
-    if source != "hybrid":
-        high = low = numbers.threshold(near[:, left].ravel(), surface[..., -1].ravel(), surface[..., 0].ravel())
+    seen = near[:, left].ravel()
+    if source == "hybrid":
+        low, high = numbers.ramp(seen, surface.reshape(-1, len(worth)), worth)
+    else:
+        low = high = numbers.threshold(seen, surface[..., -1].ravel(), surface[..., 0].ravel())
     rows = [
         {"left_out": skip, "similarity": round(float(s), 4), "worth": list(worth), "rise": np.round(c, 5).tolist()}
         for skip, s, c in zip(left, near[:, left].mean(0), surface.mean(0), strict=True)

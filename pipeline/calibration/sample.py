@@ -19,6 +19,7 @@ from coreinfer.evaluate.masked import Statistics, Truth
 from coreinfer.match import make_index, nearest
 from coreinfer.models import find_mlps
 from coreinfer.neurons import places
+from coreinfer.prompts import words_of_tokens
 from coreinfer.settings import Source
 
 LOGITS = 1 << 28  # bytes of dense log-probabilities that a batch may take
@@ -83,8 +84,7 @@ def cases(lab: Lab, ids: torch.Tensor, prompt_tokens: int) -> Iterator[Case]:
     reducer = Reducer(mlps, lab.artifact.manifest.statistic)
     row = 4 * (ids.shape[1] - prompt_tokens) * lab.model.config.get_text_config().vocab_size
     for some in torch.split(ids, max(1, min(MOST, LOGITS // row))):
-        prompts = lab.tokenizer.batch_decode(some[:, :prompt_tokens], skip_special_tokens=True)
-        vectors = lab.embedder.embed([p if p.strip() else "?" for p in prompts])
+        vectors = lab.embedder.embed(words_of_tokens(lab.tokenizer, some[:, :prompt_tokens]))
         matches = nearest(index, vectors, len(lab.artifact.centroids))
         clusters, similarities = np.stack([m.clusters for m in matches]), np.stack([m.similarities for m in matches])
         truth = Truth(lab.model, mlps, some.to(lab.model.device), prompt_tokens, [reducer])

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from coreinfer.mlp import Mlp, down_rows
+from coreinfer.capture import column_energies
+from coreinfer.mlp import Mlp, watching
 from coreinfer.models import decoder_of, find_mlps
-from coreinfer.statistic import column_energy
 from coreinfer.turns import alone
 from pipeline.index import short
 
@@ -38,7 +38,7 @@ def sensitivity(model: PreTrainedModel, ids: Tensor) -> NDArray[np.float64]:
     with alone(decoder_of(model), "sensitivity", ends=True), _activations(model, mlps) as made:
         for some in torch.split(ids, max(1, TOKENS // ids.shape[1])):
             total += _squares(model, some.to(model.device), made).cpu()
-    columns = torch.stack([column_energy(down_rows(mlp).detach()) for mlp in mlps]).double().cpu()
+    columns = column_energies(mlps).double().cpu()
     ratio = (total / columns.clamp_min(TINY)).numpy()
     return np.asarray(ratio / np.maximum(ratio.mean(-1, keepdims=True), TINY))
 
@@ -71,13 +71,12 @@ def _activations(model: PreTrainedModel, mlps: Sequence[Mlp]) -> Iterator[list[T
         return out.detach().requires_grad_()
 
     trained = [p for p in model.parameters() if p.requires_grad]
-    hooks = [mlp.down.register_forward_pre_hook(keep) for mlp in mlps]
-    hooks.append(model.get_input_embeddings().register_forward_hook(begin))
+    first = model.get_input_embeddings().register_forward_hook(begin)
     try:
         model.requires_grad_(False)
-        yield made
+        with watching(mlps, lambda layer: keep):
+            yield made
     finally:
-        for hook in hooks:
-            hook.remove()
+        first.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
