@@ -20,7 +20,8 @@ from coreinfer.places import moved_in
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL
 from pipeline import index
-from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable, with_budgets
+from pipeline.calibration.layers import with_budgets
+from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable
 from pipeline.calibration.sample import Lab
 from pipeline.folder import appearing
 

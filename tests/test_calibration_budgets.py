@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.calibration.budgets import KEEPS, convex, spread, table
+from pipeline.calibration.budgets import KEEPS, convex, smooth, spread, table
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 WIDTH = 100
@@ -31,6 +31,19 @@ def test_a_hull_touches_costs_that_are_convex_already() -> None:
     x, y = convex(KEEPS, measured)
     assert x.tolist() == [*KEEPS, 1.0]
     assert y == pytest.approx([*measured, 0.0])
+
+
+@given(costs)
+def test_a_smooth_hull_is_a_hull_near_the_measured_points(measured: Array) -> None:
+    x, y = smooth(hull := convex(KEEPS, measured))
+    assert (np.diff(np.diff(y) / np.diff(x)) >= -1e-9).all()
+    assert (x[0], x[-1], y[-1]) == (KEEPS[0], 1.0, 0.0)
+    assert np.abs(np.interp(x, *hull) - y).max() <= 0.2 * hull[1][0] + 1e-9
+
+
+def test_equal_smooth_curves_share_alike() -> None:
+    curve = smooth(convex(KEEPS, (1 - np.array(KEEPS)) ** 2))
+    assert np.ptp(spread([curve] * 3, 0.4, WIDTH)) <= 2
 
 
 @given(st.lists(costs, min_size=1, max_size=5), st.floats(0.005, 1))

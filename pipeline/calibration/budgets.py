@@ -2,13 +2,14 @@
 
 Each layer's cost, measured at a few keeps, is made convex; then the wanted number of neurons goes, piece by piece, to
 the layer that gains most from it. For convex costs that add up, this greedy split is the best one, and budgets never
-fall as keep rises. That costs add up is an approximation: ``better`` measures whether it pays.
+fall as keep rises. That costs add up is an approximation, which ``layers`` corrects.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from coreinfer.artifact import Artifact
 from coreinfer.neurons import uniform_budgets
@@ -17,6 +18,7 @@ from pipeline.calibration.sample import Case, Plan
 
 Floats = NDArray[np.floating]
 KEEPS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)  # of one layer, the others whole; at 1 nothing is lost
+FINE = 128  # points of a smooth curve
 
 
 def cut(layer: int, keep: float, artifact: Artifact, source: Source) -> Plan:
@@ -48,6 +50,16 @@ def convex(keeps: Sequence[float], costs: Floats) -> tuple[NDArray[np.float64], 
         points.append(point)
     x, y = zip(*points, strict=True)
     return np.array(x), np.array(y)
+
+
+def smooth(hull: tuple[Floats, Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same hull without corners, at ``FINE`` points: with them, a split gives one layer all between two measured
+    keeps before another gets any.
+    """
+    x = np.linspace(hull[0][0], 1.0, FINE)
+    with np.errstate(over="ignore"):  # of slopes that are almost nothing
+        y = PchipInterpolator(*hull)(x)
+    return convex(x[:-1].tolist(), y[:-1])
 
 
 def _above(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from coreinfer.artifact import Artifact
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
+from pipeline.calibration.layers import layer_budgets
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
 
@@ -52,7 +53,7 @@ def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = l
     bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
     trusting = {"threshold": -1.0, "strong": -1.0, "doubt": 1.0, "doubt_fall": 0.0}  # until more is known
     open_to_all = numbers.with_policy(lab.artifact, **trusting)
-    artifact, layers = _budgets(bench, open_to_all, grid)
+    artifact, layers = layer_budgets(bench.costs, open_to_all, grid)
     artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
@@ -90,28 +91,6 @@ def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifa
     means = costs.reshape(len(costs), len(tried), len(keeps)).mean(-1)
     rows = [{"power": p, "rise": round(float(c), 5)} for p, c in zip(POWERS, means.mean(0), strict=True)]
     return tried[numbers.best(means)], rows
-
-
-def _budgets(bench: _Bench, artifact: Artifact, grid: Sequence[float]) -> tuple[Artifact, dict[str, Any]]:
-    """Budgets by measured loss, where they cost less than the artifact's own at three keeps around its default."""
-    layers, width, keep = artifact.manifest.layers, artifact.manifest.width, artifact.manifest.default_keep
-    cuts = [(layer, k) for layer in range(layers) for k in budgets.KEEPS]
-    costs = bench.costs([budgets.cut(layer, k, artifact, "hybrid") for layer, k in cuts]).mean(0)
-    curves = costs.reshape(layers, len(budgets.KEEPS))
-    hulls = [budgets.convex(budgets.KEEPS, curve) for curve in curves]
-    measured = with_budgets(artifact, grid, budgets.table(hulls, grid, width))
-    keeps = [keep / 2, keep, min(1.0, keep * 1.5)]
-    both = [budgets.kept(a.budgets(k), artifact, "hybrid") for a in (artifact, measured) for k in keeps]
-    uniform, other = bench.costs(both).mean(0).reshape(2, -1)
-    chosen = bool(uniform.mean() - other.mean() > numbers.SAME)
-    facts = {"keeps": list(budgets.KEEPS), "rise_of_one_layer": np.round(curves, 5).tolist(), "compared_at": keeps}
-    facts |= {"rise_uniform": np.round(uniform, 5).tolist(), "rise_measured": np.round(other, 5).tolist()}
-    return (measured if chosen else artifact), facts | {"chosen": "measured" if chosen else "uniform"}
-
-
-def with_budgets(artifact: Artifact, grid: Sequence[float], table: NDArray[np.int64]) -> Artifact:
-    """The artifact with other layer budgets."""
-    return replace(artifact, budget_grid=np.array(grid, np.float64), budget_table=table.astype(np.float64))
 
 
 def _mixture(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
