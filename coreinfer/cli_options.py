@@ -118,7 +118,7 @@ def check_build(
     """Refuse impossible options of a build by their names, before anything heavy is imported."""
     from coreinfer.settings import CountMode, Dtype, StatisticKind, at_least, check_keep, check_seed, one_of
 
-    one_of("--statistic", statistic, get_args(StatisticKind))
+    one_of("--statistic", statistic, (*get_args(StatisticKind), "auto"))
     one_of("--mode", mode, get_args(CountMode))
     check_keep(token_fraction, "--token-fraction")
     check_keep(keep, "--keep")

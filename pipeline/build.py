@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +30,7 @@ from coreinfer.settings import (
 )
 from pipeline import calibrate, index
 from pipeline.calibration.run import usable
+from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import assign, candidates, check_clusters
 from pipeline.data import Clustering, Statistics
 from pipeline.embed import embed_passages, open_vectors
@@ -52,7 +53,7 @@ class BuildSettings:
     model: str = "demo"
     embedder: str = DEFAULT
     clusters: int | None = None  # None: auto
-    statistic: StatisticSettings = field(default_factory=StatisticSettings)
+    statistic: StatisticSettings | None = None  # None: the one that costs held-out texts least
     keep: float = 0.4
     examples: int = 0
     seed: int = 0
@@ -113,6 +114,8 @@ def build_clusters(
         total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
         parts = hold_out(passages, settings.seed)
         ks = _numbers(settings.clusters, parts)
+        texts = _texts_of(passages, parts.held)
+        recorder, statistics = _with_statistic(settings, recorder, texts, watch)
         for line in _forecast(passages, total, parts, embedder, recorder):
             say(line)
 
@@ -124,7 +127,6 @@ def build_clusters(
         )
 
         tick = watch.start("choose K", len(parts.held))
-        texts = _texts_of(passages, parts.held)
         best, tried = 0, list[dict[str, float]]()
         if len(options.centroids) > 1:
             shares = _ticking(recorder, texts, tick)
@@ -135,7 +137,9 @@ def build_clusters(
         watch.start("write")
         clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
         sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
-        learned = _Learned(clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried))
+        learned = _Learned(
+            clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
+        )
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
         if settings.calibrate and (ids := usable(recorder.tokenizer, texts)) is not None:
             tick = watch.start("calibrate")
@@ -168,7 +172,18 @@ def _recorder(settings: BuildSettings) -> Recorder:
             f"--passage-tokens is {wanted}, but {most} tokens are the most that {settings.model!r} can record of a "
             f"passage: give at most {most}"
         )
-    return Recorder(model, tokenizer, settings.statistic, most)
+    return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
+
+
+def _with_statistic(
+    settings: BuildSettings, recorder: Recorder, texts: list[str], watch: Stopwatch
+) -> tuple[Recorder, list[dict[str, Any]]]:
+    """The recorder with the statistic to record, and what it was chosen from; one that was asked for stays."""
+    if settings.statistic is not None or not settings.calibrate:
+        return recorder, []
+    tick = watch.start("choose statistic")
+    found, tried = choose_statistic(recorder.model, usable(recorder.tokenizer, texts, least=1), settings.keep, tick)
+    return replace(recorder, settings=found), tried
 
 
 def _numbers(asked: int | None, parts: Split) -> list[int]:
@@ -211,8 +226,9 @@ def _threshold(centroids: NDArray[np.float32], embedder: Embedder, texts: list[s
     return calibrate.threshold(make_index(centroids).search(prefixes, 1)[0][:, 0])
 
 
-def _evidence(parts: Split, tried: list[dict[str, float]]) -> dict[str, Any]:
+def _evidence(parts: Split, tried: list[dict[str, float]], statistics: list[dict[str, Any]]) -> dict[str, Any]:
     return {
+        "statistics_tried": statistics,
         "held_out_passages": len(parts.held),
         "duplicates_left_out": parts.duplicates,
         "threshold_rule": f"quantile {calibrate.WEAKEST} of held-out similarities (first {calibrate.PREFIX} letters)",
@@ -242,6 +258,6 @@ def _write(
         embedder=embedder.identity,
         layers=layers, width=width, dimension=embedder.dimension,
         clusters=len(clustering.centroids), passages=int(stats.passages.sum()), tokens=int(stats.tokens.sum()),
-        statistic=settings.statistic, default_keep=settings.keep, seed=settings.seed,
+        statistic=recorder.settings, default_keep=settings.keep, seed=settings.seed,
         config={"coreinfer": coreinfer.__version__, **asdict(settings)},
     )  # fmt: skip

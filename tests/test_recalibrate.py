@@ -90,7 +90,7 @@ def test_what_was_found_is_in_the_folder(calibrated: Artifact, engine: Engine) -
     assert [row["keep"] for row in found["curve"]] == sorted(row["keep"] for row in found["curve"])
     assert found["clusters_tried"] == engine.artifact.calibration["clusters_tried"]
     assert calibrated.budgets(1.0).tolist() == [calibrated.manifest.width] * calibrated.manifest.layers
-    assert [row["power"] for row in found["measured"]["sensitivity"]] == [0, 0.5, 1]
+    assert [row["power"] for row in found["measured"]["sensitivity"]] == [0, 0.25, 0.5, 1]
 
 
 def test_statistics_stay_and_core_sets_follow(calibrated: Artifact, engine: Engine) -> None:

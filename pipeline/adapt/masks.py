@@ -48,6 +48,12 @@ def energy(a: Tensor, tokens: Tensor, column: Tensor) -> Tensor:
     return torch.bmm(tokens.to(a.dtype), a * a).float() * column
 
 
+def griffin(a: Tensor, tokens: Tensor) -> Tensor:
+    """The same of each token's activations over their norm, without columns (``coreinfer.statistic``)."""
+    unit = a / a.float().norm(dim=-1, keepdim=True).clamp_min(1e-12).to(a.dtype)
+    return torch.bmm(tokens.to(a.dtype), unit * unit).float()
+
+
 def score(prompt: Tensor, prior: Tensor, tokens: Tensor, n0: Tensor) -> Tensor:
     """The formula above: statistics (B, S, F), prompt tokens P (B, S), n0 (B,) -> (B, S, F)."""
     worth = n0[:, None] / (tokens + n0[:, None]).clamp_min(1e-9)
@@ -74,8 +80,9 @@ class Masks:
     ``shares``: of the last forward, each layer's full shares of each segment (B, S, F).
     """
 
-    def __init__(self, mlps: list[Mlp]) -> None:
+    def __init__(self, mlps: list[Mlp], statistic: str = "energy") -> None:
         self.plan: Plan | None = None
+        self.statistic = statistic
         self.priors, self.columns = torch.empty(0), torch.empty(0)
         self.shares: list[Tensor] = []
         self._hooks = [
@@ -109,9 +116,11 @@ class Masks:
 
     @torch.no_grad()
     def _cores(self, layer: int, a: Tensor, plan: Plan) -> Tensor:
-        column = self.columns[layer]
         with torch.autocast(a.device.type, enabled=False):  # bfloat16 shares would tie by the dozen
-            self.shares.append(share(energy(a, plan.counted, column)))
+            self.shares.append(share(self._statistic(layer, a, plan.counted)))
             prior = plan.mixture @ self.priors[layer]
-            prompt = energy(a, plan.prompt, column)
+            prompt = self._statistic(layer, a, plan.prompt)
             return core(score(prompt, prior, plan.prompt.sum(-1).float(), plan.n0), plan.kept)
+
+    def _statistic(self, layer: int, a: Tensor, tokens: Tensor) -> Tensor:
+        return griffin(a, tokens) if self.statistic == "griffin" else energy(a, tokens, self.columns[layer])

@@ -41,6 +41,7 @@ class MaskSettings:
             ``n0_most``; the others have n0 = infinity (similarity).
         at_text: share of the windows that start at a text's first token, the others anywhere.
         unmasked: share of the steps, the first ones, without masks: the priors fill before they are used.
+        statistic: that neurons are ranked by, energy or griffin (``coreinfer.statistic``).
     """
 
     share: float = 0.8
@@ -54,8 +55,10 @@ class MaskSettings:
     n0_most: float = 1024.0
     at_text: float = 0.5
     unmasked: float = 0.05
+    statistic: str = "energy"
 
     def __post_init__(self) -> None:
+        one_of("the masks' statistic", self.statistic, ("energy", "griffin"))
         check_keep(self.least)
         check_keep(self.most)
         check_range("the keeps", self.least, self.most, 0)

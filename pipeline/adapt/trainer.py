@@ -41,7 +41,7 @@ class Trainer:
         full_copy = train.distill > 0 and not train.lora
         self._teacher = deepcopy(model).requires_grad_(False).to(self.dtype) if full_copy else None  # type: ignore[arg-type]
         self.adapters = Adapters(model, train.lora, train.seed) if train.lora else None
-        self.masks, self._mlps = Masks(mlps), mlps
+        self.masks, self._mlps = Masks(mlps, settings.masks.statistic), mlps
         self.priors = Priors(len(mlps), topics.count, mlps[0].width, settings.priors.rate, settings.device)
         self.bos = bos_of(model)
         self.batches = Batches(row.to(settings.device), topics.to(settings.device), settings, mlps[0].width, self.bos)

@@ -41,11 +41,11 @@ class Calibrated:
     evidence: dict[str, Any]
 
 
-def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor | None:
-    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``LEAST``."""
+def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], least: int = LEAST) -> torch.Tensor | None:
+    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``least``."""
     rows = tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
     long = [row for row in rows if len(row) == TOKENS][:MOST]
-    return torch.tensor(long) if len(long) >= LEAST else None
+    return torch.tensor(long) if len(long) >= least else None
 
 
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
@@ -81,10 +81,11 @@ class _Bench:
 
 
 def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, float]]]:
-    """How far the measured gradients count; for energy alone, whose columns they replace."""
-    if artifact.manifest.statistic.kind != "energy":
+    """How far the measured gradients count; for energy, whose columns they replace, and griffin, which has none."""
+    kind = artifact.manifest.statistic.kind
+    if kind == "count":
         return artifact, []
-    ratio = sensitivity(bench.lab.model, bench.ids)
+    ratio = sensitivity(bench.lab.model, bench.ids, columns=kind == "energy")
     tried = [replace(artifact, sensitivity=weights(ratio, power)) for power in POWERS]
     keeps = [keep / 2, keep]
     costs = bench.costs([budgets.kept(a.budgets(k), a, "hybrid") for a in tried for k in keeps])

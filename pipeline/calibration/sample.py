@@ -78,12 +78,16 @@ class Case:
 Plan = Callable[[Case], NDArray[np.bool_]]  # which neurons each text keeps, (B, L, F)
 
 
+def batch_size(model: PreTrainedModel, continuation: int) -> int:
+    """How many texts run together, by the dense log-probabilities of so many tokens of each."""
+    return max(1, min(MOST, LOGITS // (4 * continuation * int(model.config.get_text_config().vocab_size))))
+
+
 def cases(lab: Lab, ids: torch.Tensor, prompt_tokens: int) -> Iterator[Case]:
     """The texts ``ids`` (n, P + C) in batches, dense, one after another: memory does not grow with their number."""
     index, mlps = make_index(lab.artifact.centroids), find_mlps(lab.model)
     reducer = Reducer(mlps, lab.artifact.manifest.statistic)
-    row = 4 * (ids.shape[1] - prompt_tokens) * lab.model.config.get_text_config().vocab_size
-    for some in torch.split(ids, max(1, min(MOST, LOGITS // row))):
+    for some in torch.split(ids, batch_size(lab.model, ids.shape[1] - prompt_tokens)):
         vectors = lab.embedder.embed(words_of_tokens(lab.tokenizer, some[:, :prompt_tokens]))
         matches = nearest(index, vectors, len(lab.artifact.centroids))
         clusters, similarities = np.stack([m.clusters for m in matches]), np.stack([m.similarities for m in matches])

@@ -23,13 +23,14 @@ from coreinfer.models import decoder_of, find_mlps
 from coreinfer.turns import alone
 from pipeline.index import short
 
-POWERS = (0.0, 0.5, 1.0)
+POWERS = (0.0, 0.25, 0.5, 1.0)
 TOKENS = 2048  # of a forward and backward
 TINY = 1e-30
 
 
-def sensitivity(model: PreTrainedModel, ids: Tensor) -> NDArray[np.float64]:
-    """E[g^2] / ||down column||^2 of each neuron over texts ``ids`` (n, T), their first token left out, (L, F).
+def sensitivity(model: PreTrainedModel, ids: Tensor, columns: bool = True) -> NDArray[np.float64]:
+    """E[g^2] / ||down column||^2 of each neuron over texts ``ids`` (n, T), their first token left out, (L, F); without
+    ``columns``, for a statistic that does not hold them, E[g^2].
 
     g is the gradient of the text's summed next-token loss, nats. Scaled to a mean of 1 in each layer.
     """
@@ -38,8 +39,8 @@ def sensitivity(model: PreTrainedModel, ids: Tensor) -> NDArray[np.float64]:
     with alone(decoder_of(model), "sensitivity", ends=True), _activations(model, mlps) as made:
         for some in torch.split(ids, max(1, TOKENS // ids.shape[1])):
             total += _squares(model, some.to(model.device), made).cpu()
-    columns = column_energies(mlps).double().cpu()
-    ratio = (total / columns.clamp_min(TINY)).numpy()
+    held = column_energies(mlps).double().cpu() if columns else torch.ones_like(total)
+    ratio = (total / held.clamp_min(TINY)).numpy()
     return np.asarray(ratio / np.maximum(ratio.mean(-1, keepdims=True), TINY))
 
 

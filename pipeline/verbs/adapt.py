@@ -30,6 +30,7 @@ def adapt(
     mask_share: Annotated[float, typer.Option(help="Share of sequences that run on core neurons.")] = 0.8,
     keep_least: Annotated[float, typer.Option(help="Keep is drawn between this ...")] = 0.08,
     keep_most: Annotated[float, typer.Option(help="... and this.")] = 0.55,
+    statistic: Annotated[str, typer.Option(help="That ranks neurons: energy or griffin.")] = "energy",
     report_every: Annotated[int, typer.Option(help="Steps between held-out losses.")] = 100,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
@@ -51,7 +52,7 @@ def adapt(
     local_files(dataset)
     settings = AdaptSettings(
         SourceSettings(dataset, split, config, text_column, limit), model or "demo", held_out, artifact, embedder,
-        MaskSettings(share=mask_share, least=keep_least, most=keep_most), PriorSettings(clusters),
+        MaskSettings(share=mask_share, least=keep_least, most=keep_most, statistic=statistic), PriorSettings(clusters),
         TrainSettings(
             steps, batch, micro, context, rate=rate, weight_decay=weight_decay, lora=lora, distill=distill, seed=seed
         ),

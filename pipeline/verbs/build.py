@@ -36,7 +36,9 @@ def build_clusters(
     clusters: Annotated[str, typer.Option("--clusters", "-c", help="A number, or auto.")] = "auto",
     model: ModelOption = None,
     embedder: EmbedderOption = None,
-    statistic: Annotated[str, typer.Option(help="energy, count or griffin.")] = "energy",
+    statistic: Annotated[
+        str, typer.Option(help="energy, griffin or count; auto: what costs held-out texts least.")
+    ] = "auto",
     token_fraction: Annotated[float, typer.Option(help="Eq. 1's share of a token's neurons, for count.")] = 0.4,
     mode: Annotated[str, typer.Option(help="magnitude or positive, for count.")] = "magnitude",
     keep: Annotated[float, typer.Option("--keep", "-k", help="The default share of neurons kept.")] = 0.4,
@@ -70,7 +72,7 @@ def build_clusters(
     quiet_libraries()
     settings = BuildSettings(
         source, absolute(model, "demo"), absolute(embedder, DEFAULT), number,
-        StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
+        None if statistic == "auto" else StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
         keep, examples, seed, device, dtype,
     )  # fmt: skip
     with stages(quiet) as stage:
