@@ -104,6 +104,16 @@ def test_energy_is_the_recorders() -> None:
     assert torch.allclose(masks.energy(a, which, column), slow, atol=1e-5)
 
 
+def test_griffin_is_the_recorders() -> None:
+    a, which = torch.randn(2, 5, 7), torch.rand(2, SEGMENTS, 5) < 0.5
+    slow = torch.stack(
+        [torch.stack([(row[some] ** 2 / (row[some] ** 2).sum(1, keepdim=True)).sum(0) for some in x])
+         for row, x in zip(a, which, strict=True)]
+    )  # fmt: skip
+    assert torch.allclose(masks.griffin(a, which), slow, atol=1e-5)
+    assert not masks.griffin(torch.zeros(2, 5, 7), which).any()
+
+
 def test_ties_are_all_core_and_uniform_priors_keep_all() -> None:
     scores = torch.tensor([[[3.0, 1.0, 2.0, 1.0]]])
     assert masks.core(scores, torch.tensor([3])).tolist() == [[[True, True, True, True]]]
