@@ -1,0 +1,207 @@
+"""A Hugging Face model -> ``Network``. The model goes on working: its weights become views of the new layout.
+
+So no weight lies in memory twice, and prefill runs Transformers' own forward on what decoding reads. Known are Llama,
+Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 and 3 and OPT; ``unsupported`` names what is in the way of any other.
+"""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from coreinfer.decode.network import Act, Layer, Network, Norm
+from coreinfer.models import context_length, decoder_of
+
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
+STATIC_ROPES = ("default", "linear", "llama3", "proportional")  # the others change as the text grows
+PIECE = 1 << 16  # positions of a rope table at most
+
+
+def unsupported(model: PreTrainedModel) -> str | None:
+    """Why this model cannot be decoded by the project's own steps, in words; None if it can."""
+    config: Any = model.config.get_text_config()
+    if config.model_type not in (*LLAMAS, "opt"):
+        return f"the architecture {config.model_type!r}"
+    if config.model_type == "opt":
+        if not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:
+            return "OPT with norms after its layers"
+        return None if config.activation_function in get_args(Act) else f"the activation {config.activation_function!r}"
+    act = getattr(config, "hidden_activation", None) or config.hidden_act
+    if act not in get_args(Act):
+        return f"the activation {act!r}"
+    odd = [kind for kind in _rope_kinds(config) if kind not in STATIC_ROPES]
+    if odd:
+        return f"positions of the kind {odd[0]!r}"
+    return _odd_module(model)
+
+
+def _odd_module(model: PreTrainedModel) -> str | None:
+    """Linear modules that are no plain ``nn.Linear`` hold weights that cannot be laid out anew."""
+    for layer in decoder_of(model).layers:  # type: ignore[union-attr]
+        for name, module in layer.named_modules():
+            if name.endswith("_proj") and type(module) is not nn.Linear:
+                return f"{type(module).__name__} modules"
+    return None
+
+
+def _rope_kinds(config: Any) -> list[str]:
+    found = config.rope_parameters
+    some = [found] if "rope_type" in found else [x for x in found.values() if x is not None]
+    return [str(x["rope_type"]) for x in some]
+
+
+@torch.no_grad()
+def read_network(model: PreTrainedModel) -> Network:
+    """Lay a supported model's weights out anew, in place."""
+    config: Any = model.config.get_text_config()
+    return _opt(model, config) if config.model_type == "opt" else _llama(model, config)
+
+
+def packed(linears: Sequence[nn.Linear]) -> Tensor:
+    """The weights (n_i, H) one below another, (sum n_i, H); the modules become views of that."""
+    if len(linears) == 1:
+        return linears[0].weight.detach()
+    whole = torch.cat([x.weight.detach() for x in linears])
+    for module, part in zip(linears, whole.split([x.out_features for x in linears]), strict=True):
+        module.weight.data = part
+    return whole
+
+
+def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
+    """(F, P, H): each neuron's input rows and its down column; the modules become views of that.
+
+    A module that holds gate and up together cannot: its 2 F rows would need two strides. It stays as it is, beside the
+    bundle.
+    """
+    width, hidden, fused = down.in_features, down.out_features, inputs[0].out_features == 2 * down.in_features
+    rows = inputs[0].weight.detach().split(width) if fused else [x.weight.detach() for x in inputs]
+    whole = torch.stack([*rows, down.weight.detach().T], 1)
+    assert whole.shape == (width, len(rows) + 1, hidden)
+    if not fused:
+        for part, module in enumerate(inputs):
+            module.weight.data = whole[:, part]
+    down.weight.data = whole[:, -1].T
+    return whole
+
+
+def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
+    found = [x.bias for x in linears]
+    return None if found[0] is None else torch.cat([x.detach().float() for x in found])
+
+
+def _in_bias(inputs: Sequence[nn.Linear], width: int) -> Tensor | None:
+    found = _bias(inputs)
+    return None if found is None else found.view(-1, width)
+
+
+def _rms(module: Any) -> Norm:
+    """Gemma's modules add 1 to their weight."""
+    gemma = type(module).__name__.startswith("Gemma")
+    eps = module.eps if gemma else module.variance_epsilon
+    return Norm(module.weight.detach().float() + (1.0 if gemma else 0.0), None, float(eps))
+
+
+def _centered(module: Any) -> Norm:
+    return Norm(module.weight.detach().float(), module.bias.detach().float(), float(module.eps), center=True)
+
+
+def _llama(model: Any, config: Any) -> Network:
+    decoder = decoder_of(model)
+    types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    tables, context = _ropes(decoder, config, types), context_length(model)
+    named = sorted(set(types)) if len(tables) > 1 else types[:1]
+    layers = tuple(
+        _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0)
+        for layer, kind in zip(decoder.layers, types, strict=True)  # type: ignore[arg-type, union-attr]
+    )
+    first: Any = decoder.layers[0].self_attn  # type: ignore[index, union-attr]
+    embedding: Any = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    turned = int(getattr(config, "partial_rotary_factor", None) or 1) and tables[0][1]
+    return Network(
+        embedding=embedding.weight.detach(), embedding_scale=_embedding_scale(embedding), positions=None,
+        ropes=tuple(table for table, _ in tables), turned=turned, layers=layers, final=_rms(decoder.norm),
+        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads, head_dim=first.head_dim, scale=float(first.scaling),
+        act=getattr(config, "hidden_activation", None) or config.hidden_act, context=context,
+        softcap=getattr(config, "final_logit_softcapping", None),
+        attention_softcap=getattr(config, "attn_logit_softcapping", None),
+    )  # fmt: skip
+
+
+def _embedding_scale(embedding: Any) -> float:
+    """Gemma's, as rounded as its weights are."""
+    scale = getattr(embedding, "embed_scale", None)
+    return 1.0 if scale is None else float(torch.as_tensor(scale).to(embedding.weight.dtype))
+
+
+def _window(config: Any, kind: str) -> int | None:
+    """Mistral and Phi-3 have one for all layers; others name the layers that have one."""
+    if kind == "sliding_attention" or config.model_type in ("mistral", "phi3"):
+        return getattr(config, "sliding_window", None)
+    return None
+
+
+def _ropes(decoder: Any, config: Any, types: Sequence[str]) -> list[tuple[Tensor, int]]:
+    """(table, dimensions turned) of each kind of layer that has its own, in the order of their names; else of all."""
+    weight = decoder.embed_tokens.weight
+    places = torch.arange(min(config.max_position_embeddings, PIECE), device=weight.device)[None]
+    like = torch.zeros(1, device=weight.device)  # float32: tables are as exact as can be
+    several = "rope_type" not in config.rope_parameters
+    kinds = [(kind,) for kind in sorted(set(types))] if several else [()]
+    head = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return [_table(*decoder.rotary_emb(like, places, *kind), head) for kind in kinds]
+
+
+def _table(cos: Tensor, sin: Tensor, head_dim: int) -> tuple[Tensor, int]:
+    turned = cos.shape[-1]
+    table = torch.zeros(cos.shape[1], 2, head_dim, device=cos.device)
+    table[:, 0] = 1
+    table[:, 0, :turned], table[:, 1, :turned] = cos[0].float(), sin[0].float()
+    return table, turned
+
+
+def _llama_layer(layer: Any, window: int | None, rope: int) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    inputs = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
+    fused = hasattr(attention, "qkv_proj")
+    qkv = [attention.qkv_proj] if fused else [attention.q_proj, attention.k_proj, attention.v_proj]
+    own = hasattr(layer, "pre_feedforward_layernorm")  # Gemma: norms before and after
+    per_head = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    q_norm, k_norm = (None if norm is None else _rms(norm) for norm in per_head)
+    return Layer(
+        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.o_proj.weight.detach(), out_bias=_bias([attention.o_proj]),
+        neurons=bundled(inputs, mlp.down_proj), in_bias=_in_bias(inputs, mlp.down_proj.in_features),
+        down_bias=_bias([mlp.down_proj]), before_attention=_rms(layer.input_layernorm),
+        before_mlp=_rms(layer.pre_feedforward_layernorm if own else layer.post_attention_layernorm),
+        after_attention=_rms(layer.post_attention_layernorm) if own else None,
+        after_mlp=_rms(layer.post_feedforward_layernorm) if own else None,
+        q_norm=q_norm, k_norm=k_norm, window=window, rope=rope,
+    )  # fmt: skip
+
+
+def _opt(model: Any, config: Any) -> Network:
+    decoder: Any = decoder_of(model)
+    head = model.get_output_embeddings()
+    first = decoder.layers[0].self_attn
+    return Network(
+        embedding=decoder.embed_tokens.weight.detach(), embedding_scale=1.0,
+        positions=decoder.embed_positions.weight.detach()[decoder.embed_positions.offset :], ropes=(), turned=0,
+        layers=tuple(_opt_layer(layer) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
+        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        kv_heads=config.num_attention_heads, head_dim=first.head_dim, scale=float(first.scaling),
+        act=config.activation_function, context=context_length(model),
+    )  # fmt: skip
+
+
+def _opt_layer(layer: Any) -> Layer:
+    attention = layer.self_attn
+    qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+    return Layer(
+        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),
+        out_bias=_bias([attention.out_proj]), neurons=bundled([layer.fc1], layer.fc2),
+        in_bias=_in_bias([layer.fc1], layer.fc2.in_features), down_bias=_bias([layer.fc2]),
+        before_attention=_centered(layer.self_attn_layer_norm), before_mlp=_centered(layer.final_layer_norm),
+    )  # fmt: skip

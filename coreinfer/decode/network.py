@@ -1,0 +1,104 @@
+"""A dense decoder as one step reads it: facts, and tensors laid out for that."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Act = Literal["silu", "relu", "gelu", "gelu_pytorch_tanh"]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMS norm, or with ``center`` a layer norm: weight and bias float32 (H,), Gemma's 1 already added."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+    center: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A decoder layer.
+
+    Attributes:
+        qkv: (A + 2 G, H), and its bias or None.
+        out: (H, A), and its bias or None.
+        neurons: (F, P, H), each neuron's input rows and its down column side by side, so that one read takes it all.
+        in_bias: (P - 1, F) or None. ``down_bias``: (H,) or None.
+        before_attention, before_mlp: norms of the residual stream; ``after_attention``, ``after_mlp``: Gemma's, of what
+            is added to it.
+        q_norm, k_norm: of each head's (head_dim,), or None.
+        window: positions that attention reaches back, or None for all.
+        rope: which of the network's tables turns queries and keys; None for learned positions.
+    """
+
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    neurons: Tensor
+    in_bias: Tensor | None
+    down_bias: Tensor | None
+    before_attention: Norm
+    before_mlp: Norm
+    after_attention: Norm | None = None
+    after_mlp: Norm | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    window: int | None = None
+    rope: int | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """All layers and what is around them.
+
+    Attributes:
+        embedding: (V, H); a token's row times ``embedding_scale`` begins the residual stream.
+        positions: (C, H), added to it, or None.
+        ropes: tables of cosines and sines, float32 (C, 2, head_dim), 1 and 0 where a head is not turned.
+        turned: how many of a head's dimensions are, from its first.
+        head: (V, H), and its bias or None. ``softcap``, ``attention_softcap``: Gemma 2's, or None.
+        scale: of attention scores.
+    """
+
+    embedding: Tensor
+    embedding_scale: float
+    positions: Tensor | None
+    ropes: tuple[Tensor, ...]
+    turned: int
+    layers: tuple[Layer, ...]
+    final: Norm
+    head: Tensor
+    head_bias: Tensor | None
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    act: Act
+    context: int
+    softcap: float | None = None
+    attention_softcap: float | None = None
+
+    @property
+    def hidden(self) -> int:
+        return int(self.embedding.shape[1])
+
+    @property
+    def width(self) -> int:
+        """F."""
+        return int(self.layers[0].neurons.shape[0])
+
+    @property
+    def gated(self) -> bool:
+        return self.layers[0].neurons.shape[1] == 3
+
+    def bytes_read(self, kept: list[int], position: int) -> int:
+        """Bytes of weights and cache that one step reads, at least: the limit is the memory's bandwidth over this."""
+        size = self.embedding.element_size()
+        fixed = self.head.numel() + self.hidden + sum(x.qkv.numel() + x.out.numel() for x in self.layers)
+        rows = sum(k * x.neurons[0].numel() for k, x in zip(kept, self.layers, strict=True))
+        seen = sum(min(position, x.window or position) for x in self.layers)
+        return size * (fixed + rows + 2 * seen * self.kv_heads * self.head_dim)

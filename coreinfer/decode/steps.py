@@ -1,0 +1,176 @@
+"""A step as a row of kernel launches on fixed buffers; on a GPU it is captured once and replayed.
+
+Grids do not depend on which neurons are kept, only on how many of each layer: another prompt's set needs no capture.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.state import CHUNK, PICKERS, SPLITS, State
+from coreinfer.kernels.attend import attend
+from coreinfer.kernels.ends import embed, pick
+from coreinfer.kernels.neurons import activate, deactivate
+from coreinfer.kernels.project import project
+
+FAR = 1 << 30  # a window that holds every context
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How work is cut. ``rows`` of a matrix, or half as many neurons, a program reads at a time, with ``warps``;
+    ``programs`` on each multiprocessor; ``block`` columns of ``deep`` neurons in ``deactivate``.
+    """
+
+    rows: int = 4
+    warps: int = 8
+    programs: int = 2
+    block: int = 128
+    deep: int = 64
+    down_warps: int = 8
+    splits: int = 8
+
+
+def power(n: int) -> int:
+    return int(triton.next_power_of_2(n))
+
+
+class Step:
+    """One token: ``run`` launches it kernel by kernel; after ``capture`` one replay does all of it."""
+
+    def __init__(
+        self, network: Network, state: State, kept: Sequence[int], tiles: Tiles | None = None, early: bool = True
+    ) -> None:
+        self.network, self.state, self.kept, self.tiles = network, state, list(kept), tiles or Tiles()
+        on_gpu = network.embedding.is_cuda
+        self.units = torch.cuda.get_device_properties(network.embedding.device).multi_processor_count if on_gpu else 2
+        early = early and on_gpu and torch.cuda.get_device_capability(network.embedding.device) >= (9, 0)
+        self._pdl: dict[str, Any] = {"PDL": True, "launch_pdl": True} if early else {"PDL": False}
+        self._launches = [*self._begin(), *self._layers(), *self._end()]
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self) -> None:
+        if self.graph is not None:
+            self.graph.replay()
+            return
+        for launch in self._launches:
+            launch()
+
+    def capture(self) -> None:
+        """Record the launches. They run twice before, on what the state holds, so that all kernels are compiled."""
+        for _ in range(2):
+            self.run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.run()
+        self.graph = graph
+
+    def _begin(self) -> list[Callable[[], Any]]:
+        net, s = self.network, self.state
+        places = net.embedding if net.positions is None else net.positions
+        return [
+            lambda: embed[(1,)](
+                s.stream[0], s.added[1], net.embedding, places, s.token, s.position, net.embedding_scale,
+                H=net.hidden, HB=power(net.hidden), PLACES=net.positions is not None,
+            )
+        ]  # fmt: skip
+
+    def _layers(self) -> list[Callable[[], Any]]:
+        out, after = list[Callable[[], Any]](), None
+        for number, layer in enumerate(self.network.layers):
+            out += self._attention(number, layer, after)
+            out += self._mlp(number, layer)
+            after = layer.after_mlp
+        return out
+
+    def _attention(self, number: int, layer: Layer, after: Norm | None) -> list[Callable[[], Any]]:
+        s = self.state
+        turn = self._project(s.qkv, layer.qkv, layer.qkv_bias, s.stream[0], s.added[1], s.stream[1],
+                             layer.before_attention, after)  # fmt: skip
+        back = self._project(s.added[0], layer.out, layer.out_bias, s.attended)
+        return [turn, self._attend(number, layer), back]
+
+    def _project(
+        self, out: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor, added: Tensor | None = None,
+        now: Tensor | None = None, norm: Norm | None = None, after: Norm | None = None, cap: float | None = None,
+    ) -> Callable[[], Any]:  # fmt: skip
+        n, hidden = weight.shape
+        rows = max(1, self.tiles.rows * 4096 // max(4096, power(hidden)))
+        grid = (min(triton.cdiv(n, rows), self.units * self.tiles.programs),)
+        center = norm is not None and norm.center
+        return lambda: project[grid](
+            out, weight, weight if bias is None else bias, before, before if added is None else added,
+            before if now is None else now, *_vectors(norm, after, before), n, norm.eps if norm else 0.0, cap or 0.0,
+            H=hidden, HB=power(hidden), BN=rows, NORMED=norm is not None, CENTER=center, AFTER=after is not None,
+            BIAS=bias is not None, CAP=cap is not None, num_warps=self._warps(hidden), **self._pdl,
+        )  # fmt: skip
+
+    def _warps(self, hidden: int) -> int:
+        return max(1, min(self.tiles.warps, power(hidden) // 128))
+
+    def _attend(self, number: int, layer: Layer) -> Callable[[], Any]:
+        net, s = self.network, self.state
+        like = s.stream[0]
+        norms = [like if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
+        eps = layer.q_norm.eps if layer.q_norm else 1.0
+        return lambda: attend[(net.heads, s.chunks)](
+            s.attended, s.qkv, s.keys[number], s.values[number], like if layer.rope is None else net.ropes[layer.rope],
+            *norms, s.position, s.parts, s.tops, s.sums, s.counts[0],
+            net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
+            HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
+            TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
+            CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, num_warps=4, **self._pdl,
+        )  # fmt: skip
+
+    def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
+        s, t, hidden, k = self.state, self.tiles, self.network.hidden, self.kept[number]
+        width, parts, _ = layer.neurons.shape
+        rows = max(1, t.rows // (parts - 1) * 4096 // max(4096, power(hidden)))
+        grid = (max(1, min(triton.cdiv(k, rows), self.units * t.programs)),)
+        ids, norm = s.ids[number], layer.before_mlp
+        in_bias, down_bias = layer.in_bias, layer.down_bias
+        block = min(t.block, power(hidden))
+        splits = max(1, min(t.splits, SPLITS, triton.cdiv(k, t.deep)))
+        return [
+            lambda: activate[grid](
+                s.active, layer.neurons, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
+                s.stream[0], *_vectors(norm, layer.after_attention, s.stream[0]), k, width, norm.eps,
+                H=hidden, HB=power(hidden), P=parts, BN=rows, ACT=self.network.act, CENTER=norm.center,
+                AFTER=layer.after_attention is not None, BIAS=in_bias is not None, num_warps=self._warps(hidden),
+                **self._pdl,
+            ),
+            lambda: deactivate[(triton.cdiv(hidden, block), splits)](
+                s.added[1], layer.neurons, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
+                s.counts[1], k, splits,
+                H=hidden, P=parts, BF=t.deep, BH=block, BIAS=down_bias is not None, num_warps=t.down_warps, **self._pdl,
+            ),
+        ]  # fmt: skip
+
+    def _end(self) -> list[Callable[[], Any]]:
+        net, s = self.network, self.state
+        after = net.layers[-1].after_mlp
+        head = self._project(
+            s.logits, net.head, net.head_bias, s.stream[0], s.added[1], s.stream[1], net.final, after, net.softcap
+        )
+        return [
+            head,
+            lambda: pick[(PICKERS,)](
+                s.logits, len(net.head), s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where,
+                s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, num_warps=4, **self._pdl,
+            ),
+        ]  # fmt: skip
+
+
+def _vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A norm's weight and bias, and the weight of the norm of what was added; something of its kind where there is
+    none, which the kernel does not read.
+    """
+    weight = other if norm is None else norm.weight
+    bias = other if norm is None or norm.bias is None else norm.bias
+    return weight, bias, other if after is None else after.weight

@@ -1,0 +1,43 @@
+"""The residual stream, normed, times a matrix; or a plain vector times a matrix."""
+
+import triton
+import triton.language as tl
+
+from coreinfer.kernels.vectors import scaled, stream, wait
+
+
+@triton.jit
+def project(
+    out, weight, bias,  # (N,) float32; (N, H); (N,) float32
+    before, added, now,  # residual stream (H,): what it was, what was added, where their sum goes
+    norm, shift, after,  # (H,): the norm's weight and bias, the weight of the norm of what was added
+    N, eps, cap,
+    H: tl.constexpr, HB: tl.constexpr, BN: tl.constexpr,
+    NORMED: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """out = weight @ x + bias. Not NORMED: x is ``before``. CAP: softly capped at ``cap``."""
+    first, step = tl.program_id(0), tl.num_programs(0)
+    i = tl.arange(0, HB)
+    inside = i < H
+    rows = first * BN + tl.arange(0, BN)
+    w = tl.load(weight + rows[:, None].to(tl.int64) * H + i, mask=(rows < N)[:, None] & inside, other=0.0)
+    wait(PDL)
+    if NORMED:
+        x = stream(before, added, after, i, inside, eps, H, AFTER)
+        if first == 0:
+            tl.store(now + i, x, mask=inside)
+        x = scaled(x, norm, shift, i, inside, eps, H, CENTER)
+    else:
+        x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
+    for block in tl.range(first, tl.cdiv(N, BN), step):
+        rows = block * BN + tl.arange(0, BN)
+        later = rows + step * BN  # loaded before these are multiplied
+        coming = tl.load(weight + later[:, None].to(tl.int64) * H + i, mask=(later < N)[:, None] & inside, other=0.0)
+        y = tl.sum(w.to(tl.float32) * x, 1)
+        if BIAS:
+            y += tl.load(bias + rows, mask=rows < N, other=0.0)
+        if CAP:
+            y = (2 * tl.sigmoid(2 * y / cap) - 1) * cap  # tanh
+        tl.store(out + rows, y, mask=rows < N)
+        w = coming

@@ -1,0 +1,44 @@
+"""What several kernels do to a vector before they multiply it by their weights."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def wait(PDL: tl.constexpr):
+    """Let the next kernel begin to load, then wait until the one before this has finished."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def scaled(x, weight, bias, i, inside, eps, n, CENTER: tl.constexpr):
+    """RMS norm of x, 0 outside of its n elements; with CENTER a layer norm."""
+    if CENTER:
+        x = tl.where(inside, x - tl.sum(x, 0) / n, 0.0)
+    y = x * tl.rsqrt(tl.sum(x * x, 0) / n + eps) * tl.load(weight + i, mask=inside, other=0.0)
+    if CENTER:
+        y += tl.load(bias + i, mask=inside, other=0.0)
+    return y
+
+
+@triton.jit
+def stream(before, added, after, i, inside, eps, n, AFTER: tl.constexpr):
+    """The residual stream: what it was, and what was added to it, normed where the model does so (Gemma)."""
+    x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
+    more = tl.load(added + i, mask=inside, other=0.0, cache_modifier=".cg")
+    if AFTER:
+        more = scaled(more, after, after, i, inside, eps, n, False)
+    return x + more
+
+
+@triton.jit
+def is_last(count, programs):
+    """Whether all other ``programs`` that count here have stored their part; the count begins anew for the next step."""
+    tl.debug_barrier()
+    last = tl.atomic_add(count, 1) == programs - 1
+    if last:
+        tl.store(count, 0)
+    tl.debug_barrier()
+    return last
