@@ -1,7 +1,7 @@
 """Decoding at the memory limit: one token reads every kept weight once, and little else takes time.
 
 In reading order: ``network`` (a model's weights as decoding reads them: each neuron's rows and column side by side) and
-``families`` (where a Hugging Face model keeps them; it goes on working, on views of the same memory); ``reference`` (one
+and `families` (where a Hugging Face model keeps them; it goes on working, on views of the same memory); `reference` (a
 step in plain torch: the slow truth, and the path of a CPU); ``state`` (what a step reads and writes, at fixed
 addresses); ``steps`` (the same step in Triton kernels, captured once); ``decoder`` (prefill, sets, tokens).
 

@@ -64,7 +64,7 @@ def packed(linears: Sequence[nn.Linear]) -> Tensor:
     if len(linears) == 1:
         return linears[0].weight.detach()
     whole = torch.cat([x.weight.detach() for x in linears])
-    for module, part in zip(linears, whole.split([x.out_features for x in linears]), strict=True):
+    for module, part in zip(linears, torch.split(whole, [x.out_features for x in linears]), strict=True):
         module.weight.data = part
     return whole
 
@@ -76,7 +76,7 @@ def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
     bundle.
     """
     width, hidden, fused = down.in_features, down.out_features, inputs[0].out_features == 2 * down.in_features
-    rows = inputs[0].weight.detach().split(width) if fused else [x.weight.detach() for x in inputs]
+    rows = torch.split(inputs[0].weight.detach(), width) if fused else [x.weight.detach() for x in inputs]
     whole = torch.stack([*rows, down.weight.detach().T], 1)
     assert whole.shape == (width, len(rows) + 1, hidden)
     if not fused:
@@ -114,15 +114,14 @@ def _llama(model: Any, config: Any) -> Network:
     named = sorted(set(types)) if len(tables) > 1 else types[:1]
     layers = tuple(
         _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0)
-        for layer, kind in zip(decoder.layers, types, strict=True)  # type: ignore[arg-type, union-attr]
+        for layer, kind in zip(decoder.layers, types, strict=True)  # type: ignore[arg-type]
     )
     first: Any = decoder.layers[0].self_attn  # type: ignore[index, union-attr]
     embedding: Any = model.get_input_embeddings()
     head = model.get_output_embeddings()
-    turned = int(getattr(config, "partial_rotary_factor", None) or 1) and tables[0][1]
     return Network(
         embedding=embedding.weight.detach(), embedding_scale=_embedding_scale(embedding), positions=None,
-        ropes=tuple(table for table, _ in tables), turned=turned, layers=layers, final=_rms(decoder.norm),
+        ropes=tuple(table for table, _ in tables), turned=tables[0][1], layers=layers, final=_rms(decoder.norm),
         head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=getattr(config, "hidden_activation", None) or config.hidden_act, context=context,
@@ -152,7 +151,8 @@ def _ropes(decoder: Any, config: Any, types: Sequence[str]) -> list[tuple[Tensor
     several = "rope_type" not in config.rope_parameters
     kinds = [(kind,) for kind in sorted(set(types))] if several else [()]
     head = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    return [_table(*decoder.rotary_emb(like, places, *kind), head) for kind in kinds]
+    found = (decoder.rotary_emb(like, places, *kind) for kind in kinds)
+    return [_table(cos, sin, head) for cos, sin in found]
 
 
 def _table(cos: Tensor, sin: Tensor, head_dim: int) -> tuple[Tensor, int]:

@@ -1,6 +1,6 @@
 """One step in plain torch, each line as the formula has it: what the kernels must equal, and what a CPU runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn.functional import gelu, linear, relu, silu
 
 from coreinfer.decode.network import Layer, Network, Norm
 
-ACTS = {
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": silu,
     "relu": relu,
     "gelu": gelu,
@@ -83,7 +83,7 @@ def _attention(net: Network, layer: Layer, x: Tensor, position: int, keys: Tenso
     """What attention adds to the residual stream x (H,), before any norm of it."""
     count, side = net.heads * net.head_dim, net.kv_heads * net.head_dim
     qkv = projected(normed(x, layer.before_attention), layer.qkv, layer.qkv_bias)
-    q, k, v = qkv.split([count, side, side])
+    q, k, v = torch.split(qkv, [count, side, side])
     q, k = heads_of(q, net.heads, layer.q_norm), heads_of(k, net.kv_heads, layer.k_norm)
     if layer.rope is not None:
         q, k = (turn(y, net.ropes[layer.rope][position], net.turned) for y in (q, k))

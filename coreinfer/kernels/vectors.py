@@ -35,7 +35,7 @@ def stream(before, added, after, i, inside, eps, n, AFTER: tl.constexpr):
 
 @triton.jit
 def is_last(count, programs):
-    """Whether all other ``programs`` that count here have stored their part; the count begins anew for the next step."""
+    """Whether all other ``programs`` that count here have stored their part; the count begins anew for a next step."""
     tl.debug_barrier()
     last = tl.atomic_add(count, 1) == programs - 1
     if last:

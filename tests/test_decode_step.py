@@ -1,0 +1,174 @@
+"""A step of decoding, in plain torch and in the kernels (on Triton's interpreter), against Transformers and masks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import BOS, FAMILIES, VOCAB, build, down_modules, tokens
+from families import one_thread as one_thread
+from slow_truths import generated, logits, naive, some
+
+from coreinfer.decode.families import read_network, unsupported
+from coreinfer.decode.network import Network
+from coreinfer.decode.reference import step
+from coreinfer.decode.state import State
+from coreinfer.neurons import NeuronSet
+
+KNOWN = [name for name in FAMILIES if unsupported(build(name)) is None]
+known = pytest.mark.parametrize("name", KNOWN)
+PROMPT, TOTAL = 18, 26  # past the tiny models' windows of 16
+
+
+def caches(net: Network, context: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    keys = torch.zeros(len(net.layers), context, net.kv_heads, net.head_dim)
+    return keys, torch.zeros_like(keys)
+
+
+def kept(neurons: NeuronSet) -> list[torch.Tensor]:
+    return [torch.from_numpy(ids).long() for ids in neurons.layers]
+
+
+def every(net: Network) -> list[torch.Tensor]:
+    return [torch.arange(net.width)] * len(net.layers)
+
+
+def test_the_families_that_decode() -> None:
+    assert KNOWN == ["OPT", "Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Phi3"]
+    assert unsupported(build("GPT2")) == "the architecture 'gpt2'"
+
+
+@known
+def test_the_model_computes_on_views_of_the_network(name: str) -> None:
+    model, ids = build(name), tokens(1, TOTAL)
+    before = logits(model, ids)
+    net = read_network(model)
+    assert torch.equal(logits(model, ids), before)
+    down = down_modules(model, name)[1]
+    assert down.weight.data_ptr() == net.layers[1].neurons[:, -1].data_ptr()  # type: ignore[operator]
+    with torch.no_grad():
+        net.layers[0].neurons[3, -1] += 1.0
+        net.layers[0].qkv[0] += 1.0
+    assert not torch.equal(logits(model, ids), before)
+
+
+@known
+@torch.no_grad()
+def test_steps_equal_the_model(name: str) -> None:
+    model, ids = build(name), tokens(1, 60)
+    wanted, net = logits(model, ids)[0], read_network(model)
+    room = caches(net)
+    for position, token in enumerate(ids[0].tolist()):
+        assert torch.allclose(step(net, token, position, *room, every(net)), wanted[position], atol=5e-5)
+
+
+@known
+@torch.no_grad()
+def test_steps_on_kept_neurons_equal_naive_masks(name: str) -> None:
+    model, ids, neurons = build(name), tokens(1, TOTAL), some()
+    wanted = naive(model, down_modules(model, name), neurons, ids, PROMPT)[0]
+    net = read_network(model)
+    room = caches(net)
+    for position, token in enumerate(ids[0].tolist()):
+        mine = every(net) if position < PROMPT else kept(neurons)
+        assert torch.allclose(step(net, token, position, *room, mine), wanted[position], atol=5e-5)
+
+
+@pytest.fixture
+def kernels() -> Any:
+    """The kernels need Triton; without a GPU its interpreter runs them (``conftest`` asks for it)."""
+    pytest.importorskip("triton")
+    from coreinfer.decode import steps
+
+    return steps
+
+
+@known
+@torch.no_grad()
+def test_kernels_equal_the_step(name: str, kernels: Any) -> None:
+    model, ids, neurons = build(name), tokens(1, TOTAL), some()
+    net = read_network(model)
+    keys, values = caches(net)
+    for position, token in enumerate(ids[0, :-3].tolist()):
+        step(net, token, position, keys, values, every(net))
+    state = State(net, 128)  # two chunks of positions
+    state.keys[:, : keys.shape[1]], state.values[:, : keys.shape[1]] = keys, values
+    state.keep(neurons)
+    state.position.fill_(TOTAL - 3)
+    run = kernels.Step(net, state, neurons.per_layer)
+    for position in range(TOTAL - 3, TOTAL):
+        token = int(ids[0, position])
+        state.token.fill_(token)
+        run.run()
+        wanted = step(net, token, position, keys, values, kept(neurons))
+        assert torch.allclose(state.logits, wanted, atol=2e-5)
+        assert int(state.token) == int(wanted.argmax()) == int(state.history[position + 1])
+        assert int(state.position) == position + 1
+        assert torch.allclose(state.keys[:, position], keys[:, position], atol=1e-5)
+        assert torch.allclose(state.values[:, position], values[:, position], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_head_attends_over_several_chunks(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With chunks of 16, a token at 60 adds four parts up, and a window of 16 two of them."""
+    from coreinfer.decode import state as places
+
+    for module in (kernels, places):
+        monkeypatch.setattr(module, "CHUNK", 16)
+    for name in ("Llama", "Mistral"):
+        net = read_network(build(name))
+        keys, values = caches(net)
+        for position, token in enumerate(tokens(1, 60)[0].tolist()):
+            step(net, token, position, keys, values, every(net))
+        state = State(net, 64)
+        state.keys[:], state.values[:] = keys, values
+        state.keep(NeuronSet((np.arange(net.width, dtype=np.int32),) * 2, net.width))
+        state.position.fill_(60), state.token.fill_(7)
+        kernels.Step(net, state, [net.width] * 2).run()
+        assert torch.allclose(state.logits, step(net, 7, 60, keys, values, every(net)), atol=2e-5)
+
+
+@torch.no_grad()
+def test_what_is_drawn_follows_the_probabilities(kernels: Any) -> None:
+    from coreinfer.kernels.ends import pick
+
+    logits_, temperature = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7
+    s = State(read_network(build("Llama")), 64)
+    s.temperature.fill_(temperature)
+    drawn = list[int]()
+    for seed in range(600):
+        s.seed.fill_(seed), s.position.zero_()
+        pick[(1,)](logits_, 4, s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where, s.counts[2],
+                   BLOCK=4, PROGRAMS=1, PDL=False)  # fmt: skip
+        drawn.append(int(s.token))
+    found = np.bincount(drawn, minlength=4) / len(drawn)
+    wanted = (logits_ / temperature).softmax(0).numpy()
+    assert np.abs(found - wanted).max() < 4 * np.sqrt(0.25 / len(drawn))
+
+
+@torch.no_grad()
+def test_of_equal_logits_the_first_is_picked(kernels: Any) -> None:
+    from coreinfer.kernels.ends import pick
+
+    s = State(read_network(build("Llama")), 64)
+    flat = torch.zeros(VOCAB)
+    flat[[30, 31, 90]] = 5.0
+    pick[(4,)](flat, VOCAB, s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where, s.counts[2],
+               BLOCK=8, PROGRAMS=4, PDL=False)  # fmt: skip
+    assert int(s.token) == 30
+    assert not s.counts.any()
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma3", "OPT"])
+@torch.no_grad()
+def test_the_decoder_generates_what_transformers_does(name: str, kernels: Any) -> None:
+    from coreinfer.decode.decoder import Decoder
+
+    model, ids = build(name), torch.tensor([[BOS, *tokens(1, PROMPT - 1)[0].tolist()]])
+    wanted = generated(model, ids, 5)[0][PROMPT:]
+    decoder = Decoder(model, 64)
+    out = model(input_ids=ids, use_cache=True)
+    decoder.begin(ids, out.past_key_values, int(out.logits[0, -1].argmax()))
+    decoder.keep(NeuronSet((np.arange(decoder.network.width, dtype=np.int32),) * 2, decoder.network.width))
+    assert [int(out.logits[0, -1].argmax()), *decoder.tokens(4)] == wanted
+    assert decoder.state.history[: PROMPT + 5].tolist() == [*ids[0].tolist(), *wanted]
