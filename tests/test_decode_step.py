@@ -91,7 +91,7 @@ def test_kernels_equal_the_step(name: str, kernels: Any) -> None:
     keys, values = caches(net)
     for position, token in enumerate(ids[0, :-3].tolist()):
         step(net, token, position, keys, values, every(net))
-    state = State(net, 128)  # two chunks of positions
+    state = State(net, 64)
     state.keys[:, : keys.shape[1]], state.values[:, : keys.shape[1]] = keys, values
     state.keep(neurons)
     state.position.fill_(TOTAL - 3)

@@ -9,8 +9,8 @@ from torch import Tensor
 from coreinfer.decode.network import Network
 from coreinfer.neurons import NeuronSet
 
-CHUNK = 64  # positions of the cache that one program attends to
-SPLITS = 16  # programs that share a block of down columns, at most
+CHUNK = 128  # positions of the cache that one program attends to
+SPLITS = 64  # programs that share a block of down columns, at most
 PICKERS = 64  # programs that look for the next token
 
 

@@ -30,14 +30,20 @@ class Tiles:
     rows: int = 4
     warps: int = 8
     programs: int = 2
-    block: int = 128
-    deep: int = 64
-    down_warps: int = 8
-    splits: int = 8
+    block: int = 64
+    deep: int = 32
+    down_warps: int = 2
+    splits: int = 17
 
 
 def power(n: int) -> int:
     return int(triton.next_power_of_2(n))
+
+
+def even(pieces: int, most: int) -> int:
+    """How many programs share the pieces with the least idleness: from three quarters of ``most`` to ``most``."""
+    tried = range(max(1, most * 3 // 4), most + 1)
+    return min(max(1, pieces), min(tried, key=lambda n: (triton.cdiv(pieces, n) * n, -n)))
 
 
 class Step:
@@ -125,7 +131,8 @@ class Step:
             net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
             HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
             TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
-            CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, num_warps=4, **self._pdl,
+            CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, TOGETHER=min(16, power(s.chunks)),
+            num_warps=4, **self._pdl,
         )  # fmt: skip
 
     def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
@@ -136,7 +143,7 @@ class Step:
         ids, norm = s.ids[number], layer.before_mlp
         in_bias, down_bias = layer.in_bias, layer.down_bias
         block = min(t.block, power(hidden))
-        splits = max(1, min(t.splits, SPLITS, triton.cdiv(k, t.deep)))
+        splits = even(triton.cdiv(k, t.deep), min(t.splits, SPLITS))
         return [
             lambda: activate[grid](
                 s.active, layer.neurons, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
@@ -147,8 +154,9 @@ class Step:
             ),
             lambda: deactivate[(triton.cdiv(hidden, block), splits)](
                 s.added[1], layer.neurons, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
-                s.counts[1], k, splits,
-                H=hidden, P=parts, BF=t.deep, BH=block, BIAS=down_bias is not None, num_warps=t.down_warps, **self._pdl,
+                s.counts[1], k,
+                H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), BIAS=down_bias is not None,
+                num_warps=t.down_warps, **self._pdl,
             ),
         ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import coreinfer
 from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
@@ -33,8 +34,13 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
         "artifact": _artifact(engine), "compare": {name: _artifact(other) for name, other in compare},
         "policy_settings": vars(artifact.policy), "texts": {"count": len(texts), "sha256": content.hexdigest()},
         "batches": [ROOM, LARGEST, WINDOW],
-        "versions": {name: version(name) for name in ("coreinfer", "torch", "transformers")},
+        "versions": versions(),
     }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of what computes; the project's own also where it runs from a folder and is not installed."""
+    return {"coreinfer": coreinfer.__version__, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def _artifact(engine: Engine) -> dict[str, Any]:

@@ -7,21 +7,28 @@ from coreinfer.kernels.vectors import is_last, wait
 
 
 @triton.jit
-def head_of(x, norm, table, d, eps, D: tl.constexpr, TURNED: tl.constexpr, NORMED: tl.constexpr):
-    """A head (D,) normed (Qwen3, Gemma 3), then turned by a row of a rope's table (2, D) in its first TURNED."""
+def partner(d, TURNED: tl.constexpr):
+    """The dimension that a rope mixes with d, which is d itself beyond those that turn."""
+    half: tl.constexpr = TURNED // 2
+    return tl.where(d < half, d + half, tl.where(d < TURNED, d - half, d))
+
+
+@triton.jit
+def head_of(
+    x, norm, norm_other, cos, sin, d, eps, D: tl.constexpr, TURNED: tl.constexpr, NORMED: tl.constexpr
+):  # fmt: skip
+    """A head (D,) normed (Qwen3, Gemma 3), then turned by a rope in its first TURNED dimensions."""
     inside = d < D
     y = tl.load(x + d, mask=inside, other=0.0, cache_modifier=".cg")
-    scale = tl.rsqrt(tl.sum(y * y, 0) / D + eps)
-    if NORMED:
-        y *= scale * tl.load(norm + d, mask=inside, other=0.0)
     if TURNED > 0:
-        half: tl.constexpr = TURNED // 2
-        other = tl.where(d < half, d + half, tl.where(d < TURNED, d - half, d))
-        z = tl.load(x + other, mask=inside, other=0.0, cache_modifier=".cg")
-        if NORMED:
-            z *= scale * tl.load(norm + other, mask=inside, other=0.0)
-        z = tl.where(d < half, -z, z)
-        y = y * tl.load(table + d, mask=inside, other=0.0) + z * tl.load(table + D + d, mask=inside, other=0.0)
+        z = tl.load(x + partner(d, TURNED), mask=inside, other=0.0, cache_modifier=".cg")
+    if NORMED:
+        scale = tl.rsqrt(tl.sum(y * y, 0) / D + eps)
+        y *= scale * norm
+        if TURNED > 0:
+            z *= scale * norm_other
+    if TURNED > 0:
+        y = y * cos + tl.where(d < TURNED // 2, -z, z) * sin
     return y
 
 
@@ -32,7 +39,8 @@ def attend(
     parts, tops, sums, count,  # (HEADS, S, D), (HEADS, S) each, (HEADS,)
     scale, cap, eps, window,
     HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DB: tl.constexpr, TURNED: tl.constexpr,
-    NORMED: tl.constexpr, CAP: tl.constexpr, CHUNK: tl.constexpr, S: tl.constexpr, PDL: tl.constexpr,
+    NORMED: tl.constexpr, CAP: tl.constexpr, CHUNK: tl.constexpr, S: tl.constexpr, TOGETHER: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (h, s): a query head over CHUNK positions of the cache; the last of a head's programs adds them up."""
     h, s = tl.program_id(0), tl.program_id(1)
@@ -40,42 +48,58 @@ def attend(
     g = h // group
     d = tl.arange(0, DB)
     inside = d < D
-    wait(PDL)
     at = tl.load(position)
     since = tl.maximum(0, at + 1 - window)
-    if (s * CHUNK <= at) & ((s + 1) * CHUNK > since):
-        turns = table + at.to(tl.int64) * 2 * D
-        q = head_of(qkv + h * D, q_norm, turns, d, eps, D, TURNED, NORMED)
-        k = head_of(qkv + (HEADS + g) * D, k_norm, turns, d, eps, D, TURNED, NORMED).to(keys.dtype.element_ty)
-        v = tl.load(qkv + (HEADS + KV + g) * D + d, mask=inside, other=0.0, cache_modifier=".cg").to(k.dtype)
+    begin, end = since // CHUNK, at // CHUNK + 1
+    if (s >= begin) & (s < end):  # the others end at once, and leave their place to the next kernel
         j = s * CHUNK + tl.arange(0, CHUNK)
         old = (j < at) & (j >= since)
         cached = (j.to(tl.int64)[:, None] * KV + g) * D + d
+        kt = tl.load(keys + cached, mask=old[:, None] & inside, other=0.0)  # of earlier steps: no need to wait for them
+        vt = tl.load(values + cached, mask=old[:, None] & inside, other=0.0)
+        turns = table + at.to(tl.int64) * 2 * D
+        cos, sin, nq, nq_other, nk, nk_other = 1.0, 0.0, 1.0, 1.0, 1.0, 1.0
+        if TURNED > 0:
+            cos = tl.load(turns + d, mask=inside, other=0.0)
+            sin = tl.load(turns + D + d, mask=inside, other=0.0)
+        if NORMED:
+            nq, nk = tl.load(q_norm + d, mask=inside, other=0.0), tl.load(k_norm + d, mask=inside, other=0.0)
+            nq_other = tl.load(q_norm + partner(d, TURNED), mask=inside, other=0.0)
+            nk_other = tl.load(k_norm + partner(d, TURNED), mask=inside, other=0.0)
+        wait(PDL)
+        q = head_of(qkv + h * D, nq, nq_other, cos, sin, d, eps, D, TURNED, NORMED)
+        k = head_of(qkv + (HEADS + g) * D, nk, nk_other, cos, sin, d, eps, D, TURNED, NORMED).to(kt.dtype)
+        v = tl.load(qkv + (HEADS + KV + g) * D + d, mask=inside, other=0.0, cache_modifier=".cg").to(kt.dtype)
         mine = (j == at)[:, None]
-        kt = tl.where(mine, k, tl.load(keys + cached, mask=old[:, None] & inside, other=0.0)).to(tl.float32)
-        vt = tl.where(mine, v, tl.load(values + cached, mask=old[:, None] & inside, other=0.0)).to(tl.float32)
-        score = tl.sum(kt * q, 1) * scale
+        score = tl.sum(tl.where(mine, k, kt).to(tl.float32) * q, 1) * scale
         if CAP:
             score = (2 * tl.sigmoid(2 * score / cap) - 1) * cap
         score = tl.where(old | (j == at), score, float("-inf"))
         top = tl.max(score, 0)
         weight = tl.exp(score - top)
-        tl.store(parts + (h * S + s) * D + d, tl.sum(weight[:, None] * vt, 0), mask=inside)
-        tl.store(tops + h * S + s, top)
-        tl.store(sums + h * S + s, tl.sum(weight, 0))
-        if (at < (s + 1) * CHUNK) & (h % group == 0):
+        y, total = tl.sum(weight[:, None] * tl.where(mine, v, vt).to(tl.float32), 0), tl.sum(weight, 0)
+        if (s == end - 1) & (h % group == 0):
             here = (at.to(tl.int64) * KV + g) * D + d
             tl.store(keys + here, k, mask=inside)
             tl.store(values + here, v, mask=inside)
-        begin, end = since // CHUNK, at // CHUNK + 1
-        if is_last(count + h, end - begin):
-            best, total, y = -float("inf"), 0.0, tl.zeros((DB,), tl.float32)
-            for other in tl.range(begin, end):
-                top = tl.load(tops + h * S + other, cache_modifier=".cg")
-                new = tl.maximum(best, top)
-                old_part, new_part = tl.exp(best - new), tl.exp(top - new)
-                part = tl.load(parts + (h * S + other) * D + d, mask=inside, other=0.0, cache_modifier=".cg")
-                y = y * old_part + part * new_part
-                total = total * old_part + tl.load(sums + h * S + other, cache_modifier=".cg") * new_part
-                best = new
+        if end - begin == 1:
             tl.store(out + h * D + d, y / total, mask=inside)
+        else:
+            tl.store(parts + (h * S + s) * D + d, y, mask=inside)
+            tl.store(tops + h * S + s, top)
+            tl.store(sums + h * S + s, total)
+            if is_last(count + h, end - begin):
+                best, whole, sum_of = -float("inf"), 0.0, tl.zeros((DB,), tl.float32)
+                for other in tl.range(begin, end, TOGETHER):
+                    n = other + tl.arange(0, TOGETHER)
+                    there = n < end
+                    some = tl.load(tops + h * S + n, mask=there, other=float("-inf"), cache_modifier=".cg")
+                    summed = tl.load(sums + h * S + n, mask=there, other=0.0, cache_modifier=".cg")
+                    places = (h * S + n)[:, None] * D + d
+                    part = tl.load(parts + places, mask=there[:, None] & inside, other=0.0, cache_modifier=".cg")
+                    new = tl.maximum(best, tl.max(some, 0))
+                    old_part, new_part = tl.exp(best - new), tl.exp(some - new)
+                    sum_of = sum_of * old_part + tl.sum(part * new_part[:, None], 0)
+                    whole = whole * old_part + tl.sum(summed * new_part, 0)
+                    best = new
+                tl.store(out + h * D + d, sum_of / whole, mask=inside)

@@ -44,68 +44,77 @@ def activate(
     inside = i < H
     mine = first * BN + tl.arange(0, BN)
     which = tl.load(ids + mine, mask=mine < K, other=0)
+    coming = tl.load(ids + mine + step * BN, mask=mine + step * BN < K, other=0)
     gate = row_of(neurons, which, i, inside, mine < K, 0, P, H)
     up = row_of(neurons, which, i, inside, mine < K, P - 2, P, H)
+    scale = tl.load(norm + i, mask=inside, other=0.0)
+    bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
+    scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
     wait(PDL)
-    x = stream(before, added, after, i, inside, eps, H, AFTER)
+    x = stream(before, added, i, inside, scale_after, eps, H, AFTER)
     if first == 0:
         tl.store(now + i, x, mask=inside)
-    x = scaled(x, norm, shift, i, inside, eps, H, CENTER)
+    x = scaled(x, scale, bias_of_norm, inside, eps, H, CENTER)
     for block in tl.range(first, tl.cdiv(K, BN), step):
         mine = block * BN + tl.arange(0, BN)
-        later = mine + step * BN
-        coming = tl.load(ids + later, mask=later < K, other=0)
+        later = mine + step * BN  # its rows are loaded before these are multiplied, its successor's ids with them
         next_gate = row_of(neurons, coming, i, inside, later < K, 0, P, H)
+        if P == 3:
+            next_up = row_of(neurons, coming, i, inside, later < K, 1, P, H)
+        after_next = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
         g = tl.sum(gate.to(tl.float32) * x, 1)
         if BIAS:
             g += tl.load(bias + which, mask=mine < K, other=0.0)
         a = activated(g, ACT)
         if P == 3:
-            next_up = row_of(neurons, coming, i, inside, later < K, 1, P, H)
             u = tl.sum(up.to(tl.float32) * x, 1)
             if BIAS:
                 u += tl.load(bias + F + which, mask=mine < K, other=0.0)
             a *= u
             up = next_up
         tl.store(out + mine, a, mask=mine < K)
-        which, gate = coming, next_gate
+        which, coming, gate = coming, after_next, next_gate
 
 
 @triton.jit
-def columns_of(neurons, ids, mine, end, h, H: tl.constexpr, P: tl.constexpr):
-    """A block of the down columns of neurons ``mine`` .. < end of the kept ones: (BF, BH)."""
-    which = tl.load(ids + mine, mask=mine < end, other=0)
+def columns_of(neurons, which, there, h, H: tl.constexpr, P: tl.constexpr):
+    """A block of the down columns of the neurons ``which`` (BF,) that are ``there``: (BF, BH)."""
     at = (which.to(tl.int64) * P + P - 1) * H
-    return tl.load(neurons + at[:, None] + h, mask=(mine < end)[:, None] & (h < H), other=0.0)
+    return tl.load(neurons + at[:, None] + h, mask=there[:, None] & (h < H), other=0.0)
 
 
 @triton.jit
 def deactivate(
     out, neurons, ids, a, bias,  # (H,) float32; (F, P, H); (K,) int32; (K,) float32; (H,) float32
     parts, count,  # (S, H) float32; a count for each block of columns
-    K, S,
-    H: tl.constexpr, P: tl.constexpr, BF: tl.constexpr, BH: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+    K,
+    H: tl.constexpr, P: tl.constexpr, BF: tl.constexpr, BH: tl.constexpr, S: tl.constexpr, SB: tl.constexpr,
+    BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out = sum of a * down column over the neurons ``ids``; program (b, s) does a block of columns, a part of them."""
+    """out = sum of a * down column over the neurons ``ids``.
+
+    Program (b, s) does a block of columns, of every S-th BF neurons.
+    """
     block, part = tl.program_id(0), tl.program_id(1)
     h = block * BH + tl.arange(0, BH)
-    each = tl.cdiv(tl.cdiv(K, S), BF) * BF
-    begin, end = part * each, tl.minimum(K, (part + 1) * each)
-    w = columns_of(neurons, ids, begin + tl.arange(0, BF), end, h, H, P)
+    mine = part * BF + tl.arange(0, BF)
+    step: tl.constexpr = S * BF
+    w = columns_of(neurons, tl.load(ids + mine, mask=mine < K, other=0), mine < K, h, H, P)
+    coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
     wait(PDL)
+    active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
     total = tl.zeros((BF, BH), tl.float32)
-    for at in tl.range(begin, end, BF):
-        mine = at + tl.arange(0, BF)
-        coming = columns_of(neurons, ids, mine + BF, end, h, H, P)
-        active = tl.load(a + mine, mask=mine < end, other=0.0, cache_modifier=".cg")
+    for at in tl.range(part * BF, K, step):
+        mine = at + step + tl.arange(0, BF)
+        later = columns_of(neurons, coming, mine < K, h, H, P)
+        later_active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
+        coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
         total += w.to(tl.float32) * active[:, None]
-        w = coming
-    y = tl.sum(total, 0)
-    tl.store(parts + part * H + h, y, mask=h < H)
+        w, active = later, later_active
+    tl.store(parts + part * H + h, tl.sum(total, 0), mask=h < H)
     if is_last(count + block, S):
-        y = tl.zeros((BH,), tl.float32)
-        for other in tl.range(S):
-            y += tl.load(parts + other * H + h, mask=h < H, other=0.0, cache_modifier=".cg")
+        n = tl.arange(0, SB)[:, None]
+        y = tl.sum(tl.load(parts + n * H + h, mask=(n < S) & (h < H), other=0.0, cache_modifier=".cg"), 0)
         if BIAS:
             y += tl.load(bias + h, mask=h < H, other=0.0)
         tl.store(out + h, y, mask=h < H)

@@ -22,12 +22,16 @@ def project(
     inside = i < H
     rows = first * BN + tl.arange(0, BN)
     w = tl.load(weight + rows[:, None].to(tl.int64) * H + i, mask=(rows < N)[:, None] & inside, other=0.0)
+    if NORMED:
+        scale = tl.load(norm + i, mask=inside, other=0.0)
+        bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
+        scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
     wait(PDL)
     if NORMED:
-        x = stream(before, added, after, i, inside, eps, H, AFTER)
+        x = stream(before, added, i, inside, scale_after, eps, H, AFTER)
         if first == 0:
             tl.store(now + i, x, mask=inside)
-        x = scaled(x, norm, shift, i, inside, eps, H, CENTER)
+        x = scaled(x, scale, bias_of_norm, inside, eps, H, CENTER)
     else:
         x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
     for block in tl.range(first, tl.cdiv(N, BN), step):

@@ -13,24 +13,20 @@ def wait(PDL: tl.constexpr):
 
 
 @triton.jit
-def scaled(x, weight, bias, i, inside, eps, n, CENTER: tl.constexpr):
-    """RMS norm of x, 0 outside of its n elements; with CENTER a layer norm."""
+def scaled(x, weight, bias, inside, eps, n, CENTER: tl.constexpr):
+    """RMS norm of x, 0 outside of its n elements; with CENTER a layer norm. Weight and bias were loaded before."""
     if CENTER:
         x = tl.where(inside, x - tl.sum(x, 0) / n, 0.0)
-    y = x * tl.rsqrt(tl.sum(x * x, 0) / n + eps) * tl.load(weight + i, mask=inside, other=0.0)
-    if CENTER:
-        y += tl.load(bias + i, mask=inside, other=0.0)
-    return y
+    y = x * tl.rsqrt(tl.sum(x * x, 0) / n + eps) * weight
+    return y + bias if CENTER else y
 
 
 @triton.jit
-def stream(before, added, after, i, inside, eps, n, AFTER: tl.constexpr):
+def stream(before, added, i, inside, after, eps, n, AFTER: tl.constexpr):
     """The residual stream: what it was, and what was added to it, normed where the model does so (Gemma)."""
     x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
     more = tl.load(added + i, mask=inside, other=0.0, cache_modifier=".cg")
-    if AFTER:
-        more = scaled(more, after, after, i, inside, eps, n, False)
-    return x + more
+    return x + (scaled(more, after, 0.0, inside, eps, n, False) if AFTER else more)
 
 
 @triton.jit

@@ -1,13 +1,12 @@
 """What an analysis runs on, opened: language model, embedder and texts; and the facts that its numbers depend on."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import DEFAULT, Embedder
-from coreinfer.evaluate.facts import machine
+from coreinfer.evaluate.facts import machine, versions
 from coreinfer.generation import check_room
 from coreinfer.models import find_mlps, fingerprint, load_model
 from pipeline.analysis.observe import most_tokens
@@ -44,5 +43,5 @@ def facts_of(
         "layers": len(mlps), "width": mlps[0].width, "embedder": embedder.name,
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device), **asdict(plan),
         "length": plan.length, "machine": machine(),
-        "versions": {each: version(each) for each in ("coreinfer", "torch", "transformers")},
+        "versions": versions(),
     }  # fmt: skip
