@@ -10,6 +10,7 @@ from families import one_thread as one_thread
 from slow_truths import generated, logits, naive, some
 
 from coreinfer.decode.families import read_network, unsupported
+from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.network import Network
 from coreinfer.decode.reference import step
 from coreinfer.decode.state import State
@@ -45,9 +46,9 @@ def test_the_model_computes_on_views_of_the_network(name: str) -> None:
     net = read_network(model)
     assert torch.equal(logits(model, ids), before)
     down = down_modules(model, name)[1]
-    assert down.weight.data_ptr() == net.layers[1].neurons[:, -1].data_ptr()  # type: ignore[operator]
+    assert down.weight.data_ptr() == net.layers[1].rows[-1].data_ptr()  # type: ignore[operator]
     with torch.no_grad():
-        net.layers[0].neurons[3, -1] += 1.0
+        net.layers[0].rows[-1][3] += 1.0
         net.layers[0].qkv[0] += 1.0
     assert not torch.equal(logits(model, ids), before)
 
@@ -159,16 +160,32 @@ def test_of_equal_logits_the_first_is_picked(kernels: Any) -> None:
     assert not s.counts.any()
 
 
-@pytest.mark.parametrize("name", ["Llama", "Gemma3", "OPT"])
+@known
 @torch.no_grad()
-def test_the_decoder_generates_what_transformers_does(name: str, kernels: Any) -> None:
+def test_the_lean_step_equals_the_step(name: str) -> None:
+    model, ids, neurons = build(name), tokens(1, TOTAL), some()
+    net = read_network(model, bundle=False)
+    state, room = State(net, 64), caches(net)
+    lean = LeanStep(net, state, neurons)
+    for position, token in enumerate(ids[0].tolist()):
+        state.token.fill_(token)
+        lean.run()
+        wanted = step(net, token, position, *room, kept(neurons))
+        assert torch.allclose(state.logits, wanted, atol=5e-5)
+        assert int(state.token) == int(wanted.argmax()) == int(state.history[position + 1])
+        assert torch.allclose(state.keys[:, position], room[0][:, position], atol=1e-5)
+
+
+@known
+@torch.no_grad()
+def test_the_decoder_generates_what_transformers_does(name: str) -> None:
     from coreinfer.decode.decoder import Decoder
 
     model, ids = build(name), torch.tensor([[BOS, *tokens(1, PROMPT - 1)[0].tolist()]])
-    wanted = generated(model, ids, 5)[0][PROMPT:]
+    wanted = generated(model, ids, 40)[0][PROMPT:]
     decoder = Decoder(model, 64)
     out = model(input_ids=ids, use_cache=True)
     decoder.begin(ids, out.past_key_values, int(out.logits[0, -1].argmax()))
     decoder.keep(NeuronSet((np.arange(decoder.network.width, dtype=np.int32),) * 2, decoder.network.width))
-    assert [int(out.logits[0, -1].argmax()), *decoder.tokens(4)] == wanted
-    assert decoder.state.history[: PROMPT + 5].tolist() == [*ids[0].tolist(), *wanted]
+    assert [int(out.logits[0, -1].argmax()), *decoder.tokens(39)] == wanted
+    assert decoder.state.history[: PROMPT + 40].tolist() == [*ids[0].tolist(), *wanted]

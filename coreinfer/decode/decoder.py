@@ -1,25 +1,32 @@
 """Prefill by Transformers, then tokens by steps of the project's own; sets change between two steps at no cost."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Hashable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from coreinfer.decode.families import read_network, unsupported
+from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.state import State
-from coreinfer.decode.steps import Step
 from coreinfer.errors import CoreInferError
 from coreinfer.neurons import NeuronSet
 
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
+SETS = 4  # whose gathered weights a CPU keeps
+
+
+class Runs(Protocol):
+    """One token a call, from the state's token and position to the next ones."""
+
+    def run(self) -> None: ...
 
 
 class Decoder:
-    """Decodes one sequence at a time on a GPU.
+    """Decodes one sequence at a time.
 
     ``begin`` takes a prompt's caches over, ``keep`` says on which neurons the next steps run, ``tokens`` makes them.
 
@@ -30,30 +37,37 @@ class Decoder:
     def __init__(self, model: PreTrainedModel, context: int | None = None) -> None:
         if why := unsupported(model):
             raise CoreInferError(f"{why} is not decoded by coreinfer's own steps: use Transformers' generate")
-        self.model, self.network = model, read_network(model)
+        self.on_gpu = model.device.type == "cuda"
+        self.model, self.network = model, read_network(model, bundle=self.on_gpu)
         self.context = min(context or self.network.context, self.network.context)
         self.state = State(self.network, self.context)
-        self._steps: OrderedDict[tuple[int, ...], Step] = OrderedDict()
-        self._step: Step | None = None
+        self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
+        self._step: Runs | None = None
 
     def keep(self, neurons: NeuronSet) -> None:
-        """Run the next steps on these neurons. The first set of other layer budgets than before captures a step."""
-        self.state.keep(neurons)
-        budgets = tuple(neurons.per_layer)
-        if budgets not in self._steps:
-            self._steps[budgets] = self._captured(budgets)
-            if len(self._steps) > GRAPHS:
+        """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
+        each set's weights are gathered, unless they are still there.
+        """
+        key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
+        if key not in self._steps:
+            self._steps[key] = self._captured(neurons) if self.on_gpu else LeanStep(self.network, self.state, neurons)
+            if len(self._steps) > (GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
-        self._steps.move_to_end(budgets)
-        self._step = self._steps[budgets]
+        self.state.keep(neurons)
+        self._steps.move_to_end(key)
+        self._step = self._steps[key]
 
-    def _captured(self, budgets: tuple[int, ...]) -> Step:
+    def _captured(self, neurons: NeuronSet) -> Runs:
         """Capturing runs steps; what they move is put back."""
-        step, s = Step(self.network, self.state, budgets), self.state
-        if s.token.is_cuda:
-            before = s.token.clone(), s.position.clone()
-            step.capture()
-            s.token.copy_(before[0]), s.position.copy_(before[1])
+        from coreinfer.decode.steps import Step  # needs Triton
+
+        s = self.state
+        s.keep(neurons)
+        before = s.token.clone(), s.position.clone(), s.history.clone()
+        step = Step(self.network, s, neurons.per_layer)
+        step.capture()
+        for place, value in zip((s.token, s.position, s.history), before, strict=True):
+            place.copy_(value)
         return step
 
     def begin(self, ids: Tensor, cache: Any, first: int) -> None:
@@ -81,7 +95,7 @@ class Decoder:
         """
         step, s = self._step, self.state
         assert step is not None, "keep comes first"
-        if not s.token.is_cuda:
+        if not self.on_gpu:
             for _ in range(count):
                 step.run()
                 yield int(s.token)

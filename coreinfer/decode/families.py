@@ -53,10 +53,10 @@ def _rope_kinds(config: Any) -> list[str]:
 
 
 @torch.no_grad()
-def read_network(model: PreTrainedModel) -> Network:
-    """Lay a supported model's weights out anew, in place."""
+def read_network(model: PreTrainedModel, bundle: bool = True) -> Network:
+    """Lay a supported model's weights out anew, in place; without ``bundle`` those of attention alone."""
     config: Any = model.config.get_text_config()
-    return _opt(model, config) if config.model_type == "opt" else _llama(model, config)
+    return (_opt if config.model_type == "opt" else _llama)(model, config, bundle)
 
 
 def packed(linears: Sequence[nn.Linear]) -> Tensor:
@@ -69,13 +69,28 @@ def packed(linears: Sequence[nn.Linear]) -> Tensor:
     return whole
 
 
+def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """A layer's ``rows`` and ``neurons``."""
+    if bundle:
+        whole = bundled(inputs, down)
+        return whole.unbind(1), whole
+    weights = [x.weight.detach() for x in inputs]
+    rows = torch.split(weights[0], down.in_features) if _fused(inputs, down) else weights
+    return (*rows, down.weight.detach().T), None
+
+
+def _fused(inputs: Sequence[nn.Linear], down: nn.Linear) -> bool:
+    """Whether one module holds gate and up together."""
+    return inputs[0].out_features == 2 * down.in_features
+
+
 def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
     """(F, P, H): each neuron's input rows and its down column; the modules become views of that.
 
     A module that holds gate and up together cannot: its 2 F rows would need two strides. It stays as it is, beside the
     bundle.
     """
-    width, hidden, fused = down.in_features, down.out_features, inputs[0].out_features == 2 * down.in_features
+    width, hidden, fused = down.in_features, down.out_features, _fused(inputs, down)
     rows = torch.split(inputs[0].weight.detach(), width) if fused else [x.weight.detach() for x in inputs]
     whole = torch.stack([*rows, down.weight.detach().T], 1)
     assert whole.shape == (width, len(rows) + 1, hidden)
@@ -107,13 +122,13 @@ def _centered(module: Any) -> Norm:
     return Norm(module.weight.detach().float(), module.bias.detach().float(), float(module.eps), center=True)
 
 
-def _llama(model: Any, config: Any) -> Network:
+def _llama(model: Any, config: Any, bundle: bool) -> Network:
     decoder = decoder_of(model)
     types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     tables, context = _ropes(decoder, config, types), context_length(model)
     named = sorted(set(types)) if len(tables) > 1 else types[:1]
     layers = tuple(
-        _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0)
+        _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0, bundle)
         for layer, kind in zip(decoder.layers, types, strict=True)  # type: ignore[arg-type]
     )
     first: Any = decoder.layers[0].self_attn  # type: ignore[index, union-attr]
@@ -163,7 +178,7 @@ def _table(cos: Tensor, sin: Tensor, head_dim: int) -> tuple[Tensor, int]:
     return table, turned
 
 
-def _llama_layer(layer: Any, window: int | None, rope: int) -> Layer:
+def _llama_layer(layer: Any, window: int | None, rope: int, bundle: bool) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     inputs = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
     fused = hasattr(attention, "qkv_proj")
@@ -171,9 +186,10 @@ def _llama_layer(layer: Any, window: int | None, rope: int) -> Layer:
     own = hasattr(layer, "pre_feedforward_layernorm")  # Gemma: norms before and after
     per_head = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     q_norm, k_norm = (None if norm is None else _rms(norm) for norm in per_head)
+    rows, neurons = neurons_of(inputs, mlp.down_proj, bundle)
     return Layer(
         qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.o_proj.weight.detach(), out_bias=_bias([attention.o_proj]),
-        neurons=bundled(inputs, mlp.down_proj), in_bias=_in_bias(inputs, mlp.down_proj.in_features),
+        rows=rows, neurons=neurons, in_bias=_in_bias(inputs, mlp.down_proj.in_features),
         down_bias=_bias([mlp.down_proj]), before_attention=_rms(layer.input_layernorm),
         before_mlp=_rms(layer.pre_feedforward_layernorm if own else layer.post_attention_layernorm),
         after_attention=_rms(layer.post_attention_layernorm) if own else None,
@@ -182,26 +198,27 @@ def _llama_layer(layer: Any, window: int | None, rope: int) -> Layer:
     )  # fmt: skip
 
 
-def _opt(model: Any, config: Any) -> Network:
+def _opt(model: Any, config: Any, bundle: bool) -> Network:
     decoder: Any = decoder_of(model)
     head = model.get_output_embeddings()
     first = decoder.layers[0].self_attn
     return Network(
         embedding=decoder.embed_tokens.weight.detach(), embedding_scale=1.0,
         positions=decoder.embed_positions.weight.detach()[decoder.embed_positions.offset :], ropes=(), turned=0,
-        layers=tuple(_opt_layer(layer) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
+        layers=tuple(_opt_layer(layer, bundle) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
         head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_attention_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=config.activation_function, context=context_length(model),
     )  # fmt: skip
 
 
-def _opt_layer(layer: Any) -> Layer:
+def _opt_layer(layer: Any, bundle: bool) -> Layer:
     attention = layer.self_attn
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+    rows, neurons = neurons_of([layer.fc1], layer.fc2, bundle)
     return Layer(
         qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),
-        out_bias=_bias([attention.out_proj]), neurons=bundled([layer.fc1], layer.fc2),
+        out_bias=_bias([attention.out_proj]), rows=rows, neurons=neurons,
         in_bias=_in_bias([layer.fc1], layer.fc2.in_features), down_bias=_bias([layer.fc2]),
         before_attention=_centered(layer.self_attn_layer_norm), before_mlp=_centered(layer.final_layer_norm),
     )  # fmt: skip

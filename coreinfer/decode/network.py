@@ -25,7 +25,9 @@ class Layer:
     Attributes:
         qkv: (A + 2 G, H), and its bias or None.
         out: (H, A), and its bias or None.
-        neurons: (F, P, H), each neuron's input rows and its down column side by side, so that one read takes it all.
+        rows: (F, H) each: the neurons' input rows (gate and up, or one), and last their down columns; views of weights.
+        neurons: the same as one tensor (F, P, H), each neuron's P parts side by side, so that one read takes it all;
+            None where a CPU decodes, whose prefill is fastest on weights as they were.
         in_bias: (P - 1, F) or None. ``down_bias``: (H,) or None.
         before_attention, before_mlp: norms of the residual stream; ``after_attention``, ``after_mlp``: Gemma's, of what
             is added to it.
@@ -38,7 +40,8 @@ class Layer:
     qkv_bias: Tensor | None
     out: Tensor
     out_bias: Tensor | None
-    neurons: Tensor
+    rows: tuple[Tensor, ...]
+    neurons: Tensor | None
     in_bias: Tensor | None
     down_bias: Tensor | None
     before_attention: Norm
@@ -89,16 +92,16 @@ class Network:
     @property
     def width(self) -> int:
         """F."""
-        return int(self.layers[0].neurons.shape[0])
+        return len(self.layers[0].rows[0])
 
     @property
     def gated(self) -> bool:
-        return self.layers[0].neurons.shape[1] == 3
+        return len(self.layers[0].rows) == 3
 
     def bytes_read(self, kept: list[int], position: int) -> int:
         """Bytes of weights and cache that one step reads, at least: the limit is the memory's bandwidth over this."""
         size = self.embedding.element_size()
         fixed = self.head.numel() + self.hidden + sum(x.qkv.numel() + x.out.numel() for x in self.layers)
-        rows = sum(k * x.neurons[0].numel() for k, x in zip(kept, self.layers, strict=True))
+        rows = sum(k * len(x.rows) * self.hidden for k, x in zip(kept, self.layers, strict=True))
         seen = sum(min(position, x.window or position) for x in self.layers)
         return size * (fixed + rows + 2 * seen * self.kv_heads * self.head_dim)

@@ -1,4 +1,4 @@
-"""One step in plain torch, each line as the formula has it: what the kernels must equal, and what a CPU runs."""
+"""One step in plain torch, each line as the formula has it: the slow truth that fast steps must equal."""
 
 from collections.abc import Callable, Sequence
 
@@ -49,12 +49,12 @@ def projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def mlp(x: Tensor, layer: Layer, kept: Tensor, act: str) -> Tensor:
     """x (H,) through the neurons ``kept`` (k,); float32 (H,)."""
-    mine = layer.neurons[kept]
-    rows = [projected(x, mine[:, part], None) for part in range(mine.shape[1] - 1)]
+    *inputs, down = (part[kept] for part in layer.rows)
+    rows = [projected(x, part, None) for part in inputs]
     if layer.in_bias is not None:
         rows = [row + bias[kept] for row, bias in zip(rows, layer.in_bias, strict=True)]
     a = ACTS[act](rows[0]) * rows[1] if len(rows) == 2 else ACTS[act](rows[0])
-    return projected(a, mine[:, -1].T, layer.down_bias)
+    return projected(a, down.T, layer.down_bias)
 
 
 def heads_of(x: Tensor, count: int, norm: Norm | None) -> Tensor:

@@ -137,6 +137,7 @@ class Step:
 
     def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
         s, t, hidden, k = self.state, self.tiles, self.network.hidden, self.kept[number]
+        assert layer.neurons is not None, "the network was read without its bundle"
         width, parts, _ = layer.neurons.shape
         rows = max(1, t.rows // (parts - 1) * 4096 // max(4096, power(hidden)))
         grid = (max(1, min(triton.cdiv(k, rows), self.units * t.programs)),)
