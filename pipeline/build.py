@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 import coreinfer
 from coreinfer.embedder import DEFAULT, Embedder
@@ -29,7 +30,7 @@ from coreinfer.settings import (
     one_of,
 )
 from pipeline import calibrate, index
-from pipeline.calibration.run import usable
+from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import assign, candidates, check_clusters
 from pipeline.data import Clustering, Statistics
@@ -37,8 +38,8 @@ from pipeline.embed import embed_passages, open_vectors
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import ENOUGH, Split, hold_out
-from pipeline.passages import read_windows, write_passages
-from pipeline.recalibrate import recalibrate
+from pipeline.passages import texts_at, write_passages
+from pipeline.recalibrate import recalibrate, too_few
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.stopwatch import Stage, Stopwatch
@@ -114,10 +115,13 @@ def build_clusters(
         total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
         parts = hold_out(passages, settings.seed)
         ks = _numbers(settings.clusters, parts)
-        texts = _texts_of(passages, parts.held)
-        recorder, statistics = _with_statistic(settings, recorder, texts, watch)
+        texts = texts_at(passages, parts.held)
+        ids = usable(recorder.tokenizer, texts)
+        recorder, statistics = _with_statistic(settings, recorder, ids, watch)
         for line in _forecast(passages, total, parts, embedder, recorder):
             say(line)
+        if settings.calibrate and len(ids) < LEAST:
+            say(too_few(len(ids), len(texts), settings.source.max_tokens, output))
 
         embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
         watch.start("cluster")
@@ -141,7 +145,7 @@ def build_clusters(
             clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
         )
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
-        if settings.calibrate and (ids := usable(recorder.tokenizer, texts)) is not None:
+        if settings.calibrate and len(ids) >= LEAST:
             tick = watch.start("calibrate")
             manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, tick)
         watch.stop()
@@ -176,13 +180,13 @@ def _recorder(settings: BuildSettings) -> Recorder:
 
 
 def _with_statistic(
-    settings: BuildSettings, recorder: Recorder, texts: list[str], watch: Stopwatch
+    settings: BuildSettings, recorder: Recorder, ids: Tensor, watch: Stopwatch
 ) -> tuple[Recorder, list[dict[str, Any]]]:
     """The recorder with the statistic to record, and what it was chosen from; one that was asked for stays."""
     if settings.statistic is not None or not settings.calibrate:
         return recorder, []
     tick = watch.start("choose statistic")
-    found, tried = choose_statistic(recorder.model, usable(recorder.tokenizer, texts, least=1), settings.keep, tick)
+    found, tried = choose_statistic(recorder.model, ids, settings.keep, tick)
     return replace(recorder, settings=found), tried
 
 
@@ -205,11 +209,6 @@ def _forecast(passages: Path, total: int, parts: Split, embedder: Embedder, reco
         yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
     if seconds := seconds_needed(passages, total, work):
         yield f"{total:,} passages: {about(seconds)} to embed and record them"
-
-
-def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:
-    wanted = set(rows.tolist())
-    return [text for start, window in read_windows(passages) for i, text in enumerate(window, start) if i in wanted]
 
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:

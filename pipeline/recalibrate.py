@@ -53,16 +53,26 @@ def replace_calibration(
         CoreInferError: too few texts are long enough, or the folder cannot be written.
     """
     root, ids = engine.artifact.root, usable(engine.tokenizer, texts)
-    if ids is None:
+    if len(ids) < LEAST:
         raise CoreInferError(
-            f"fewer than {LEAST} of the {len(texts)} texts have the {TOKENS} tokens that calibration needs: give more, "
-            "or longer ones"
+            f"{len(ids)} of {len(texts)} texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: "
+            "give more, or longer ones"
         )
     with appearing(root, overwrite=True) as (made, _):
         for file in (Layout(root).manifest, *(root / name for name in engine.artifact.manifest.files)):
             if file.is_file():  # the FAISS index may be missing
                 shutil.copyfile(file, made / file.name)
         return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, tick)
+
+
+def too_few(long: int, held: int, passage_tokens: int, place: Path) -> str:
+    """What a build says that cannot calibrate: ``long`` of its ``held`` held-out texts have enough tokens."""
+    more = "more or longer texts" if passage_tokens >= TOKENS else f"--passage-tokens {TOKENS} or more"
+    return (
+        f"{long} of {held} held-out texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: the "
+        f"policies' numbers stay uncalibrated and --max-loss finds no curve; build with {more}, or run `coreinfer "
+        f"calibrate {place} TEXTS` on others"
+    )
 
 
 def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, embedder: Embedder) -> Lab:

@@ -41,11 +41,11 @@ class Calibrated:
     evidence: dict[str, Any]
 
 
-def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], least: int = LEAST) -> torch.Tensor | None:
-    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``least``."""
+def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
+    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; ``calibrate`` needs ``LEAST`` of them."""
     rows = tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
     long = [row for row in rows if len(row) == TOKENS][:MOST]
-    return torch.tensor(long) if len(long) >= least else None
+    return torch.tensor(long, dtype=torch.long).reshape(-1, TOKENS)
 
 
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
