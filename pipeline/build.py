@@ -19,6 +19,7 @@ from coreinfer.manifest import Manifest
 from coreinfer.match import make_index
 from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets
+from coreinfer.progress import Stage, unseen
 from coreinfer.settings import (
     Dtype,
     PolicySettings,
@@ -42,7 +43,7 @@ from pipeline.passages import texts_at, write_passages
 from pipeline.recalibrate import recalibrate, too_few
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
-from pipeline.stopwatch import Stage, Stopwatch
+from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
 
 
@@ -86,7 +87,7 @@ def build_clusters(
     settings: BuildSettings,
     output: Path,
     overwrite: bool = False,
-    stage: Stage = lambda name, total: lambda n: None,
+    stage: Stage = unseen,
     say: Callable[[str], Any] = lambda text: None,
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
@@ -146,8 +147,8 @@ def build_clusters(
         )
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
         if settings.calibrate and len(ids) >= LEAST:
-            tick = watch.start("calibrate")
-            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, tick)
+            watch.time("calibrate")
+            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, stage)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
 

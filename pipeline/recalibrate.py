@@ -1,10 +1,9 @@
 """An artifact's numbers measured anew, in its place: layer budgets, policy and curve; clusters and statistics stay."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +16,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.places import moved_in
+from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL
 from pipeline import index
@@ -32,21 +32,19 @@ def recalibrate(
     tokenizer: PreTrainedTokenizerBase,
     embedder: Embedder,
     ids: Tensor,
-    tick: Callable[[int], Any] = lambda n: None,
+    stage: Stage = unseen,
 ) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact in ``folder`` on texts that it was not built from, and write what was found into it.
 
     It starts from uniform budgets, even weights and the policy that is there; ``ids`` as ``usable`` cuts them. Returns
-    what the folder then holds.
+    what the folder then holds. ``stage`` shows progress.
     """
     artifact = Artifact.load(folder)
-    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, tick)
+    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, stage)
     return _write(Layout(folder), artifact, found), found.policy
 
 
-def replace_calibration(
-    engine: Engine, texts: Sequence[str], tick: Callable[[int], Any] = lambda n: None
-) -> tuple[Manifest, PolicySettings]:
+def replace_calibration(engine: Engine, texts: Sequence[str], stage: Stage = unseen) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact of ``engine`` on disk; it is replaced whole at the end, or not at all.
 
     Raises:
@@ -62,7 +60,7 @@ def replace_calibration(
         for file in (Layout(root).manifest, *(root / name for name in engine.artifact.manifest.files)):
             if file.is_file():  # the FAISS index may be missing
                 shutil.copyfile(file, made / file.name)
-        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, tick)
+        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, stage)
 
 
 def too_few(long: int, held: int, passage_tokens: int, place: Path) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.neurons import top
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
-from pipeline.calibration import budgets, numbers, run
+from pipeline.calibration import budgets, layers, numbers, run
 from pipeline.calibration.budgets import kept
 from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.sample import Lab, cases, rises
@@ -36,8 +38,24 @@ def lab(engine: Engine) -> Lab:
     return Lab(engine.model, engine.tokenizer, engine.embedder, engine.artifact)
 
 
+class Watched:
+    """How far each stage was to go, and how far it went."""
+
+    def __init__(self) -> None:
+        self.totals, self.done = dict[str, int | None](), dict[str, int]()
+
+    def stage(self, name: str, total: int | None) -> Callable[[int], Any]:
+        self.totals[name], self.done[name] = total, 0
+        return lambda n: self.done.update({name: self.done[name] + n})
+
+
 @pytest.fixture(scope="module")
-def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def watched() -> Watched:
+    return Watched()
+
+
+@pytest.fixture(scope="module")
+def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory, watched: Watched) -> Artifact:
     folder, fast = tmp_path_factory.mktemp("calibrated") / "clusters", Engine.load().model
     shutil.copytree(DEMO_CLUSTERS, folder)
     with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try, fewer tokens: seconds
@@ -47,7 +65,8 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
         patch.setattr(numbers, "WORTH", (0.0, 1.0))
-        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, usable(lab.tokenizer, texts))
+        ids = usable(lab.tokenizer, texts)
+        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage)
     opened = Artifact.load(folder)
     assert (opened.manifest, opened.policy) == (manifest, policy)
     return opened
@@ -82,6 +101,14 @@ def test_what_was_found_is_in_the_folder(calibrated: Artifact, engine: Engine) -
     assert found["clusters_tried"] == engine.artifact.calibration["clusters_tried"]
     assert calibrated.budgets(1.0).tolist() == [calibrated.manifest.width] * calibrated.manifest.layers
     assert [row["power"] for row in found["measured"]["sensitivity"]] == [0, 0.25, 0.5, 1]
+
+
+def test_every_stage_is_shown_and_ends(calibrated: Artifact, watched: Watched) -> None:
+    assert list(watched.totals) == [
+        "layer budgets", *(f"weigh layers {number}" for number in range(1, layers.ROUNDS + 1)), "compare budgets",
+        "gradients", "sensitivity", "mixture", "source and n0", "doubt", "threshold", "curve",
+    ]  # fmt: skip
+    assert all(total in (None, watched.done[name]) for name, total in watched.totals.items())
 
 
 def test_statistics_stay_and_core_sets_follow(calibrated: Artifact, engine: Engine) -> None:

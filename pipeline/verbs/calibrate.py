@@ -33,12 +33,13 @@ def calibrate(
     from dataclasses import asdict
 
     from coreinfer.artifact import Artifact
-    from coreinfer.output import print_calibration, stages
+    from coreinfer.output import print_calibration
+    from coreinfer.progress import stages
     from pipeline.recalibrate import replace_calibration
     from pipeline.texts import some_texts
 
     wanted = some_texts(texts, text_column, 512)
     with stages(quiet) as stage:
-        _, policy = replace_calibration(engine, wanted, stage("calibrate", None))
+        _, policy = replace_calibration(engine, wanted, stage)
     found = Artifact.load(artifact).calibration
     print(json.dumps(found)) if as_json else print_calibration(asdict(policy), found)

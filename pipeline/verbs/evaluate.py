@@ -66,7 +66,7 @@ def evaluate(
     from coreinfer.evaluate.saving import make_folder
     from coreinfer.evaluate.table import print_ladder
     from coreinfer.generation import check_room
-    from coreinfer.output import stages
+    from coreinfer.progress import stages
     from coreinfer.refresh import parse_refresh
     from pipeline.sources import SourceSettings
     from pipeline.texts import read_texts
