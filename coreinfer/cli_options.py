@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -59,6 +60,17 @@ def say(text: str, quiet: bool) -> None:
     """Talk: a line on stderr."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def say_if_files(prompts: Sequence[str] | None, quiet: bool) -> None:
+    """Which prompts are names of files, and are read as text all the same: whoever meant the content learns how."""
+    for name in filter(os.path.isfile, prompts or ()):
+        path = shlex.quote(name)
+        say(
+            f"{name!r} is a file, but is read as the prompt's text: give --file {path} for a prompt from each of its "
+            f'lines, or "$(cat {path})" for all of it as one prompt',
+            quiet,
+        )
 
 
 def open_engine(

@@ -25,6 +25,7 @@ from coreinfer.cli_options import (
     line_ended,
     open_engine,
     say,
+    say_if_files,
 )
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
@@ -61,6 +62,7 @@ def predict(
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     keep = keep_of(engine.artifact, keep, max_loss, policy)
+    say_if_files(prompts, quiet)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -106,6 +108,7 @@ def generate(
     wanted = list(read_prompts(prompts, file))
     engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
     keep = keep_of(engine.artifact, keep, max_loss, policy)
+    say_if_files(prompts, quiet)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
     import torch
 
