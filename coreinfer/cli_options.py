@@ -73,16 +73,8 @@ def say_if_files(prompts: Sequence[str] | None, quiet: bool) -> None:
         )
 
 
-def open_engine(
-    artifact: Path | None,
-    model: str | None,
-    embedder: str | None,
-    device: str,
-    dtype: str,
-    policy: str = "auto",
-    keeps: Sequence[float | None] = (),
-) -> "Engine":
-    """Check the options and the artifact, and only then import torch."""
+def open_artifact(artifact: Path | None, dtype: str, policy: str = "auto", keeps: Sequence[float] = ()) -> "Artifact":
+    """Check the options, then open the artifact; torch is not imported."""
     from coreinfer.artifact import Artifact
     from coreinfer.paths import DEMO_CLUSTERS
     from coreinfer.settings import Dtype, Policy, check_keep, one_of
@@ -90,18 +82,14 @@ def open_engine(
     one_of("--policy", policy, get_args(Policy))
     one_of("--dtype", dtype, get_args(Dtype))
     for keep in keeps:
-        if keep is not None:
-            check_keep(keep, "--keep")
-    opened = Artifact.load(artifact or DEMO_CLUSTERS)
-    from coreinfer.engine import Engine
-    from coreinfer.output import quiet_libraries
-
-    quiet_libraries()
-    return Engine(opened, model, embedder, device=device, dtype=dtype)
+        check_keep(keep, "--keep")
+    return Artifact.load(artifact or DEMO_CLUSTERS)
 
 
-def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None, policy: str) -> float | None:
-    """The keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
+def open_with_keep(
+    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None
+) -> tuple["Artifact", float | None]:
+    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
     if keep is not None and max_loss is not None:
         raise CoreInferError(
             f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
@@ -111,7 +99,17 @@ def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None, po
             f"--max-loss {max_loss:g} reads a curve that was measured for auto: leave out --policy {policy}, or give "
             "--keep instead"
         )
-    return keep if max_loss is None else artifact.keep_for(max_loss)
+    opened = open_artifact(artifact, dtype, policy, [keep] if keep is not None else [])
+    return opened, keep if max_loss is None else opened.keep_for(max_loss)
+
+
+def make_engine(opened: "Artifact", model: str | None, embedder: str | None, device: str, dtype: str) -> "Engine":
+    """The engine of a command line that was found to be right: this imports torch."""
+    from coreinfer.engine import Engine
+    from coreinfer.output import quiet_libraries
+
+    quiet_libraries()
+    return Engine(opened, model, embedder, device=device, dtype=dtype)
 
 
 def parse_clusters(text: str) -> int | None:

@@ -13,7 +13,8 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
-    open_engine,
+    make_engine,
+    open_artifact,
 )
 
 
@@ -29,7 +30,7 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Measure an artifact's numbers anew: layer budgets, mixture, n0, threshold, and what each keep costs."""
-    engine = open_engine(artifact, model, embedder, device, dtype)
+    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype)
     from dataclasses import asdict
 
     from coreinfer.artifact import Artifact
