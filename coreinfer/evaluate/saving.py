@@ -42,7 +42,7 @@ def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any],
             _write_rows(part, as_rows(rows))
         with moved_in(folder / "texts.parquet") as part:
             _write_texts(part, results)
-        _put(folder / "ladder.md", markdown.ladder(rows))
+        _put(folder / "ladder.md", markdown.ladder(rows, results.plan.refresh))
         _put(folder / "report.html", report)
 
 
