@@ -4,14 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 import coreinfer
-from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
 from coreinfer.layout import Layout
@@ -20,16 +20,7 @@ from coreinfer.match import make_index
 from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets
 from coreinfer.progress import Stage, unseen
-from coreinfer.settings import (
-    Dtype,
-    PolicySettings,
-    StatisticSettings,
-    at_least,
-    check_device,
-    check_keep,
-    check_seed,
-    one_of,
-)
+from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.statistic import choose_statistic
@@ -42,35 +33,10 @@ from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
 from pipeline.recalibrate import recalibrate, too_few
 from pipeline.record import Recorder, longest_passage, record
+from pipeline.settings import BuildSettings
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """Everything that decides what an artifact holds; stored in its manifest."""
-
-    source: SourceSettings
-    model: str = "demo"
-    embedder: str = DEFAULT
-    clusters: int | None = None  # None: auto
-    statistic: StatisticSettings | None = None  # None: the one that costs held-out texts least
-    keep: float = 0.4
-    examples: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
-    calibrate: bool = True
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-        check_seed(self.seed)
-        at_least("examples", self.examples, 0)
-        if self.clusters is not None:
-            check_clusters(self.clusters, self.clusters)
-        one_of("the dtype", self.dtype, get_args(Dtype))
-        check_device(self.device)
 
 
 @dataclass(frozen=True)

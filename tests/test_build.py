@@ -10,7 +10,8 @@ from small_models import save_llama
 
 from coreinfer import Artifact, CoreInferError
 from coreinfer.manifest import Manifest
-from pipeline.build import BuildSettings, build_clusters
+from pipeline.build import build_clusters
+from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
 
 TOPICS = ("The boat sails", "The bread bakes", "A comet returns", "The river floods", "An engine starts")

@@ -67,8 +67,8 @@ def build_clusters(
     from coreinfer.output import built_in_lines, quiet_libraries
     from coreinfer.progress import stages
     from coreinfer.settings import StatisticSettings
-    from pipeline.build import BuildSettings
     from pipeline.build import build_clusters as build
+    from pipeline.settings import BuildSettings
 
     quiet_libraries()
     settings = BuildSettings(
