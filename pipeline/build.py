@@ -31,7 +31,7 @@ from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
-from pipeline.recalibrate import recalibrate, too_few
+from pipeline.recalibrate import calibrate_new, too_few
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.settings import BuildSettings
 from pipeline.sources import Counts, SourceSettings, read_passages
@@ -112,9 +112,9 @@ def build_clusters(
             clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
         )
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
-        if settings.calibrate and len(ids) >= LEAST:
+        if settings.calibrate:
             watch.time("calibrate")
-            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, stage)
+            manifest, policy = calibrate_new(made, recorder.model, recorder.tokenizer, embedder, texts, stage)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +21,7 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL
 from pipeline import index
+from pipeline.calibration.doubts import NEEDED, PROMPTS, from_few
 from pipeline.calibration.layers import with_budgets
 from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable
 from pipeline.calibration.sample import Lab
@@ -42,6 +44,26 @@ def recalibrate(
     artifact = Artifact.load(folder)
     found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, stage)
     return _write(Layout(folder), artifact, found), found.policy
+
+
+def calibrate_new(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    embedder: Embedder,
+    texts: Sequence[str],
+    stage: Stage = unseen,
+) -> tuple[Manifest, PolicySettings]:
+    """The same on the texts that a build held out; if too few of them are long enough, the usual doubt alone."""
+    if len(ids := usable(tokenizer, texts)) >= LEAST:
+        return recalibrate(folder, model, tokenizer, embedder, ids, stage)
+    artifact, ids = Artifact.load(folder), usable(tokenizer, texts, NEEDED)
+    if not len(ids):
+        return artifact.manifest, artifact.policy
+    lab, tick = _lab(artifact, model, tokenizer, embedder), stage("doubt", len(ids) * len(PROMPTS))
+    policy, evidence = from_few(lab, ids, tick)
+    index.write_calibration(Layout(folder), policy, _evidence_of(artifact) | evidence)
+    return _manifest_again(Layout(folder), artifact), policy
 
 
 def replace_calibration(engine: Engine, texts: Sequence[str], stage: Stage = unseen) -> tuple[Manifest, PolicySettings]:
@@ -82,15 +104,23 @@ def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def _write(layout: Layout, artifact: Artifact, found: Calibrated) -> Manifest:
-    old = {
-        key: value for key, value in artifact.calibration.items() if key not in ("policy", "curve", "threshold_rule")
-    }
-    evidence = dict(found.evidence)
+    old, evidence = _evidence_of(artifact), dict(found.evidence)
     index.write_layers(layout, found.budgets)
     index.write_sensitivity(layout, found.sensitivity)
     index.write_calibration(layout, found.policy, {"curve": evidence.pop("curve"), **old, "measured": evidence})
     chosen = with_budgets(replace(artifact, sensitivity=found.sensitivity), found.grid, found.budgets)
     _write_cores(layout, chosen)
+    return _manifest_again(layout, artifact)
+
+
+def _evidence_of(artifact: Artifact) -> dict[str, Any]:
+    """What ``calibration.json`` says besides the numbers that are measured anew."""
+    anew = ("policy", "curve", "threshold_rule", "measured")
+    return {key: value for key, value in artifact.calibration.items() if key not in anew}
+
+
+def _manifest_again(layout: Layout, artifact: Artifact) -> Manifest:
+    """The artifact's manifest with the files as they now are."""
     facts = {f.name: getattr(artifact.manifest, f.name) for f in fields(artifact.manifest) if f.name != "files"}
     return index.write_manifest(layout, **facts)
 

@@ -18,12 +18,13 @@ from coreinfer.artifact import Artifact
 from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
+from pipeline.calibration.doubts import PROMPTS, usual_doubt
 from pipeline.calibration.layers import layer_budgets
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
 
 LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
-PROMPTS, CONTINUATION = (64, 16), 64  # tokens
+CONTINUATION = 64  # tokens
 TOKENS = max(PROMPTS) + CONTINUATION  # that a text needs
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
@@ -41,11 +42,11 @@ class Calibrated:
     evidence: dict[str, Any]
 
 
-def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
-    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; ``calibrate`` needs ``LEAST`` of them."""
-    rows = tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
-    long = [row for row in rows if len(row) == TOKENS][:MOST]
-    return torch.tensor(long, dtype=torch.long).reshape(-1, TOKENS)
+def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int = TOKENS) -> torch.Tensor:
+    """Ids (n, ``tokens``) of the first ``MOST`` texts that are long enough; ``calibrate`` needs ``LEAST`` of them."""
+    rows = tokenizer(list(texts), truncation=True, max_length=tokens, verbose=False)["input_ids"] if texts else []
+    long = [row for row in rows if len(row) == tokens][:MOST]
+    return torch.tensor(long, dtype=torch.long).reshape(-1, tokens)
 
 
 def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], stage: Stage = unseen) -> Calibrated:
@@ -57,7 +58,7 @@ def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], stage: Stage =
     artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
-    artifact, doubts = _doubt(bench, artifact)
+    artifact, doubts, _ = usual_doubt(lab, artifact, ids, stage("doubt", len(ids) * len(PROMPTS)))
     artifact, fallback = _fallback(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
     evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found}
@@ -128,18 +129,6 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     ]
     chosen, source = tried[at]
     return numbers.with_policy(chosen, auto=source), rows
-
-
-def _doubt(bench: _Bench, artifact: Artifact) -> tuple[Artifact, dict[str, Any]]:
-    """How far prompts of the corpus's kind disagree with their matches: what goes beyond that lowers their worth."""
-    found, tick = [list[float]() for _ in PROMPTS], bench.stage("doubt", len(bench.ids) * len(PROMPTS))
-    for prompt_tokens, some in zip(PROMPTS, found, strict=True):
-        for case in bench.cases(prompt_tokens):
-            some += case.doubts(artifact)
-            tick(len(case.clusters))
-    doubt, fall = numbers.doubts(found[0], found[1], PROMPTS[0] / PROMPTS[1])
-    medians = [round(float(np.median(some)), 5) for some in found]
-    return numbers.with_policy(artifact, doubt=doubt, doubt_fall=fall), {"prompt_tokens": PROMPTS, "median": medians}
 
 
 def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
