@@ -127,7 +127,8 @@ class Artifact:
             return math.inf if source == "similarity" else 0.0
         assert prompt is not None
         assert prior is not None
-        return self.policy.n0_at(similarity, self.doubt(prompt, prior), tokens)
+        doubt = self.doubt(prompt, prior) if self.policy.usual(tokens) < 1 else 0.0  # it ranks all neurons twice
+        return self.policy.n0_at(similarity, doubt, tokens)
 
     def scores(
         self, source: Source, similarity: float, prior: Shares, prompt: Shares, tokens: int

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,16 +62,19 @@ def say(text: str, quiet: bool) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def open_engine(
-    artifact: Path | None,
-    model: str | None,
-    embedder: str | None,
-    device: str,
-    dtype: str,
-    policy: str = "auto",
-    keeps: Sequence[float | None] = (),
-) -> "Engine":
-    """Check the options and the artifact, and only then import torch."""
+def say_if_files(prompts: Sequence[str] | None, quiet: bool) -> None:
+    """Which prompts are names of files, and are read as text all the same: whoever meant the content learns how."""
+    for name in filter(os.path.isfile, prompts or ()):
+        path = shlex.quote(name)
+        say(
+            f"{name!r} is a file, but is read as the prompt's text: give --file {path} for a prompt from each of its "
+            f'lines, or "$(cat {path})" for all of it as one prompt',
+            quiet,
+        )
+
+
+def open_artifact(artifact: Path | None, dtype: str, policy: str = "auto", keeps: Sequence[float] = ()) -> "Artifact":
+    """Check the options, then open the artifact; torch is not imported."""
     from coreinfer.artifact import Artifact
     from coreinfer.paths import DEMO_CLUSTERS
     from coreinfer.settings import Dtype, Policy, check_keep, one_of
@@ -78,18 +82,14 @@ def open_engine(
     one_of("--policy", policy, get_args(Policy))
     one_of("--dtype", dtype, get_args(Dtype))
     for keep in keeps:
-        if keep is not None:
-            check_keep(keep, "--keep")
-    opened = Artifact.load(artifact or DEMO_CLUSTERS)
-    from coreinfer.engine import Engine
-    from coreinfer.output import quiet_libraries
-
-    quiet_libraries()
-    return Engine(opened, model, embedder, device=device, dtype=dtype)
+        check_keep(keep, "--keep")
+    return Artifact.load(artifact or DEMO_CLUSTERS)
 
 
-def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None, policy: str) -> float | None:
-    """The keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
+def open_with_keep(
+    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None
+) -> tuple["Artifact", float | None]:
+    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
     if keep is not None and max_loss is not None:
         raise CoreInferError(
             f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
@@ -99,7 +99,17 @@ def keep_of(artifact: "Artifact", keep: float | None, max_loss: float | None, po
             f"--max-loss {max_loss:g} reads a curve that was measured for auto: leave out --policy {policy}, or give "
             "--keep instead"
         )
-    return keep if max_loss is None else artifact.keep_for(max_loss)
+    opened = open_artifact(artifact, dtype, policy, [keep] if keep is not None else [])
+    return opened, keep if max_loss is None else opened.keep_for(max_loss)
+
+
+def make_engine(opened: "Artifact", model: str | None, embedder: str | None, device: str, dtype: str) -> "Engine":
+    """The engine of a command line that was found to be right: this imports torch."""
+    from coreinfer.engine import Engine
+    from coreinfer.output import quiet_libraries
+
+    quiet_libraries()
+    return Engine(opened, model, embedder, device=device, dtype=dtype)
 
 
 def parse_clusters(text: str) -> int | None:

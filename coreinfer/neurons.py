@@ -122,15 +122,15 @@ def uniform_budgets(keep: float, layers: int, width: int) -> NDArray[np.int64]:
 
 
 def order_of(score: Floats) -> NDArray[np.int64]:
-    """Each layer's neurons, best first, (L, F); ties go to the lower id."""
+    """Each layer's neurons, best first, (..., F); ties go to the lower id."""
     return np.argsort(-np.asarray(score, np.float64), axis=-1, kind="stable")
 
 
 def places(score: Floats) -> NDArray[np.int32]:
-    """Each neuron's place in its layer, (L, F), 0 for the best: ``places < budget`` is the set of any budget."""
+    """Each neuron's place in its layer, (..., F), 0 for the best: ``places < budget`` is the set of any budget."""
     order = order_of(score)
     out = np.empty(order.shape, np.int32)
-    np.put_along_axis(out, order, np.arange(order.shape[-1], dtype=np.int32)[None], axis=-1)
+    np.put_along_axis(out, order, np.broadcast_to(np.arange(order.shape[-1], dtype=np.int32), order.shape), axis=-1)
     return out
 
 

@@ -1,9 +1,7 @@
-"""How results look: JSON rows and rich tables for the command line, and progress on stderr."""
+"""How results look: JSON rows and rich tables for the command line."""
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,49 +164,6 @@ def show(*parts: Any) -> None:
         for part in parts:
             console.print(part, highlight=False)
     print(drawn.get(), end="", flush=True)
-
-
-@contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], Any]]]:
-    """Progress bars on stderr, with rates and the time left: a new bar for each stage. None where it is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description:15}"),
-        BarColumn(30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-    )
-    console = Console(stderr=True)
-    console.quiet = quiet or not console.is_terminal
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-
-        def finish() -> None:
-            for task in progress.tasks:
-                done = task.total or task.completed or 1
-                progress.update(task.id, total=done, completed=done)
-
-        def begin(name: str, total: int | None) -> Callable[[int], Any]:
-            finish()
-            task_id = progress.add_task(name, total=total, rate="")
-
-            def tick(n: int) -> None:
-                task = progress.tasks[task_id]
-                speed = (task.completed + n) / task.elapsed if task.elapsed else 0.0
-                progress.update(task_id, advance=n, rate=f"{speed:,.0f}/s")
-
-            return tick
-
-        yield begin
-        finish()
 
 
 def quiet_libraries() -> None:

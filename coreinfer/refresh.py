@@ -36,6 +36,11 @@ def parse_refresh(text: str | int | None) -> Refresh:
     return every
 
 
+def when(refresh: Refresh) -> str:
+    """A refresh in words."""
+    return "when the text has doubled" if refresh == AUTO else f"after every {refresh} tokens"
+
+
 def serves(refresh: Refresh, known: int) -> int | None:
     """How many new tokens a set chosen from ``known`` tokens serves; None: all that come."""
     if refresh is None:

@@ -103,6 +103,10 @@ class PolicySettings:
     doubt: float = 1.0
     doubt_fall: float = 0.0
 
+    def usual(self, tokens: int) -> float:
+        """The most that a prompt of so many tokens usually disagrees with its match; from 1 on, nothing is doubted."""
+        return self.doubt * float((DOUBT_TOKENS / max(tokens, 1)) ** self.doubt_fall)
+
     def n0_at(self, similarity: float, doubt: float = 0.0, tokens: int = 1) -> float:
         """How many prompt tokens the prior is worth in ``hybrid``, by the similarity of the best match, and by how far
         the neurons that a prompt of so many tokens used disagree with it.
@@ -110,7 +114,7 @@ class PolicySettings:
         What misses what it predicts is worth little: at twice the usual doubt, an eighth. (With the square, prompts in
         scripts that the corpus lacks lose up to 30% to stability; with the fourth power, others lose more than they.)
         """
-        usual = self.doubt * (DOUBT_TOKENS / max(tokens, 1)) ** self.doubt_fall
+        usual = self.usual(tokens)
         trusted = self.n0 if doubt <= usual else self.n0 * (usual / doubt) ** 3
         if similarity < self.threshold:
             return 0.0

@@ -21,10 +21,11 @@ from coreinfer.cli_options import (
     PromptsArgument,
     QuietOption,
     RefreshOption,
-    keep_of,
     line_ended,
-    open_engine,
+    make_engine,
+    open_with_keep,
     say,
+    say_if_files,
 )
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
@@ -59,8 +60,9 @@ def predict(
     if output is not None:
         check_rows(output)
     wanted = list(read_prompts(prompts, file))
-    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
-    keep = keep_of(engine.artifact, keep, max_loss, policy)
+    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
+    say_if_files(prompts, quiet)
+    engine = make_engine(opened, model, embedder, device, dtype)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -104,8 +106,9 @@ def generate(
     check_seed(seed, "--seed")
     again = parse_refresh(refresh)
     wanted = list(read_prompts(prompts, file))
-    engine = open_engine(artifact, model, embedder, device, dtype, policy, [keep])
-    keep = keep_of(engine.artifact, keep, max_loss, policy)
+    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
+    say_if_files(prompts, quiet)
+    engine = make_engine(opened, model, embedder, device, dtype)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
     import torch
 

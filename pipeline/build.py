@@ -4,13 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 import coreinfer
-from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
 from coreinfer.layout import Layout
@@ -18,18 +19,10 @@ from coreinfer.manifest import Manifest
 from coreinfer.match import make_index
 from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets
-from coreinfer.settings import (
-    Dtype,
-    PolicySettings,
-    StatisticSettings,
-    at_least,
-    check_device,
-    check_keep,
-    check_seed,
-    one_of,
-)
+from coreinfer.progress import Stage, unseen
+from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import calibrate, index
-from pipeline.calibration.run import usable
+from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import assign, candidates, check_clusters
 from pipeline.data import Clustering, Statistics
@@ -37,38 +30,13 @@ from pipeline.embed import embed_passages, open_vectors
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import ENOUGH, Split, hold_out
-from pipeline.passages import read_windows, write_passages
-from pipeline.recalibrate import recalibrate
+from pipeline.passages import texts_at, write_passages
+from pipeline.recalibrate import calibrate_new, too_few
 from pipeline.record import Recorder, longest_passage, record
+from pipeline.settings import BuildSettings
 from pipeline.sources import Counts, SourceSettings, read_passages
-from pipeline.stopwatch import Stage, Stopwatch
+from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """Everything that decides what an artifact holds; stored in its manifest."""
-
-    source: SourceSettings
-    model: str = "demo"
-    embedder: str = DEFAULT
-    clusters: int | None = None  # None: auto
-    statistic: StatisticSettings | None = None  # None: the one that costs held-out texts least
-    keep: float = 0.4
-    examples: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
-    calibrate: bool = True
-
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-        check_seed(self.seed)
-        at_least("examples", self.examples, 0)
-        if self.clusters is not None:
-            check_clusters(self.clusters, self.clusters)
-        one_of("the dtype", self.dtype, get_args(Dtype))
-        check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -85,7 +53,7 @@ def build_clusters(
     settings: BuildSettings,
     output: Path,
     overwrite: bool = False,
-    stage: Stage = lambda name, total: lambda n: None,
+    stage: Stage = unseen,
     say: Callable[[str], Any] = lambda text: None,
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
@@ -114,10 +82,13 @@ def build_clusters(
         total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
         parts = hold_out(passages, settings.seed)
         ks = _numbers(settings.clusters, parts)
-        texts = _texts_of(passages, parts.held)
-        recorder, statistics = _with_statistic(settings, recorder, texts, watch)
+        texts = texts_at(passages, parts.held)
+        ids = usable(recorder.tokenizer, texts)
+        recorder, statistics = _with_statistic(settings, recorder, ids, watch)
         for line in _forecast(passages, total, parts, embedder, recorder):
             say(line)
+        if settings.calibrate and len(ids) < LEAST:
+            say(too_few(len(ids), len(texts), settings.source.max_tokens, output))
 
         embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
         watch.start("cluster")
@@ -141,9 +112,9 @@ def build_clusters(
             clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
         )
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
-        if settings.calibrate and (ids := usable(recorder.tokenizer, texts)) is not None:
-            tick = watch.start("calibrate")
-            manifest, policy = recalibrate(made, recorder.model, recorder.tokenizer, embedder, ids, tick)
+        if settings.calibrate:
+            watch.time("calibrate")
+            manifest, policy = calibrate_new(made, recorder.model, recorder.tokenizer, embedder, texts, stage)
         watch.stop()
     return Report(manifest, counts, watch.seconds, policy.threshold)
 
@@ -176,13 +147,13 @@ def _recorder(settings: BuildSettings) -> Recorder:
 
 
 def _with_statistic(
-    settings: BuildSettings, recorder: Recorder, texts: list[str], watch: Stopwatch
+    settings: BuildSettings, recorder: Recorder, ids: Tensor, watch: Stopwatch
 ) -> tuple[Recorder, list[dict[str, Any]]]:
     """The recorder with the statistic to record, and what it was chosen from; one that was asked for stays."""
     if settings.statistic is not None or not settings.calibrate:
         return recorder, []
     tick = watch.start("choose statistic")
-    found, tried = choose_statistic(recorder.model, usable(recorder.tokenizer, texts, least=1), settings.keep, tick)
+    found, tried = choose_statistic(recorder.model, ids, settings.keep, tick)
     return replace(recorder, settings=found), tried
 
 
@@ -205,11 +176,6 @@ def _forecast(passages: Path, total: int, parts: Split, embedder: Embedder, reco
         yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
     if seconds := seconds_needed(passages, total, work):
         yield f"{total:,} passages: {about(seconds)} to embed and record them"
-
-
-def _texts_of(passages: Path, rows: NDArray[np.int64]) -> list[str]:
-    wanted = set(rows.tolist())
-    return [text for start, window in read_windows(passages) for i, text in enumerate(window, start) if i in wanted]
 
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:

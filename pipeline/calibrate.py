@@ -86,7 +86,7 @@ def choose_k(
     gains = mine - general
     best = int(np.argmax(gains >= ENOUGH * gains.max())) if gains.max() > 0 else 0
     rows = [
-        {"clusters": len(centroids), "captured": round(float(value), 6), "global": round(general, 6)}
+        {"clusters": len(centroids), "captured": round(float(value), 4), "global": round(general, 4)}
         for centroids, value in zip(options.centroids, mine, strict=True)
     ]
     return best, rows

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 WINDOW = 4096  # passages in memory at a time; a row group
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("source", pa.string())])
@@ -52,3 +54,9 @@ def read_windows(path: Path, column: str = "text") -> Iterator[tuple[int, list[s
             values = file.read_row_group(group, columns=[column]).column(column).to_pylist()
             yield start, values
             start += len(values)
+
+
+def texts_at(path: Path, rows: NDArray[np.int64]) -> list[str]:
+    """The texts of the passages at these indices, in the file's order."""
+    wanted = set(rows.tolist())
+    return [text for start, window in read_windows(path) for i, text in enumerate(window, start) if i in wanted]

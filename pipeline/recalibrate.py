@@ -1,7 +1,7 @@
 """An artifact's numbers measured anew, in its place: layer budgets, policy and curve; clusters and statistics stay."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.places import moved_in
+from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from coreinfer.tables import GLOBAL
 from pipeline import index
+from pipeline.calibration.doubts import NEEDED, PROMPTS, from_few
 from pipeline.calibration.layers import with_budgets
 from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable
 from pipeline.calibration.sample import Lab
@@ -32,37 +34,65 @@ def recalibrate(
     tokenizer: PreTrainedTokenizerBase,
     embedder: Embedder,
     ids: Tensor,
-    tick: Callable[[int], Any] = lambda n: None,
+    stage: Stage = unseen,
 ) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact in ``folder`` on texts that it was not built from, and write what was found into it.
 
     It starts from uniform budgets, even weights and the policy that is there; ``ids`` as ``usable`` cuts them. Returns
-    what the folder then holds.
+    what the folder then holds. ``stage`` shows progress.
     """
     artifact = Artifact.load(folder)
-    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, tick)
+    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, stage)
     return _write(Layout(folder), artifact, found), found.policy
 
 
-def replace_calibration(
-    engine: Engine, texts: Sequence[str], tick: Callable[[int], Any] = lambda n: None
+def calibrate_new(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    embedder: Embedder,
+    texts: Sequence[str],
+    stage: Stage = unseen,
 ) -> tuple[Manifest, PolicySettings]:
+    """The same on the texts that a build held out; if too few of them are long enough, the usual doubt alone."""
+    if len(ids := usable(tokenizer, texts)) >= LEAST:
+        return recalibrate(folder, model, tokenizer, embedder, ids, stage)
+    artifact, ids = Artifact.load(folder), usable(tokenizer, texts, NEEDED)
+    if not len(ids):
+        return artifact.manifest, artifact.policy
+    lab, tick = _lab(artifact, model, tokenizer, embedder), stage("doubt", len(ids) * len(PROMPTS))
+    policy, evidence = from_few(lab, ids, tick)
+    index.write_calibration(Layout(folder), policy, _evidence_of(artifact) | evidence)
+    return _manifest_again(Layout(folder), artifact), policy
+
+
+def replace_calibration(engine: Engine, texts: Sequence[str], stage: Stage = unseen) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact of ``engine`` on disk; it is replaced whole at the end, or not at all.
 
     Raises:
         CoreInferError: too few texts are long enough, or the folder cannot be written.
     """
     root, ids = engine.artifact.root, usable(engine.tokenizer, texts)
-    if ids is None:
+    if len(ids) < LEAST:
         raise CoreInferError(
-            f"fewer than {LEAST} of the {len(texts)} texts have the {TOKENS} tokens that calibration needs: give more, "
-            "or longer ones"
+            f"{len(ids)} of {len(texts)} texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: "
+            "give more, or longer ones"
         )
     with appearing(root, overwrite=True) as (made, _):
         for file in (Layout(root).manifest, *(root / name for name in engine.artifact.manifest.files)):
             if file.is_file():  # the FAISS index may be missing
                 shutil.copyfile(file, made / file.name)
-        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, tick)
+        return recalibrate(made, engine.model, engine.tokenizer, engine.embedder, ids, stage)
+
+
+def too_few(long: int, held: int, passage_tokens: int, place: Path) -> str:
+    """What a build says that cannot calibrate: ``long`` of its ``held`` held-out texts have enough tokens."""
+    more = "more or longer texts" if passage_tokens >= TOKENS else f"--passage-tokens {TOKENS} or more"
+    return (
+        f"{long} of {held} held-out texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: the "
+        f"policies' numbers stay uncalibrated and --max-loss finds no curve; build with {more}, or run `coreinfer "
+        f"calibrate {place} TEXTS` on others"
+    )
 
 
 def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, embedder: Embedder) -> Lab:
@@ -74,15 +104,23 @@ def _lab(artifact: Artifact, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def _write(layout: Layout, artifact: Artifact, found: Calibrated) -> Manifest:
-    old = {
-        key: value for key, value in artifact.calibration.items() if key not in ("policy", "curve", "threshold_rule")
-    }
-    evidence = dict(found.evidence)
+    old, evidence = _evidence_of(artifact), dict(found.evidence)
     index.write_layers(layout, found.budgets)
     index.write_sensitivity(layout, found.sensitivity)
     index.write_calibration(layout, found.policy, {"curve": evidence.pop("curve"), **old, "measured": evidence})
     chosen = with_budgets(replace(artifact, sensitivity=found.sensitivity), found.grid, found.budgets)
     _write_cores(layout, chosen)
+    return _manifest_again(layout, artifact)
+
+
+def _evidence_of(artifact: Artifact) -> dict[str, Any]:
+    """What ``calibration.json`` says besides the numbers that are measured anew."""
+    anew = ("policy", "curve", "threshold_rule", "measured")
+    return {key: value for key, value in artifact.calibration.items() if key not in anew}
+
+
+def _manifest_again(layout: Layout, artifact: Artifact) -> Manifest:
+    """The artifact's manifest with the files as they now are."""
     facts = {f.name: getattr(artifact.manifest, f.name) for f in fields(artifact.manifest) if f.name != "files"}
     return index.write_manifest(layout, **facts)
 

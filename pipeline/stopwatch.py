@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Stage = Callable[[str, int | None], Callable[[int], Any]]  # (name, total) -> tick; how a caller shows progress
+from coreinfer.progress import Stage
 
 
 class Stopwatch:
@@ -14,9 +14,13 @@ class Stopwatch:
         self.stage, self.seconds, self._last = stage, dict[str, float](), ("", 0.0)
 
     def start(self, name: str, total: int | None = None) -> Callable[[int], Any]:
+        self.time(name)
+        return self.stage(name, total)
+
+    def time(self, name: str) -> None:
+        """Start one that shows stages of its own."""
         self.stop()
         self._last = (name, time.perf_counter())
-        return self.stage(name, total)
 
     def stop(self) -> None:
         if self._last[0]:

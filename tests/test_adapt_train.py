@@ -1,24 +1,20 @@
-"""Training: losses fall, a stopped run goes on as if it had not stopped, priors are mean shares, adapters merge."""
+"""Training: losses fall, reports are of the formula, priors are mean shares, adapters merge."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from adapting import CONTEXT, LAYERS, WIDTH, Hashing, learnable, loaded, small, tiny, tiny_embedder
-from conftest import run_cli, tree, write_corpus
+from adapting import CONTEXT, WIDTH, Hashing, loaded, small
+from adapting import asked as asked
+from adapting import place as place
 from safetensors.torch import load_file
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import StatisticSettings
-from pipeline.adapt import lora, run, steps, topics
+from pipeline.adapt import lora, topics
 from pipeline.adapt.corpus import read_corpus
 from pipeline.adapt.packing import pack
 from pipeline.adapt.report import HeldOut, measure
@@ -26,23 +22,6 @@ from pipeline.adapt.run import adapt, train
 from pipeline.adapt.settings import AdaptSettings, MaskSettings, PriorSettings
 from pipeline.adapt.topics import Topics
 from pipeline.adapt.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``llama`` and ``bert``, a tiny model and embedder, and ``corpus.jsonl``, texts for it."""
-    at = tmp_path_factory.mktemp("adapt")
-    tiny(at / "llama")
-    tiny_embedder(at / "bert")
-    write_corpus(at / "corpus.jsonl", learnable(90))
-    return at
-
-
-@pytest.fixture
-def asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> AdaptSettings:
-    """A small training, whose embedder costs nothing."""
-    monkeypatch.setattr(run, "open_embedder", lambda name, artifact, device: (Hashing(), None))
-    return small(place / "corpus.jsonl", place / "llama")
 
 
 def trainer_of(asked: AdaptSettings) -> Trainer:
@@ -85,55 +64,6 @@ def test_priors_approach_the_recorded_mean_shares(place: Path, asked: AdaptSetti
         known = trainer.priors.shares[:, number].numpy()
         assert np.allclose(known.sum(-1), 1, atol=1e-3)
         assert np.abs(known - recorded).mean() < 0.1 * np.abs(1 / WIDTH - recorded).mean()
-
-
-def test_a_stopped_run_goes_on_bit_for_bit(
-    place: Path, asked: AdaptSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = list[str]()
-    straight = adapt(asked, tmp_path / "straight")
-    advance = Trainer.advance
-
-    def stop(self: Trainer) -> Tensor:
-        if self.step == 5:
-            raise KeyboardInterrupt
-        return advance(self)
-
-    monkeypatch.setattr(Trainer, "advance", stop)
-    with pytest.raises(KeyboardInterrupt):
-        adapt(asked, tmp_path / "stopped")
-    assert not (tmp_path / "stopped").exists()
-    left = tmp_path / ".stopped.adapt"
-    assert sorted(tree(left)) == [
-        "settings.json", "step-4/state.json", "step-4/state.safetensors", "topics.safetensors",
-    ]  # fmt: skip
-    monkeypatch.setattr(Trainer, "advance", advance)
-    for other, named in ((replace(asked.train, seed=4), "train seed 3"), (replace(asked.train, steps=7), "steps 6")):
-        with pytest.raises(CoreInferError, match=f"has .*{named}, this one has"):
-            adapt(replace(asked, train=other), tmp_path / "stopped")
-    monkeypatch.setattr(run, "make_topics", None)  # they are stored
-    resumed = adapt(replace(asked, checkpoint_every=100), tmp_path / "stopped", said.append)
-    assert any("going on after step 4 of 6" in line for line in said)
-    assert resumed.reports == straight.reports
-    names = ["model.safetensors", "config.json", "tokenizer.json"]
-    one, two = tree(tmp_path / "straight"), tree(tmp_path / "stopped")
-    assert [one[name] for name in names] == [two[name] for name in names]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "straight"]
-    with pytest.raises(CoreInferError, match="exists already"):
-        adapt(asked, tmp_path / "straight")
-
-
-def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
-    asked: AdaptSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance = Trainer.advance
-    monkeypatch.setattr(Trainer, "advance", lambda self: advance(self) * (float("nan") if self.step == 4 else 1))
-    with pytest.raises(CoreInferError, match=r"the loss of step 4 is nan.*lower --rate from 0.003"):
-        adapt(asked, tmp_path / "out")
-    assert [path.name for path in (tmp_path / ".out.adapt").glob("step-*")] == ["step-2"]
-    (tmp_path / ".out.adapt" / "step-2" / "state.safetensors").write_bytes(b"cut")
-    with pytest.raises(CoreInferError, match=r"remove .* to begin anew"):
-        adapt(asked, tmp_path / "out")
 
 
 def test_reports_are_of_the_formula(asked: AdaptSettings) -> None:
@@ -188,63 +118,6 @@ def test_a_failed_training_leaves_no_hook(place: Path, asked: AdaptSettings, tmp
     with pytest.raises(CoreInferError, match="the loss of step 1 is nan"):
         train(asked, base, tmp_path / "out")
     assert not any(module._forward_pre_hooks for module in base.model.modules())
-
-
-def test_the_command(place: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    corpus, sizes = place / "corpus.jsonl", ["--steps", 2, "--batch", 2, "--micro", 1, "--limit", 24]
-    options = [corpus, "--model", place / "llama", *sizes, "--context", CONTEXT, "--output", output]
-    bert = ["--embedder", place / "bert"]
-    done = run_cli("adapt", *options, *bert, "--json")
-    assert done.code == 0, done.err
-    assert "step 2 of 2: train" in done.err
-    assert [report["step"] for report in done.rows[0]["reports"]] == [0, 2]
-    card = (output / "README.md").read_text("utf-8")
-    assert "`llama`, adapted" in card
-    assert "`corpus.jsonl`" in card
-    assert str(place) not in card
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
-    assert model.config.num_hidden_layers == LAYERS
-    assert model(input_ids=torch.tensor([tokenizer("a table")["input_ids"]])).logits.isfinite().all()
-    clusters = run_cli(
-        "build-clusters", corpus, "--model", output, "--output", tmp_path / "clusters",
-        "--clusters", 2, "--passage-tokens", CONTEXT, "--limit", 12, *bert, "--quiet",
-    )  # fmt: skip
-    assert clusters.code == 0, clusters.err
-    again = run_cli("adapt", *options)
-    assert (again.code, again.out) == (2, "")
-    assert "exists already" in again.err
-    shutil.rmtree(output)
-    taken = run_cli("adapt", *options, "--artifact", tmp_path / "clusters", "--quiet")
-    assert (taken.code, taken.err, taken.out) == (0, "", "")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--keep-most", "1.5"], "keep is 1.5"),
-        (["--context", "100000"], "has a context of 64"),
-        (["--model", "no/such"], "cannot load the language model"),
-        (["--limit", "1"], "give more text"),
-        (["--held-out", "none.jsonl"], "none.jsonl"),
-    ],
-)
-def test_bad_input_is_one_line(place: Path, tmp_path: Path, options: list[str], words: str) -> None:
-    given: list[Any] = [] if "--model" in options else ["--model", place / "llama"]
-    found = run_cli("adapt", place / "corpus.jsonl", *given, "--output", tmp_path / "out", *options, "--quiet")
-    assert (found.code, found.out) == (2, "")
-    assert words in found.err
-    assert found.err.startswith("error: ")
-    assert found.err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_all_settings_can_be_stored(asked: AdaptSettings, place: Path) -> None:
-    base = loaded(place / "llama")
-    corpus = read_corpus(asked.source, None, base.tokenizer, CONTEXT, 0)
-    found = json.loads(json.dumps(run.facts(asked, base, corpus), default=str))
-    assert {"train rate", "masks least", "priors rate", "weights", "data"} <= found.keys()
-    assert steps.CHECK >= 1
 
 
 def test_without_masks_it_trains_plainly_and_embeds_nothing(place: Path, tmp_path: Path) -> None:

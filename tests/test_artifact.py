@@ -4,9 +4,10 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -45,6 +46,22 @@ def test_budgets_are_linear_from_nothing_to_everything(whole: Path) -> None:
     opened = Artifact.load(whole)
     for keep, budget in ((0.4, 20), (1.0, F), (0.42, 21), (0.05, 2), (0.025, 1), (1e-6, 1)):  # 0.05 * F is 2.5
         assert opened.budgets(keep).tolist() == [budget] * L
+
+
+def test_doubt_is_measured_where_it_can_count(whole: Path) -> None:
+    """Of what the prompt's own core set holds, the prior's misses so much; worked out by sets of ids."""
+    opened, (prior, prompt) = Artifact.load(whole), shares(2)
+    kept = [[set(np.argsort(-row, kind="stable")[:15]) for row in part] for part in (prior, prompt)]
+    held = [np.mean([row[list(ids)].sum() for row, ids in zip(prompt, sets, strict=True)]) for sets in kept]
+    doubt = float(1 - held[0] / held[1])
+    assert opened.doubt(3 * prompt, prior) == pytest.approx(doubt)
+    assert doubt > 0.2
+    assert opened.worth("hybrid", 0.5, prior, prompt, 16) == POLICY.n0
+    wary = replace(opened, policy=replace(POLICY, doubt=0.1, doubt_fall=1.0))
+    assert wary.worth("hybrid", 0.5, prior, prompt, 64) == pytest.approx(POLICY.n0 * (0.1 / doubt) ** 3)
+    with patch.object(Artifact, "doubt", side_effect=AssertionError):
+        assert opened.worth("hybrid", 0.5, prior, prompt, 64) == POLICY.n0
+        assert wary.worth("hybrid", 0.5, prior, prompt, 6) == POLICY.n0  # so short a prompt usually knows nothing
 
 
 @pytest.mark.parametrize("keep", [0.001, 0.01, 0.03])

@@ -153,7 +153,7 @@ def test_identical_clusters_need_few() -> None:
 def test_as_many_topics_as_the_coarsest_has_clusters_need_no_more() -> None:
     best, table = chosen(4)
     assert best == 0
-    assert table[0]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-6)
+    assert table[0]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-4)
     assert table[0]["captured"] > table[0]["global"] + 0.4
 
 
@@ -161,7 +161,7 @@ def test_topics_that_all_differ_are_all_kept() -> None:
     best, table = chosen(32)
     assert best == 3
     assert [row["clusters"] for row in table] == [4, 8, 16, 32]
-    assert table[-1]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-6)
+    assert table[-1]["captured"] == pytest.approx(0.9 + 0.2 / 64, abs=1e-4)
     assert table[0]["captured"] < table[-1]["captured"] / 2
 
 

@@ -45,7 +45,7 @@ class Model:
         own = (1 - counts / WIDTH) ** 2
         return float((own * (self.times if (counts < WIDTH).all() else 1.0)).sum())
 
-    def costs(self, plans: Any) -> Any:
+    def costs(self, name: str, plans: Any) -> Any:
         """As the calibration measures them: plans of one text, (1, plans)."""
         case: Any = SimpleNamespace(ranks=lambda *_: np.tile(np.arange(WIDTH), (1, LAYERS, 1)))
         return np.array([[self.cost(plan(case)[0].sum(-1)) for plan in plans]])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreinfer.settings import PolicySettings
-from pipeline.calibration.numbers import CLOSE, SAME, best, ramp, skips, threshold
+from pipeline.calibration.numbers import CLOSE, NO_DOUBT, SAME, best, doubts, ramp, skips, threshold
 
 rows = st.lists(
     st.tuples(st.floats(-0.2, 1), st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=30, unique_by=lambda r: r[0]
@@ -65,6 +65,19 @@ def test_a_choice_needs_more_than_noise() -> None:
     assert best(np.array([[0.1, 0.1 - SAME / 2]])) == 0
     assert best(np.array([[0.1, 0.1 - SAME * 2]])) == 1
     assert best(np.array([[0.3, 0.1, 0.2]]), first=2) == 1
+
+
+def test_doubt_grows_as_prompts_shorten() -> None:
+    long = np.linspace(0.02, 0.06, 41)
+    doubt, fall = doubts(long.tolist(), (3 * long).tolist(), 4.0)
+    assert fall == pytest.approx(np.log(3) / np.log(4), abs=1e-4)
+    assert doubt == pytest.approx(np.quantile(long, 0.95), abs=2e-3)
+    assert doubts([0.05], [0.2], 4.0) == (0.05, 1.0)  # one text says what it can
+    assert doubts(long.tolist(), (long / 2).tolist(), 4.0)[1] == 0.0
+
+
+def test_where_nothing_disagrees_doubt_is_still_a_number_to_divide_by() -> None:
+    assert doubts([0.0, 0.0], [0.0, 0.0], 4.0) == (NO_DOUBT, 0.0)
 
 
 def test_the_nearest_clusters_left_out_leave_a_mixture() -> None:

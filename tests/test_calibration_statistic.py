@@ -70,4 +70,3 @@ def test_the_table_is_what_each_statistic_costs(name: str) -> None:
 
 def test_too_few_texts_choose_nothing() -> None:
     assert choose_statistic(build("Llama"), ids(LEAST - 1), 0.5) == (TRIED[0], [])
-    assert choose_statistic(build("Llama"), None, 0.5) == (TRIED[0], [])

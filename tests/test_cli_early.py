@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_artifacts
 from command_line import fine, start
 from conftest import ROOT, run_cli
 
@@ -58,7 +59,9 @@ CHEAP = (
     "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
     "build-clusters {data} --limit 0", "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
     "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
-    "inspect --map {there}/x.gif", "predict words --with-neurons",
+    "inspect --map {there}/x.gif", "predict words --with-neurons", "predict words --max-loss -1",
+    "generate words --max-loss nan", "generate words --max-loss 1 --keep 0.4", "predict words --max-loss 1 -p hybrid",
+    "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1",
 )  # fmt: skip
 
 
@@ -66,7 +69,8 @@ CHEAP = (
 def test_cheap_checks_come_before_heavy_imports(tmp_path: Path, line: str) -> None:
     (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
     (there := tmp_path / "there").mkdir()
-    arguments = line.format(data=data, there=there).split()
+    small_artifacts.write(bare := tmp_path / "bare")  # without a curve
+    arguments = line.format(data=data, there=there, bare=bare).split()
     code = (
         "import sys, cli\n"
         f"sys.argv = ['coreinfer', *{arguments}]\n"

@@ -24,6 +24,8 @@ def test_build(tmp_path: Path) -> None:
     assert set(row["seconds"]) >= {"load models", "read passages", "embed", "cluster", "record", "write"}
     assert 0 < row["threshold"] < 1
     assert "19 passages" in told.err
+    assert "0 of 0 held-out texts have the 128 tokens that calibration needs" in told.err
+    assert f"build with more or longer texts, or run `coreinfer calibrate {tmp_path / 'made'} TEXTS`" in told.err
     assert "held out" not in told.err
     facts = fine(run_cli("inspect", tmp_path / "made", "--json")).rows[0]
     assert (facts["keep"], len(facts["clusters"][0]["examples"])) == (0.3, 1)

@@ -55,6 +55,18 @@ def test_predict_turns_from_jsonl(artifact: Path, tmp_path: Path) -> None:
     assert "What is a cell? Small." in fine(run_cli("predict", "-a", artifact, "-f", file)).out
 
 
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+def test_a_prompt_that_is_a_file_is_text_and_that_is_said(artifact: Path, tmp_path: Path, verb: str) -> None:
+    (file := tmp_path / "my notes.txt").write_text(PROMPTS[0], "utf-8")
+    common = (verb, "-a", artifact, "-p", "similarity", "--json", *(("-n", 1) if verb == "generate" else ()))
+    result = fine(run_cli(*common, file, PROMPTS[1], tmp_path))  # a folder's content is no prompt anyway
+    assert [row["prompt"] for row in result.rows] == [str(file), PROMPTS[1], str(tmp_path)]
+    (said,) = (line for line in result.err.splitlines() if not line.startswith("  "))
+    assert said.startswith(f"{str(file)!r} is a file, but is read as the prompt's text: give --file '{file}' for")
+    assert fine(run_cli(*common, file, "-q")).err == ""
+    assert "is a file" not in fine(run_cli(*common, "--file", file)).err
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_predict_into_a_file(artifact: Path, tmp_path: Path, name: str) -> None:
     common = ("predict", "-a", artifact, *PROMPTS, "-p", "similarity", "--keep", 0.2, "-o", tmp_path / name)

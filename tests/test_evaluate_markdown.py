@@ -21,6 +21,14 @@ def test_a_table_for_each_prompt_length() -> None:
     assert widths == {6}
 
 
+def test_how_often_the_sets_were_chosen_again_is_said() -> None:
+    again = replace(AUTO, policy="auto+refresh")
+    cases = (([AUTO], None), ([AUTO], 32), ([AUTO, again], 32), ([again], "auto"))
+    heads = [ladder([DENSE, *rows], refresh).splitlines()[0].partition("2.5000")[2] for rows, refresh in cases]
+    said = "; +refresh chooses again"
+    assert heads == ["", "", f"{said} after every 32 tokens", f"{said} when the text has doubled"]
+
+
 def test_without_intervals_it_says_none() -> None:
     alone = replace(AUTO, ci_low=None, ci_high=None)
     assert re.search(r"\| auto \| 0\.123 \| 0\.057 \|$", ladder([DENSE, alone]).strip())

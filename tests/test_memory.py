@@ -14,7 +14,8 @@ LAYERS, WIDTH = 2, 4096  # 32 KiB a share in float32: were they kept, 4,500 pass
 BUILD = """
 import sys
 from pathlib import Path
-from pipeline.build import BuildSettings, build_clusters
+from pipeline.build import build_clusters
+from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
 
 corpus, model, embedder, output = sys.argv[1:]

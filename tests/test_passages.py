@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import passages
-from pipeline.passages import Passage, read_windows, write_passages
+from pipeline.passages import Passage, read_windows, texts_at, write_passages
 
 TEXTS = ["One.", "?", "Ein Tisch für zwei. 東京の天気は？ 🍕", "Two words.", "a", "The sixth.", "The seventh. " * 9]
 
@@ -26,3 +27,5 @@ def test_passages_round_trip_in_windows(count: int, tmp_path: Path, monkeypatch:
     ]
     sources = [source for _, window in read_windows(path, "source") for source in window]
     assert sources == [f"file:{i}" for i in range(count)]
+    odd = np.arange(1, count, 2)
+    assert texts_at(path, odd) == [texts[i] for i in odd]

@@ -2,19 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from coreinfer import Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.neurons import top
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
-from pipeline.calibration import budgets, numbers, run
+from pipeline.calibration import budgets, layers, numbers, run
 from pipeline.calibration.budgets import kept
 from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.sample import Lab, cases, rises
@@ -37,14 +38,24 @@ def lab(engine: Engine) -> Lab:
     return Lab(engine.model, engine.tokenizer, engine.embedder, engine.artifact)
 
 
-def ids_of(lab: Lab, texts: list[str]) -> torch.Tensor:
-    found = usable(lab.tokenizer, texts)
-    assert found is not None
-    return found
+class Watched:
+    """How far each stage was to go, and how far it went."""
+
+    def __init__(self) -> None:
+        self.totals, self.done = dict[str, int | None](), dict[str, int]()
+
+    def stage(self, name: str, total: int | None) -> Callable[[int], Any]:
+        self.totals[name], self.done[name] = total, 0
+        return lambda n: self.done.update({name: self.done[name] + n})
 
 
 @pytest.fixture(scope="module")
-def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def watched() -> Watched:
+    return Watched()
+
+
+@pytest.fixture(scope="module")
+def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory, watched: Watched) -> Artifact:
     folder, fast = tmp_path_factory.mktemp("calibrated") / "clusters", Engine.load().model
     shutil.copytree(DEMO_CLUSTERS, folder)
     with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try, fewer tokens: seconds
@@ -54,7 +65,8 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
         patch.setattr(numbers, "WORTH", (0.0, 1.0))
-        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids_of(lab, texts))
+        ids = usable(lab.tokenizer, texts)
+        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage)
     opened = Artifact.load(folder)
     assert (opened.manifest, opened.policy) == (manifest, policy)
     return opened
@@ -63,7 +75,6 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("source", ["similarity", "stability", "hybrid"])
 def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: list[str], source: str) -> None:
     ids = usable(lab.tokenizer, texts)
-    assert ids is not None
     case = next(cases(lab, ids[:2], 64))
     masks = kept(lab.artifact.budgets(0.3), lab.artifact, source)(case)  # type: ignore[arg-type]
     for row, mask in zip(ids[:2], masks, strict=True):
@@ -76,7 +87,6 @@ def test_a_plan_keeps_what_the_engine_predicts(engine: Engine, lab: Lab, texts: 
 
 def test_all_neurons_cost_nothing_and_few_cost_more(lab: Lab, texts: list[str]) -> None:
     ids = usable(lab.tokenizer, texts)
-    assert ids is not None
     full, few = (kept(lab.artifact.budgets(keep), lab.artifact, "similarity") for keep in (1.0, 0.05))
     costs, near = rises(cases(lab, ids[:8], 64), [full, few])
     assert np.abs(costs[:, 0]).max() < 1e-4
@@ -91,6 +101,14 @@ def test_what_was_found_is_in_the_folder(calibrated: Artifact, engine: Engine) -
     assert found["clusters_tried"] == engine.artifact.calibration["clusters_tried"]
     assert calibrated.budgets(1.0).tolist() == [calibrated.manifest.width] * calibrated.manifest.layers
     assert [row["power"] for row in found["measured"]["sensitivity"]] == [0, 0.25, 0.5, 1]
+
+
+def test_every_stage_is_shown_and_ends(calibrated: Artifact, watched: Watched) -> None:
+    assert list(watched.totals) == [
+        "layer budgets", *(f"weigh layers {number}" for number in range(1, layers.ROUNDS + 1)), "compare budgets",
+        "gradients", "sensitivity", "mixture", "source and n0", "doubt", "threshold", "curve",
+    ]  # fmt: skip
+    assert all(total in (None, watched.done[name]) for name, total in watched.totals.items())
 
 
 def test_statistics_stay_and_core_sets_follow(calibrated: Artifact, engine: Engine) -> None:
@@ -124,8 +142,7 @@ def test_too_few_texts_change_nothing(lab: Lab, texts: list[str], tmp_path: Path
     folder = tmp_path / "clusters"
     shutil.copytree(DEMO_CLUSTERS, folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert usable(lab.tokenizer, texts[: LEAST - 1]) is None
-    with pytest.raises(CoreInferError, match=f"fewer than {LEAST} of the 2 texts have the 128 tokens"):
+    with pytest.raises(CoreInferError, match=rf"^2 of 2 texts have the 128 tokens .* at least {LEAST} must: give more"):
         replace_calibration(Engine.load(folder), texts[:2])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -149,7 +166,7 @@ def test_a_fault_on_the_way_leaves_the_old_artifact(
 
 def test_ids_are_cut_at_prompt_and_continuation(lab: Lab, texts: list[str]) -> None:
     ids = usable(lab.tokenizer, texts)
-    assert isinstance(ids, torch.Tensor)
     assert ids.shape[1] == 128
     assert LEAST <= len(ids) <= len(texts)
-    assert usable(lab.tokenizer, ["short"] * 100) is None
+    assert usable(lab.tokenizer, [*["short"] * 100, texts[0]]).tolist() == ids[:1].tolist()
+    assert usable(lab.tokenizer, []).shape == (0, 128)

@@ -14,8 +14,9 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.neurons import mix, mixture_weights, overlap, top
 from coreinfer.output import artifact_facts
 from coreinfer.settings import Policy
-from pipeline.build import BuildSettings, build_clusters
+from pipeline.build import build_clusters
 from pipeline.record import Recorder
+from pipeline.settings import BuildSettings
 
 
 def test_build_inspect_predict_generate(artifact: Path, engine: Engine) -> None:

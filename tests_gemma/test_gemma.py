@@ -18,8 +18,9 @@ from coreinfer.models import context_length, find_mlps, fingerprint, load_model
 from coreinfer.neurons import overlap, top
 from coreinfer.paths import DEMO_PASSAGES
 from coreinfer.settings import Policy
-from pipeline.build import BuildSettings, build_clusters
+from pipeline.build import build_clusters
 from pipeline.record import Recorder
+from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
 
 IN_CORPUS = "Every living cell is wrapped in a plasma membrane, a film that"

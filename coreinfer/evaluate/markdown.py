@@ -2,23 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 
+from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
+from coreinfer.refresh import Refresh, when
 
 
-def ladder(rows: Sequence[Row]) -> str:
-    """A table for each prompt length: a row a policy; for each keep its NLL rise, half of its 95% interval, its KL."""
+def ladder(rows: Sequence[Row], refresh: Refresh = None) -> str:
+    """A table for each prompt length: a row a policy; for each keep its NLL rise, half of its 95% interval, its KL.
+
+    ``refresh`` is the plan's.
+    """
     whole = [row for row in rows if row.domain is None]
     lengths = dict.fromkeys(row.prompt_tokens for row in whole)
-    return "\n".join("\n".join(_table([row for row in whole if row.prompt_tokens == p])) + "\n" for p in lengths)
+    tables = (_table([row for row in whole if row.prompt_tokens == p], refresh) for p in lengths)
+    return "\n".join("\n".join(table) + "\n" for table in tables)
 
 
-def _table(rows: list[Row]) -> Iterator[str]:
+def _table(rows: list[Row], refresh: Refresh) -> Iterator[str]:
     dense, *rest = rows
+    again = f"; {REFRESH} chooses again {when(refresh)}" if any(r.policy.endswith(REFRESH) for r in rest) else ""
     keeps, policies = list(dict.fromkeys(row.keep for row in rest)), list(dict.fromkeys(row.policy for row in rest))
     found = {(row.policy, row.keep): row for row in rest}
     yield (
         f"{dense.texts} texts, {dense.prompt_tokens} prompt tokens dense, {dense.continuation_tokens} on the kept "
-        f"neurons; dense NLL {dense.nll:.4f}\n"
+        f"neurons; dense NLL {dense.nll:.4f}{again}\n"
     )
     yield "| policy |" + "".join(f" keep {keep:g}: NLL rise | KL |" for keep in keeps)
     yield "|---|" + "---|---|" * len(keeps)

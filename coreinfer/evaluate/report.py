@@ -9,7 +9,7 @@ from coreinfer.evaluate.page import CSS, POLICIES
 from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
 from coreinfer.evaluate.scoring import Results
-from coreinfer.refresh import AUTO, Refresh
+from coreinfer.refresh import Refresh, when
 
 
 def report(rows: list[Row], results: Results, facts: dict[str, Any]) -> str:
@@ -161,8 +161,8 @@ def _policies(results: Results) -> str:
 
 def _described(policy: str, refresh: Refresh) -> str:
     if policy.endswith(REFRESH):
-        when = "when the text has doubled" if refresh == AUTO else f"after every {refresh} tokens"
-        return f"{policy.removesuffix(REFRESH)}, choosing again {when}: the text so far runs dense, as a new prompt"
+        name = policy.removesuffix(REFRESH)
+        return f"{name}, choosing again {when(refresh)}: the text so far runs dense, as a new prompt"
     return POLICIES.get(policy) or "the same, from the artifact compared with"
 
 
@@ -184,7 +184,7 @@ def _facts(facts: dict[str, Any], results: Results) -> str:
         "date": machine["date"],
         "hardware": f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpu']}" if machine["gpu"] else ""),
         "software": ", ".join(f"{name} {made}" for name, made in versions.items()) + f", Python {machine['python']}",
-        "files": "rows.json, rows.parquet, texts.parquet and settings.json lie beside this page",
+        "files": "ladder.md, rows.json, rows.parquet, texts.parquet and settings.json lie beside this page",
     }
     items = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in lines.items() if value)
     return f"<section><h2>How it was measured</h2><dl class=facts>{items}</dl></section>\n"

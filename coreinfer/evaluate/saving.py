@@ -1,32 +1,28 @@
-"""What a run leaves in its folder: rows.json, rows.parquet, texts.parquet, settings.json, report.html; each in one go.
+"""What a run leaves in its folder: the rows, the texts, the settings, ladder.md and report.html; each in one go.
 
 Every file is written beside its place and then moved, so that a reader never sees half of one.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coreinfer.errors import CoreInferError, in_words
 from coreinfer.evaluate import markdown
 from coreinfer.evaluate.rows import Row, as_rows, text_rows
 from coreinfer.evaluate.scoring import Results
-from coreinfer.places import moved_in
+from coreinfer.places import moved_in, writing
 
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CoreInferError(f"cannot write {folder}: {in_words(error)}; choose another --output") from error
+REMEDY = "choose another --output"
 
 
 def make_folder(folder: Path) -> None:
-    """Refuse a place for the results before any work is done."""
-    with _writing(folder):
+    """Make the folder of the results, or refuse it before any work is done.
+
+    Raises:
+        CoreInferError: a file on the way to it, or no right to write there.
+    """
+    with writing(folder, REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
         (probe := folder / ".partial").mkdir(exist_ok=True)
         with suppress(OSError):
@@ -34,15 +30,19 @@ def make_folder(folder: Path) -> None:
 
 
 def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str) -> None:
-    """Write all of it; the report last."""
-    with _writing(folder):
+    """Write all of it; the report last.
+
+    Raises:
+        CoreInferError: the disk refuses.
+    """
+    with writing(folder, REMEDY):
         for name, value in (("settings.json", facts), ("rows.json", as_rows(rows))):
             _put(folder / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
         with moved_in(folder / "rows.parquet") as part:
             _write_rows(part, as_rows(rows))
         with moved_in(folder / "texts.parquet") as part:
             _write_texts(part, results)
-        _put(folder / "ladder.md", markdown.ladder(rows))
+        _put(folder / "ladder.md", markdown.ladder(rows, results.plan.refresh))
         _put(folder / "report.html", report)
 
 

@@ -17,7 +17,7 @@ from coreinfer.evaluate.masked import Truth
 from coreinfer.evaluate.plan import Text
 from coreinfer.evaluate.scoring import batch_size
 from coreinfer.models import find_mlps
-from coreinfer.neurons import top, uniform_budgets
+from coreinfer.neurons import places, uniform_budgets
 from pipeline.analysis.bits import Floats
 from pipeline.analysis.plan import Plan
 
@@ -38,10 +38,10 @@ def cost(
         batch = texts[start : start + size]
         ids = torch.from_numpy(np.stack([text.ids[: plan.length] for text in batch]).astype(np.int64))
         truth = Truth(model, mlps, ids.to(model.device), plan.prompt_tokens, reducers)
-        counts = {alpha: made.prompt for alpha, made in zip(alphas, truth.statistics, strict=True)}
+        ranks = {alpha: places(made.prompt) for alpha, made in zip(alphas, truth.statistics, strict=True)}
         columns = []
         for alpha, keep in plan.points:
-            columns.append(truth.losses(masks(counts[alpha], keep)).nll_rise.mean(1, dtype=np.float64))
+            columns.append(truth.losses(most_counted(ranks[alpha], keep)).nll_rise.mean(1, dtype=np.float64))
             tick(len(batch))
         dense.append(truth.nll.mean(1, dtype=np.float64))
         rises.append(np.stack(columns, 1))
@@ -49,10 +49,9 @@ def cost(
     return np.concatenate(dense), np.concatenate(rises)
 
 
-def masks(counts: Floats, keep: float) -> NDArray[np.bool_]:
-    """The most counted neurons of each text, the same number in every layer: (B, L, F) -> bool (B, L, F)."""
-    budgets = uniform_budgets(keep, *counts.shape[1:])
-    return np.stack([top(each, budgets).mask() for each in counts])
+def most_counted(ranks: NDArray[np.int32], keep: float) -> NDArray[np.bool_]:
+    """The first neurons of each text, the same number in every layer: (B, L, F) -> bool (B, L, F)."""
+    return np.asarray(ranks < uniform_budgets(keep, *ranks.shape[1:])[:, None])
 
 
 def _check(losses: Floats, batch: Sequence[Text]) -> None:

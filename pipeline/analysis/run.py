@@ -1,6 +1,6 @@
 """A whole analysis, in the order of the paper: observe, score, compare meanings, sum up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import Embedder
 from coreinfer.evaluate.plan import Text
+from coreinfer.progress import Stage, unseen
 from coreinfer.prompts import words_of_tokens
 from pipeline.analysis.bits import Floats
 from pipeline.analysis.findings import findings, pairs_of
@@ -16,8 +17,6 @@ from pipeline.analysis.plan import Plan
 from pipeline.analysis.quality import cost
 from pipeline.analysis.records import Findings, Pairs
 
-Stage = Callable[[str, int | None], Callable[[int], Any]]
-
 
 def analyze(
     model: PreTrainedModel,
@@ -25,7 +24,7 @@ def analyze(
     embedder: Embedder,
     texts: Sequence[Text],
     plan: Plan,
-    stage: Stage = lambda name, total: lambda n: None,
+    stage: Stage = unseen,
 ) -> tuple[Findings, Pairs]:
     """All findings on ``texts`` of at least ``plan.length`` tokens each, and the pairs behind the correlations.
 

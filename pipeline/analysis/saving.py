@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreinfer.evaluate.charts import inline
+from coreinfer.evaluate.saving import REMEDY
 from coreinfer.places import moved_in, writing
 from pipeline.analysis.charts import PAPER, draw_all, styled
 from pipeline.analysis.page import FIGURES, page
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
-REMEDY = "choose another --output"
 
 
 def save(folder: Path, found: Findings, pairs: Pairs, plan: Plan, facts: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from coreinfer.artifact import Artifact
 from pipeline.calibration import budgets, numbers
 from pipeline.calibration.sample import Plan
 
-Costs = Callable[[Sequence[Plan]], NDArray[np.float64]]  # plans -> rises (texts, plans)
+Costs = Callable[[str, Sequence[Plan]], NDArray[np.float64]]  # a stage's name, plans -> rises (texts, plans)
 Hulls = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
 ROUNDS = 3  # of weighing: each halves, about, what is unequal
 CUT = 0.15  # of a layer's neurons, to see what the last of them are worth
@@ -55,7 +55,7 @@ def layer_budgets(costs: Costs, artifact: Artifact, grid: Sequence[float]) -> tu
         tried[name] = with_budgets(artifact, grid, np.stack([layers.counts(k) for k in grid]))
     keeps = [keep / 2, keep, min(1.0, keep * 1.5)]
     every = [budgets.kept(a.budgets(k), artifact, "hybrid") for a in tried.values() for k in keeps]
-    rises = costs(every).mean(0).reshape(len(tried), -1)
+    rises = costs("compare budgets", every).mean(0).reshape(len(tried), -1)
     chosen = list(tried)[numbers.best(rises.T)]
     facts = {"keeps": list(budgets.KEEPS), "rise_of_one_layer": np.round(curves, 5).tolist(), "compared_at": keeps}
     facts |= {f"rise_{name}": np.round(row, 5).tolist() for name, row in zip(tried, rises, strict=True)}
@@ -66,17 +66,17 @@ def _alone(costs: Costs, artifact: Artifact) -> NDArray[np.float64]:
     """What it costs to cut one layer to each of ``budgets.KEEPS``, (L, keeps)."""
     layers = range(artifact.manifest.layers)
     cuts = [budgets.cut(layer, keep, artifact, "hybrid") for layer in layers for keep in budgets.KEEPS]
-    means: NDArray[np.float64] = costs(cuts).mean(0)
+    means: NDArray[np.float64] = costs("layer budgets", cuts).mean(0)
     return means.reshape(len(layers), -1)
 
 
 def weigh(costs: Costs, artifact: Artifact, layers: Layers, keep: float) -> Layers:
     """Weights by what each layer's last neurons cost where all layers are cut, over what its curve says of them."""
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         counts = layers.counts(keep)
         fewer = np.maximum(1, np.ceil(counts * (1 - CUT)).astype(np.int64))
         plans = [budgets.kept(_but(counts, layer, fewer[layer]), artifact, "hybrid") for layer in range(len(counts))]
-        rises = costs([budgets.kept(counts, artifact, "hybrid"), *plans]).mean(0)
+        rises = costs(f"weigh layers {number}", [budgets.kept(counts, artifact, "hybrid"), *plans]).mean(0)
         said = [layers.price(layer, counts[layer], fewer[layer]) for layer in range(len(counts))]
         layers = replace(layers, weights=reweighed(layers.weights, rises[1:] - rises[0], np.array(said)))
     return layers

@@ -12,6 +12,7 @@ from coreinfer.settings import PolicySettings, Source
 MIXTURES = ((1, 12.0), (4, 6.0), (4, 12.0), (8, 12.0), (16, 6.0), (16, 12.0), (16, 24.0))  # (m, sharpness)
 N0 = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 WORTH = (0.0, 1 / 16, 1 / 4, 1 / 2, 1.0)  # shares of n0 that a weaker match may be worth
+NO_DOUBT = 1e-4  # a usual doubt is more: readers divide by it
 UNUSUAL = 0.05  # of the corpus's own prompts
 CLOSE = 0.02  # of the least cost: ramps that differ by less are alike
 SAME = 0.002  # nats: a simpler choice is kept unless another is better by more, and the noise is of this size
@@ -44,9 +45,10 @@ def doubts(long: Sequence[float], short: Sequence[float], times: float) -> tuple
     """(doubt, doubt_fall) of prompts of ``DOUBT_TOKENS`` tokens and of prompts ``times`` shorter: how the median grows
     as prompts shorten, and what all but ``UNUSUAL`` of both stay below.
     """
-    fall = max(0.0, float(np.log(np.median(short) / np.median(long)) / np.log(times)))
+    middle, later = max(float(np.median(long)), NO_DOUBT), max(float(np.median(short)), NO_DOUBT)
+    fall = max(0.0, float(np.log(later / middle) / np.log(times)))
     both = np.concatenate([np.asarray(long), np.asarray(short) / times**fall])
-    return round(float(np.quantile(both, 1 - UNUSUAL)), 5), round(fall, 4)
+    return round(max(NO_DOUBT, float(np.quantile(both, 1 - UNUSUAL))), 5), round(fall, 4)
 
 
 def threshold(similarities: NDArray[np.floating], match: NDArray[np.floating], fallback: NDArray[np.floating]) -> float:

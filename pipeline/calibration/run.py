@@ -5,7 +5,7 @@ Every choice is the one that costs least on the same held-out texts, so the curv
 nothing was chosen on, as ``evaluate`` takes them, say more.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
+from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
+from pipeline.calibration.doubts import PROMPTS, usual_doubt
 from pipeline.calibration.layers import layer_budgets
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
 
 LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
-PROMPTS, CONTINUATION = (64, 16), 64  # tokens
+CONTINUATION = 64  # tokens
 TOKENS = max(PROMPTS) + CONTINUATION  # that a text needs
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
-Tick = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,23 @@ class Calibrated:
     evidence: dict[str, Any]
 
 
-def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], least: int = LEAST) -> torch.Tensor | None:
-    """Token ids (n, P + C) of the first ``MOST`` texts that are long enough; None if they are fewer than ``least``."""
-    rows = tokenizer(list(texts), truncation=True, max_length=TOKENS, verbose=False)["input_ids"] if texts else []
-    long = [row for row in rows if len(row) == TOKENS][:MOST]
-    return torch.tensor(long) if len(long) >= least else None
+def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int = TOKENS) -> torch.Tensor:
+    """Ids (n, ``tokens``) of the first ``MOST`` texts that are long enough; ``calibrate`` needs ``LEAST`` of them."""
+    rows = tokenizer(list(texts), truncation=True, max_length=tokens, verbose=False)["input_ids"] if texts else []
+    long = [row for row in rows if len(row) == tokens][:MOST]
+    return torch.tensor(long, dtype=torch.long).reshape(-1, tokens)
 
 
-def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = lambda n: None) -> Calibrated:
+def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], stage: Stage = unseen) -> Calibrated:
     """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
-    bench, keep = _Bench(lab, ids, tick), lab.artifact.manifest.default_keep
+    bench, keep = _Bench(lab, ids, stage), lab.artifact.manifest.default_keep
     trusting = {"threshold": -1.0, "strong": -1.0, "doubt": 1.0, "doubt_fall": 0.0}  # until more is known
     open_to_all = numbers.with_policy(lab.artifact, **trusting)
     artifact, layers = layer_budgets(bench.costs, open_to_all, grid)
     artifact, weighed = _sensitivity(bench, artifact, keep)
     artifact, mixtures = _mixture(bench, artifact, keep)
     artifact, found = _source(bench, artifact, keep)
-    artifact, doubts = _doubt(bench, artifact)
+    artifact, doubts, _ = usual_doubt(lab, artifact, ids, stage("doubt", len(ids) * len(PROMPTS)))
     artifact, fallback = _fallback(bench, artifact, keep)
     evidence = {"texts": len(ids), "prompt_tokens": list(PROMPTS), "continuation_tokens": CONTINUATION, "keep": keep}
     evidence |= {"layers": layers, "sensitivity": weighed, "mixtures": mixtures, "sources": found}
@@ -71,13 +72,20 @@ def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], tick: Tick = l
 class _Bench:
     lab: Lab
     ids: torch.Tensor
-    tick: Tick
+    stage: Stage
 
-    def cases(self, prompt_tokens: int = PROMPTS[0]) -> Iterator[Case]:
+    def cases(self, prompt_tokens: int) -> Iterator[Case]:
         return cases(self.lab, self.ids[:, : prompt_tokens + CONTINUATION], prompt_tokens)
 
-    def costs(self, plans: Sequence[Plan]) -> NDArray[np.float64]:
-        return rises(self.cases(), plans, self.tick)[0]
+    def rises(
+        self, name: str, plans: Sequence[Plan], prompts: Sequence[int] = PROMPTS[:1]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float32]]]:
+        """``sample.rises`` after prompts of each length, as the stage ``name``."""
+        tick = self.stage(name, len(self.ids) * len(plans) * len(prompts))
+        return [rises(self.cases(p), plans, tick) for p in prompts]
+
+    def costs(self, name: str, plans: Sequence[Plan]) -> NDArray[np.float64]:
+        return self.rises(name, plans)[0][0]
 
 
 def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, float]]]:
@@ -85,10 +93,11 @@ def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifa
     kind = artifact.manifest.statistic.kind
     if kind == "count":
         return artifact, []
-    ratio = sensitivity(bench.lab.model, bench.ids, columns=kind == "energy")
+    tick = bench.stage("gradients", len(bench.ids))
+    ratio = sensitivity(bench.lab.model, bench.ids, kind == "energy", tick)
     tried = [replace(artifact, sensitivity=weights(ratio, power)) for power in POWERS]
     keeps = [keep / 2, keep]
-    costs = bench.costs([budgets.kept(a.budgets(k), a, "hybrid") for a in tried for k in keeps])
+    costs = bench.costs("sensitivity", [budgets.kept(a.budgets(k), a, "hybrid") for a in tried for k in keeps])
     means = costs.reshape(len(costs), len(tried), len(keeps)).mean(-1)
     rows = [{"power": p, "rise": round(float(c), 5)} for p, c in zip(POWERS, means.mean(0), strict=True)]
     return tried[numbers.best(means)], rows
@@ -97,7 +106,7 @@ def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifa
 def _mixture(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
     """How many clusters to mix, and how sharply."""
     tried = numbers.mixtures(artifact)
-    costs = bench.costs([budgets.kept(a.budgets(keep), a, "similarity") for a in tried])
+    costs = bench.costs("mixture", [budgets.kept(a.budgets(keep), a, "similarity") for a in tried])
     first = next((i for i, a in enumerate(tried) if a.policy == artifact.policy), 0)
     rows = [
         {"mixture": a.policy.mixture, "sharpness": a.policy.sharpness, "rise": round(float(c), 5)}
@@ -110,7 +119,7 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     """What a strong match uses, over both prompt lengths: similarity, or hybrid with an n0."""
     tried = numbers.sources(artifact)
     plans = [budgets.kept(a.budgets(keep), a, source) for a, source in tried]
-    costs = [rises(bench.cases(p), plans, bench.tick)[0] for p in PROMPTS]
+    costs = [c for c, _ in bench.rises("source and n0", plans, PROMPTS)]
     usual = numbers.N0.index(PolicySettings.n0)  # on texts from elsewhere, hybrid loses less than similarity
     at = numbers.best(np.concatenate(costs), usual)
     rows = [
@@ -122,14 +131,6 @@ def _source(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, l
     return numbers.with_policy(chosen, auto=source), rows
 
 
-def _doubt(bench: _Bench, artifact: Artifact) -> tuple[Artifact, dict[str, Any]]:
-    """How far prompts of the corpus's kind disagree with their matches: what goes beyond that lowers their worth."""
-    found = [[doubt for case in bench.cases(p) for doubt in case.doubts(artifact)] for p in PROMPTS]
-    doubt, fall = numbers.doubts(found[0], found[1], PROMPTS[0] / PROMPTS[1])
-    medians = [round(float(np.median(some)), 5) for some in found]
-    return numbers.with_policy(artifact, doubt=doubt, doubt_fall=fall), {"prompt_tokens": PROMPTS, "median": medians}
-
-
 def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact, list[dict[str, Any]]]:
     """What weaker matches are worth, from texts whose nearest clusters are left out."""
     left = numbers.skips(len(artifact.centroids), artifact.policy.mixture)
@@ -138,7 +139,7 @@ def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact,
     counts, source = artifact.budgets(keep), artifact.policy.auto
     plans = [budgets.kept(counts, artifact, "stability")]
     plans += [budgets.kept(counts, a, source, skip) for skip in left for a in tried]
-    costs, near = rises(bench.cases(), plans, bench.tick)
+    ((costs, near),) = bench.rises("threshold", plans)
     alone = np.repeat(costs[:, None, :1], len(left), 1)
     surface = np.concatenate([alone, costs[:, 1:].reshape(len(costs), len(left), -1)], 2)  # (text, left out, worth)
     seen = near[:, left].ravel()
@@ -156,7 +157,7 @@ def _fallback(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifact,
 def _curve(bench: _Bench, artifact: Artifact) -> list[dict[str, float]]:
     """What ``auto`` costs at each keep: the mean and the upper end of its 95% interval over texts."""
     plans = [_auto(artifact, artifact.budgets(keep)) for keep in CURVE]
-    costs = bench.costs(plans)
+    costs = bench.costs("curve", plans)
     half = 1.96 * costs.std(0, ddof=1) / np.sqrt(len(costs))
     rows = zip(CURVE, costs.mean(0).round(5).tolist(), (costs.mean(0) + half).round(5).tolist(), strict=True)
     return [{"keep": keep, "rise": rise, "rise_high": high} for keep, rise, high in rows]

@@ -6,7 +6,7 @@ output's length. The ratio of the two, E[g^2] / ||column||^2, turns one ranking 
 and 1 trusts the measured gradients less. Which power costs least is measured.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,9 @@ TOKENS = 2048  # of a forward and backward
 TINY = 1e-30
 
 
-def sensitivity(model: PreTrainedModel, ids: Tensor, columns: bool = True) -> NDArray[np.float64]:
+def sensitivity(
+    model: PreTrainedModel, ids: Tensor, columns: bool = True, tick: Callable[[int], Any] = lambda n: None
+) -> NDArray[np.float64]:
     """E[g^2] / ||down column||^2 of each neuron over texts ``ids`` (n, T), their first token left out, (L, F); without
     ``columns``, for a statistic that does not hold them, E[g^2].
 
@@ -39,6 +41,7 @@ def sensitivity(model: PreTrainedModel, ids: Tensor, columns: bool = True) -> ND
     with alone(decoder_of(model), "sensitivity", ends=True), _activations(model, mlps) as made:
         for some in torch.split(ids, max(1, TOKENS // ids.shape[1])):
             total += _squares(model, some.to(model.device), made).cpu()
+            tick(len(some))
     held = column_energies(mlps).double().cpu() if columns else torch.ones_like(total)
     ratio = (total / held.clamp_min(TINY)).numpy()
     return np.asarray(ratio / np.maximum(ratio.mean(-1, keepdims=True), TINY))

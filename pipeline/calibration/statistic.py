@@ -29,13 +29,13 @@ Shares = NDArray[np.float64]
 
 
 def choose_statistic(
-    model: PreTrainedModel, ids: Tensor | None, keep: float, tick: Callable[[int], Any] = lambda n: None
+    model: PreTrainedModel, ids: Tensor, keep: float, tick: Callable[[int], Any] = lambda n: None
 ) -> tuple[StatisticSettings, list[dict[str, Any]]]:
     """The statistic, and the table that it was chosen from; energy and no table if there are too few texts.
 
     ``ids`` (n, P + C) of held-out texts, P = ``PROMPT``; at the wanted ``keep`` and half of it.
     """
-    if ids is None or len(ids) < LEAST:
+    if len(ids) < LEAST:
         return TRIED[0], []
     some, keeps = ids[:MOST], (keep / 2, keep)
     others = _whole(model, some)

@@ -48,7 +48,8 @@ def analyze(
     at_least("--limit", limit, FEWEST)
     one_of("--dtype", dtype, get_args(Dtype))
     local_files(texts)
-    from coreinfer.output import quiet_libraries, stages
+    from coreinfer.output import quiet_libraries
+    from coreinfer.progress import stages
     from coreinfer.settings import check_device
 
     check_device(device)

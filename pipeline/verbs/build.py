@@ -64,10 +64,11 @@ def build_clusters(
     check_output(place, overwrite)
     local_files(dataset)
     from coreinfer.embedder import DEFAULT
-    from coreinfer.output import built_in_lines, quiet_libraries, stages
+    from coreinfer.output import built_in_lines, quiet_libraries
+    from coreinfer.progress import stages
     from coreinfer.settings import StatisticSettings
-    from pipeline.build import BuildSettings
     from pipeline.build import build_clusters as build
+    from pipeline.settings import BuildSettings
 
     quiet_libraries()
     settings = BuildSettings(

@@ -13,7 +13,8 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
-    open_engine,
+    make_engine,
+    open_artifact,
 )
 
 
@@ -29,16 +30,17 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Measure an artifact's numbers anew: layer budgets, mixture, n0, threshold, and what each keep costs."""
-    engine = open_engine(artifact, model, embedder, device, dtype)
+    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype)
     from dataclasses import asdict
 
     from coreinfer.artifact import Artifact
-    from coreinfer.output import print_calibration, stages
+    from coreinfer.output import print_calibration
+    from coreinfer.progress import stages
     from pipeline.recalibrate import replace_calibration
     from pipeline.texts import some_texts
 
     wanted = some_texts(texts, text_column, 512)
     with stages(quiet) as stage:
-        _, policy = replace_calibration(engine, wanted, stage("calibrate", None))
+        _, policy = replace_calibration(engine, wanted, stage)
     found = Artifact.load(artifact).calibration
     print(json.dumps(found)) if as_json else print_calibration(asdict(policy), found)

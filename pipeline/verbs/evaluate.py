@@ -14,7 +14,8 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
-    open_engine,
+    make_engine,
+    open_artifact,
     say,
 )
 from coreinfer.settings import at_least
@@ -66,7 +67,7 @@ def evaluate(
     from coreinfer.evaluate.saving import make_folder
     from coreinfer.evaluate.table import print_ladder
     from coreinfer.generation import check_room
-    from coreinfer.output import stages
+    from coreinfer.progress import stages
     from coreinfer.refresh import parse_refresh
     from pipeline.sources import SourceSettings
     from pipeline.texts import read_texts
@@ -74,7 +75,7 @@ def evaluate(
     if limit is not None:
         at_least("--limit", limit, 1)
     source = SourceSettings(texts, split, config, text_column)
-    engine = open_engine(artifact, model, embedder, device, dtype, keeps=keep or [])
+    engine = make_engine(open_artifact(artifact, dtype, keeps=keep or []), model, embedder, device, dtype)
     keeps, lengths = keep or [engine.artifact.manifest.default_keep], prompt_tokens or [64]
     plan = Plan(
         tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, parse_refresh(refresh)

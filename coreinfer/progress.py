@@ -1,0 +1,79 @@
+"""How far a long job is, for people: on stderr, by stages."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Stage = Callable[[str, int | None], Callable[[int], Any]]  # (name, total) -> tick; how a caller shows progress
+
+
+def unseen(name: str, total: int | None) -> Callable[[int], Any]:
+    """A stage that nobody watches."""
+    return lambda n: None
+
+
+def logged(name: str, total: int | None) -> Callable[[int], Any]:
+    """A stage in a log: its name, once something of it is done, so that what is refused at once has the error alone."""
+    waiting = [name]
+
+    def tick(n: int) -> None:
+        if waiting:
+            print(waiting.pop(), file=sys.stderr, flush=True)
+
+    return tick
+
+
+@contextmanager
+def stages(quiet: bool) -> Iterator[Stage]:
+    """Progress on stderr: a bar for each stage, with its rate and the time left; in a log, its name."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield unseen if quiet else logged
+        return
+    with _bars(console) as begin:
+        yield begin
+
+
+@contextmanager
+def _bars(console: "Console") -> Iterator[Stage]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:15}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+
+        def finish() -> None:
+            for task in progress.tasks:
+                done = task.total or task.completed or 1
+                progress.update(task.id, total=done, completed=done)
+
+        def begin(name: str, total: int | None) -> Callable[[int], Any]:
+            finish()
+            task_id = progress.add_task(name, total=total, rate="")
+
+            def tick(n: int) -> None:
+                task = progress.tasks[task_id]
+                speed = (task.completed + n) / task.elapsed if task.elapsed else 0.0
+                progress.update(task_id, advance=n, rate=f"{speed:,.0f}/s")
+
+            return tick
+
+        yield begin
+        finish()

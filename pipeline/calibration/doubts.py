@@ -1,0 +1,67 @@
+"""The usual doubt: how far prompts of the corpus's kind disagree with their matches.
+
+It is seen in what the prompts use, without any loss: a handful of texts, whose losses would choose by chance, can say
+it. What they say is a rough number, but one that guards: without it, only a weak match falls back.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coreinfer.artifact import Artifact
+from coreinfer.settings import PolicySettings
+from pipeline.calibrate import WEAKEST, threshold
+from pipeline.calibration import numbers
+from pipeline.calibration.sample import Lab, cases
+
+PROMPTS = (64, 16)  # tokens
+REST = 2  # tokens after a prompt that ``Truth`` needs, though nothing is made of them here
+NEEDED = max(PROMPTS) + REST
+Tick = Callable[[int], Any]
+
+
+def usual_doubt(
+    lab: Lab, artifact: Artifact, ids: Tensor, tick: Tick = lambda n: None
+) -> tuple[Artifact, dict[str, Any], NDArray[np.float32]]:
+    """The artifact with the doubt of the texts ``ids`` (n, ``NEEDED`` or more), what it was seen from, and how similar
+    the longer prompts are to each cluster, nearest first, (n, K).
+    """
+    found, near = [list[float]() for _ in PROMPTS], list[NDArray[np.float32]]()
+    for prompt_tokens, some in zip(PROMPTS, found, strict=True):
+        for case in cases(lab, ids[:, : prompt_tokens + REST], prompt_tokens):
+            some += case.doubts(artifact)
+            near.append(case.similarities)
+            tick(len(case.clusters))
+    doubt, fall = numbers.doubts(found[0], found[1], PROMPTS[0] / PROMPTS[1])
+    medians = [round(float(np.median(some)), 5) for some in found]
+    facts = {"prompt_tokens": list(PROMPTS), "median": medians}
+    return numbers.with_policy(artifact, doubt=doubt, doubt_fall=fall), facts, np.concatenate(near)[: len(ids)]
+
+
+def from_few(lab: Lab, ids: Tensor, tick: Tick = lambda n: None) -> tuple[PolicySettings, dict[str, Any]]:
+    """The policy of ``lab.artifact`` with the usual doubt, and evidence. Where doubt guards, a match weaker than the
+    corpus's own is no reason to fall back: only one that is farther than its prompts are from almost any cluster.
+    """
+    with _one_thread():
+        artifact, facts, near = usual_doubt(lab, lab.artifact, ids, tick)
+    weakest = threshold(near.ravel())
+    rule = f"quantile {WEAKEST} of held-out similarities to all clusters, not to the nearest alone"
+    measured = {"texts": len(ids), "doubts": facts}
+    policy = numbers.with_policy(artifact, threshold=weakest, strong=weakest).policy
+    return policy, {"threshold_rule": rule, "measured": measured}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Some processors' sums depend, in their last bits, on the number of threads; for so few texts it costs nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

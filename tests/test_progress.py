@@ -1,0 +1,49 @@
+"""Progress of long jobs: lines in a log, bars in a terminal, nothing for who asked for quiet."""
+
+import io
+import sys
+
+import pytest
+
+from coreinfer.progress import Stage, stages
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def work(stage: Stage) -> None:
+    stage("load", None)(1)
+    tick = stage("measure", 20)
+    for _ in range(3):
+        tick(5)
+
+
+def test_a_log_names_each_stage_that_gets_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with stages(quiet=False) as stage:
+        stage("load", None)
+        tick = stage("measure", 20)
+        assert capsys.readouterr().err == ""
+        tick(5)
+        assert capsys.readouterr().err == "measure\n"
+        tick(5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with stages(quiet=False) as stage:
+        work(stage)
+    last = shown.getvalue().split("\r")[-1]
+    assert "measure" in last
+    assert "20/20" in last  # what began is done when the job is
+
+
+@pytest.mark.parametrize("place", [io.StringIO, Terminal])
+def test_quiet_is_quiet(place: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown := place())
+    with stages(quiet=True) as stage:
+        work(stage)
+    assert shown.getvalue() == ""
