@@ -27,8 +27,8 @@ from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, score
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
-from coreinfer.settings import Dtype, Policy, at_least, check_device, check_keep, one_of
-from coreinfer.slimming import slim
+from coreinfer.runtime import Runtime, Runtimes
+from coreinfer.settings import RUNTIMES, Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.streaming import Stream, check_options
 
 Decide = Callable[[NDArray[np.float64] | None, int], Prediction]  # of a prompt's statistic and its number of tokens
@@ -115,18 +115,22 @@ class Engine:
         max_new_tokens: int = 64,
         streamer: Any = None,
         refresh: Refresh = None,
+        runtime: Runtime = "auto",
         **options: Any,
     ) -> Generation:
         """Continue a prompt: prefill dense, every further token on its neurons. ``options`` go to HF ``generate``.
 
         ``refresh``: choose the neurons again after so many tokens, or ``auto``: each time that the text has doubled. A
         refresh runs the text so far dense; its time is part of ``decode_s``.
+        ``runtime``: coreinfer's own steps, ``transformers``, or ``auto``, which is the former where they know the model
+        and the options: greedy, or drawn with ``top_k=0`` and without penalties.
 
         Raises:
             CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts, or
                 that a refresh would cut.
         """
         at_least("max_new_tokens", max_new_tokens, 1)
+        one_of("the runtime", runtime, RUNTIMES)
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
@@ -137,7 +141,7 @@ class Engine:
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
                 plan = self._plan(so_far, policy, keep, None)
-            ids, prediction = self._part(ids, plan, length, clock, options)
+            ids, prediction, maker = self._part(ids, plan, length, clock, runtime, options)
             used.append(prediction)
             if ids.shape[1] < known + length or self._is_end(int(ids[0, -1])):
                 break
@@ -145,12 +149,13 @@ class Engine:
         made = ids.shape[1] - start
         stopped: Stopped = "length" if made >= max_new_tokens else "context" if made >= room else "eos"
         text = str(self.tokenizer.decode(ids[0, start:], skip_special_tokens=True))
-        return Generation(text, used[0], start, made, stopped, clock.first_s, clock.rest_s, len(used) - 1)
+        return Generation(text, used[0], start, made, stopped, clock.first_s, clock.rest_s, len(used) - 1, maker)
 
     def _part(
-        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, options: dict[str, Any]
-    ) -> tuple[torch.Tensor, Prediction]:
-        """Up to ``length`` more tokens on one set: all ids, and the prediction with that set."""
+        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, runtime: Runtime,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, Prediction, str]:  # fmt: skip
+        """Up to ``length`` more tokens on one set: all ids, the prediction with that set, and which runtime it was."""
         prediction, decide = plan
         chosen = [prediction]
 
@@ -159,13 +164,13 @@ class Engine:
             assert chosen[-1].neurons is not None
             return chosen[-1].neurons
 
-        with slim(self.model, prediction.neurons or once, statistic=self.artifact.manifest.statistic, ends=True):
-            clock.start()
-            out = cast(Any, self.model).generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
-                pad_token_id=self._pad, **options,
-            )  # fmt: skip
-        return out, chosen[-1]
+        neurons = prediction.neurons or once
+        out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
+        return out, chosen[-1], maker
+
+    @cached_property
+    def _runtimes(self) -> Runtimes:
+        return Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
 
     def _is_end(self, token: int) -> bool:
         """Whether ``generate`` stops at a token."""

@@ -18,7 +18,7 @@ class Generation:
 
     ``stopped``: at as many tokens as were asked for, at the end of the model's context, or, before both, at an
     end-of-text token (or whatever else the caller's options stop at). ``prediction`` is of the prompt; ``refreshes``
-    says how often the set was chosen again.
+    says how often the set was chosen again; ``runtime`` who made the tokens.
     """
 
     text: str
@@ -29,6 +29,7 @@ class Generation:
     first_token_s: float
     decode_s: float
     refreshes: int = 0
+    runtime: str = "transformers"
 
     @property
     def tokens_per_second(self) -> float:

@@ -56,6 +56,7 @@ def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
         "refreshes": made.refreshes,
         "first_token_s": round(made.first_token_s, 4),
         "tokens_per_second": round(made.tokens_per_second, 2),
+        "runtime": made.runtime,
     }
 
 

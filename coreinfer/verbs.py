@@ -88,6 +88,9 @@ def generate(
     max_loss: MaxLossOption = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
     refresh: RefreshOption = None,
+    runtime: Annotated[
+        str, typer.Option(help="coreinfer's own steps, transformers; auto: own where they can.")
+    ] = "auto",
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
@@ -99,12 +102,13 @@ def generate(
     from coreinfer.output import beginning, full_context, generation_row, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
-    from coreinfer.settings import check_seed, check_temperature
+    from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
 
     at_least("--max-new-tokens", max_new_tokens, 1)
     check_temperature(temperature)
     check_seed(seed, "--seed")
     again = parse_refresh(refresh)
+    one_of("--runtime", runtime, RUNTIMES)
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
@@ -117,7 +121,7 @@ def generate(
         if len(wanted) > 1 and not as_json:
             say(beginning(prompt), quiet)
         pieces = engine.stream(
-            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, **options
+            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, runtime=runtime, **options
         )
         with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
             for piece in pieces:

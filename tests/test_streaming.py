@@ -71,7 +71,9 @@ def test_a_streamer_cannot_use_the_model_that_it_streams_from(engine: Engine) ->
         def end(self) -> None:
             pass
 
-    with pytest.raises(CoreInferError, match="slim is already open on this model and Capture needs it alone"):
+    with pytest.raises(
+        CoreInferError, match=r"Engine\.generate is already open on this model and Capture needs it alone"
+    ):
         engine.generate(PROMPT, "stability", 0.3, max_new_tokens=4, streamer=Asking())
     assert engine.generate(PROMPT, max_new_tokens=2).new_tokens == 2
 

@@ -12,6 +12,7 @@ from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.state import State
 from coreinfer.errors import CoreInferError
+from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet
 
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
@@ -38,6 +39,7 @@ class Decoder:
         if why := unsupported(model):
             raise CoreInferError(f"{why} is not decoded by coreinfer's own steps: use Transformers' generate")
         self.on_gpu = model.device.type == "cuda"
+        self.mlps = find_mlps(model)
         self.model, self.network = model, read_network(model, bundle=self.on_gpu)
         self.context = min(context or self.network.context, self.network.context)
         self.state = State(self.network, self.context)
@@ -63,10 +65,12 @@ class Decoder:
 
         s = self.state
         s.keep(neurons)
-        before = s.token.clone(), s.position.clone(), s.history.clone()
+        moved = s.token, s.position, s.history, s.keys[:, -2:], s.values[:, -2:]
+        before = [place.clone() for place in moved]
+        s.position.fill_(self.context - 2)  # the cache's last two places, wherever the text is
         step = Step(self.network, s, neurons.per_layer)
         step.capture()
-        for place, value in zip((s.token, s.position, s.history), before, strict=True):
+        for place, value in zip(moved, before, strict=True):
             place.copy_(value)
         return step
 

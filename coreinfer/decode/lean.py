@@ -1,35 +1,78 @@
-"""The same step on a CPU: gathered weights, a handful of torch calls a layer, and nothing allocated that is large.
+"""The same step on a CPU: gathered weights, few torch calls a layer, and nothing allocated that is large.
 
-A CPU reads bfloat16 weights fastest through ``mv``: half as fast again as through ``linear``, whose library is made for
-batches. Each call costs microseconds whatever it does, so calls are few, and their arguments ready.
+What is between weights is float32. A CPU reads large bfloat16 weights fastest through ``mv``, half as fast again as
+through ``linear``, whose library is made for batches. But each such call costs some 40 microseconds whatever it does,
+and a float32 one 10, so small matrices, which lie in the processor's cache, are held in float32.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, rms_norm
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from coreinfer.decode.network import Layer, Network, Norm
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import State
 from coreinfer.neurons import NeuronSet
 
+SMALL = 1 << 21  # elements of a matrix below which float32 is faster than bfloat16, though twice the bytes
+
+Product = Callable[[Tensor], Tensor]
+
+
+def product(weight: Tensor, bias: Tensor | None) -> Product:
+    """The function x (n,) -> weight (m, n) @ x + bias (m,), float32 both."""
+    if weight.numel() <= SMALL:
+        weight = weight.float()
+    dtype = weight.dtype
+    if dtype is torch.float32:
+        return (lambda x: torch.mv(weight, x)) if bias is None else (lambda x: torch.addmv(bias, weight, x))
+    plain: Product = lambda x: torch.mv(weight, x.to(dtype)).float()  # noqa: E731
+    return plain if bias is None else (lambda x: plain(x) + bias)
+
+
+def normalizer(norm: Norm | None) -> Product:
+    """The function that norms a vector (n,) of float32, or hands it on."""
+    if norm is None:
+        return lambda x: x
+    weight, eps, shape = norm.weight, norm.eps, norm.weight.shape
+    if norm.center:
+        return lambda x: layer_norm(x, shape, weight, norm.bias, eps)
+    size = len(weight)
+    return lambda x: torch.mul(x, weight).mul_((float(torch.dot(x, x)) / size + eps) ** -0.5)
+
+
+def normed_heads(x: Tensor, norm: Norm) -> Tensor:
+    """RMS norm of each head (n, D)."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * norm.weight
+
 
 @dataclass(frozen=True)
-class Kept:
-    """A layer's gathered weights: ``inputs`` ((P - 1) k, H) and their biases or None, ``down`` (H, k)."""
+class LeanLayer:
+    """What a step calls of a layer, in order."""
 
-    inputs: Tensor
-    down: Tensor
-    bias: Tensor | None
+    before: Product
+    qkv: Product
+    out: Product
+    after: Product
+    before_mlp: Product
+    inputs: Product
+    down: Product
+    after_mlp: Product
 
 
-def gathered(layer: Layer, ids: Tensor) -> Kept:
-    """The neurons ``ids`` (k,) of a layer, one part below another."""
+def lean_layer(layer: Layer, ids: Tensor) -> LeanLayer:
+    """With the neurons ``ids`` (k,) gathered: their input rows one part below another, their down columns."""
     *rows, down = layer.rows
-    bias = None if layer.in_bias is None else layer.in_bias[:, ids].flatten().to(rows[0].dtype)
-    return Kept(torch.cat([x[ids] for x in rows]), down[ids].T.contiguous(), bias)
+    bias = None if layer.in_bias is None else layer.in_bias[:, ids].flatten()
+    return LeanLayer(
+        before=normalizer(layer.before_attention), qkv=product(layer.qkv, layer.qkv_bias),
+        out=product(layer.out, layer.out_bias), after=normalizer(layer.after_attention),
+        before_mlp=normalizer(layer.before_mlp), inputs=product(torch.cat([x[ids] for x in rows]), bias),
+        down=product(down[ids].T.contiguous(), layer.down_bias), after_mlp=normalizer(layer.after_mlp),
+    )  # fmt: skip
 
 
 class LeanStep:
@@ -37,98 +80,82 @@ class LeanStep:
 
     def __init__(self, network: Network, state: State, neurons: NeuronSet) -> None:
         self.network, self.state = network, state
-        self.act = ACTS[network.act]
+        self.act, self.gated = ACTS[network.act], network.gated
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
-        self.kept = [gathered(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
-        self.dtype = network.embedding.dtype
-        self.biases = [
-            tuple(None if b is None else b.to(self.dtype) for b in (x.qkv_bias, x.out_bias, x.down_bias))
-            for x in network.layers
-        ]
-        self.ropes = [self._swapped(table) for table in network.ropes]
-
-    def _swapped(self, table: Tensor) -> Tensor:
-        """A rope's table (C, 2, D) whose sines are negative where a head's partner is: no sign is changed later."""
-        out, half = table.clone(), self.network.turned // 2
-        out[:, 1, :half] *= -1
-        return out.to(self.dtype)
+        self.layers = [lean_layer(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
+        self.final, self.head = normalizer(network.final), product(network.head, network.head_bias)
+        self.ropes = [_signed(table, network.turned) for table in network.ropes]
 
     @torch.inference_mode()
     def run(self) -> None:
         net, s = self.network, self.state
         token, at = int(s.token), int(s.position)
-        x = net.embedding[token] * net.embedding_scale
+        x = net.embedding[token].float() * net.embedding_scale
         if net.positions is not None:
-            x = x + net.positions[at]
-        for number, layer in enumerate(net.layers):
-            qkv_bias, out_bias, down_bias = self.biases[number]
-            done = self._attend(number, layer, product(layer.qkv, normed(x, layer.before_attention), qkv_bias), at)
-            done = product(layer.out, done, out_bias)
-            x = x + (done if layer.after_attention is None else normed(done, layer.after_attention))
-            done = product(self.kept[number].down, self._active(number, normed(x, layer.before_mlp)), down_bias)
-            x = x + (done if layer.after_mlp is None else normed(done, layer.after_mlp))
-        self._end(product(net.head, normed(x, net.final), None), at)
+            x += net.positions[at]
+        for number, layer in enumerate(self.layers):
+            x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at)))
+            x += layer.after_mlp(layer.down(self._active(layer.inputs(layer.before_mlp(x)))))
+        self._end(self.head(self.final(x)), at)
 
-    def _active(self, number: int, x: Tensor) -> Tensor:
-        """The activations of the layer's kept neurons, (k,)."""
-        mine = self.kept[number]
-        a = product(mine.inputs, x, mine.bias)
-        if not self.network.gated:
+    def _active(self, a: Tensor) -> Tensor:
+        """Projections ((P - 1) k,) -> activations (k,)."""
+        if not self.gated:
             return self.act(a)
         gate, up = a.view(2, -1)
-        return self.act(gate) * up
+        return self.act(gate).mul_(up)
 
-    def _attend(self, number: int, layer: Layer, qkv: Tensor, at: int) -> Tensor:
+    def _attend(self, number: int, qkv: Tensor, at: int) -> Tensor:
         """What attention makes of the projections (A + 2 G,): (A,)."""
-        net, s = self.network, self.state
-        heads = qkv.view(-1, net.head_dim)
+        net, s, layer = self.network, self.state, self.network.layers[number]
+        heads, keys, values = qkv.view(-1, net.head_dim), s.keys[number], s.values[number]
         turning = heads[: net.heads + net.kv_heads]
         if layer.q_norm is not None and layer.k_norm is not None:
-            turning = torch.cat(
-                [normed(turning[: net.heads], layer.q_norm), normed(turning[net.heads :], layer.k_norm)]
-            )
+            parts = turning[: net.heads], turning[net.heads :]
+            turning = torch.cat([normed_heads(parts[0], layer.q_norm), normed_heads(parts[1], layer.k_norm)])
         if layer.rope is not None:
             turning = self._turned(turning, self.ropes[layer.rope][at])
-        keys, values = s.keys[number], s.values[number]
         keys[at], values[at] = turning[net.heads :], heads[net.heads + net.kv_heads :]
         since = 0 if layer.window is None else max(0, at + 1 - layer.window)
         k, v = keys[since : at + 1].transpose(0, 1), values[since : at + 1].transpose(0, 1)  # (kv_heads, T, D)
-        score = torch.matmul(turning[: net.heads].view(net.kv_heads, -1, net.head_dim), k.transpose(1, 2)) * net.scale
-        if net.attention_softcap is not None:
-            score = torch.tanh(score / net.attention_softcap) * net.attention_softcap
-        weight: Tensor = torch.softmax(score, -1, dtype=torch.float32).to(v.dtype)
-        return torch.matmul(weight, v).flatten()
+        return self._attended(turning[: net.heads].to(k.dtype), k, v).flatten().float()
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (heads, D), keys and values (kv_heads, T, D) -> (heads, D)."""
+        net, cap = self.network, self.network.attention_softcap
+        if cap is None:
+            many = net.heads != net.kv_heads
+            q = q[None, :, None]
+            return scaled_dot_product_attention(q, k[None], v[None], scale=net.scale, enable_gqa=many)[0, :, 0]
+        score = torch.matmul(q.view(net.kv_heads, -1, net.head_dim), k.transpose(1, 2)) * net.scale
+        weight: Tensor = torch.softmax(torch.tanh(score / cap) * cap, -1, dtype=torch.float32)
+        return torch.matmul(weight.to(v.dtype), v)
 
     def _turned(self, x: Tensor, table: Tensor) -> Tensor:
         """Heads (n, D) at a place whose table is (2, D)."""
         turned = self.network.turned
         if turned == x.shape[1]:
             return torch.addcmul(x * table[0], x.roll(turned // 2, 1), table[1])
-        part = torch.addcmul(x[:, :turned] * table[0, :turned], x[:, :turned].roll(turned // 2, 1), table[1, :turned])
+        some = x[:, :turned]
+        part = torch.addcmul(some * table[0, :turned], some.roll(turned // 2, 1), table[1, :turned])
         return torch.cat([part, x[:, turned:]], 1)
 
     def _end(self, logits: Tensor, at: int) -> None:
         """Store the logits and pick the next token, as the kernel does."""
-        net, s = self.network, self.state
-        logits = logits.float() if net.head_bias is None else logits.float() + net.head_bias
-        s.logits.copy_(logits if net.softcap is None else torch.tanh(logits / net.softcap) * net.softcap)
+        s, cap = self.state, self.network.softcap
+        s.logits.copy_(logits if cap is None else torch.tanh(logits / cap) * cap)
         heat = float(s.temperature)
         if heat > 0:
             noise = torch.Generator().manual_seed(int(s.seed) + at)
-            drawn = torch.multinomial(torch.softmax(s.logits / heat, 0), 1, generator=noise)
+            drawn = int(torch.multinomial(torch.softmax(s.logits / heat, 0), 1, generator=noise))
         else:
-            drawn = s.logits.argmax()
-        s.token.fill_(int(drawn)), s.position.fill_(at + 1)
-        s.history[at + 1] = s.token[0]
+            drawn = int(s.logits.argmax())
+        s.token.fill_(drawn), s.position.fill_(at + 1)
+        s.history[at + 1] = drawn
 
 
-def product(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    """weight (m, n) times x (n,), plus bias (m,)."""
-    return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
-
-
-def normed(x: Tensor, norm: Norm) -> Tensor:
-    """Over the last axis; as exact as float32, rounded once."""
-    if norm.center:
-        return layer_norm(x.float(), norm.weight.shape, norm.weight, norm.bias, norm.eps).to(x.dtype)
-    return rms_norm(x.float(), norm.weight.shape, norm.weight, norm.eps).to(x.dtype)
+def _signed(table: Tensor, turned: int) -> Tensor:
+    """A rope's table (C, 2, D) whose sines are negative for the first half of what turns: no sign changes later."""
+    out = table.clone()
+    out[:, 1, : turned // 2] *= -1
+    return out

@@ -1,0 +1,85 @@
+"""Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from coreinfer.clock import Clock
+from coreinfer.deciding import Decide
+from coreinfer.decode.continuing import Continuing, continuing, sampling_of
+from coreinfer.decode.families import unsupported
+from coreinfer.errors import CoreInferError
+from coreinfer.models import context_length
+from coreinfer.neurons import NeuronSet
+from coreinfer.settings import StatisticSettings
+from coreinfer.slimming import slim
+
+Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
+ROOM = 1024  # positions of the first decoder's cache; a longer text gets one of twice its length
+
+
+class Runtimes:
+    """The ways to continue a prompt on a model; what the steps need is made when they first run."""
+
+    def __init__(self, model: PreTrainedModel, statistic: StatisticSettings, pad: int | None) -> None:
+        self.model, self.statistic, self.pad = model, statistic, pad
+        self._steps: Continuing | None = None
+
+    def why_not(self, options: dict[str, Any]) -> str | None:
+        """What keeps the project's own steps from serving these options of ``generate``, in words; None if nothing."""
+        if sampling_of(options) is None:
+            return "options that only Transformers' generate knows"
+        if self.model.device.type not in ("cpu", "cuda"):
+            return f"the device {self.model.device.type!r}"
+        if self.model.device.type == "cuda" and not _has_triton():
+            return "a missing Triton"
+        return unsupported(self.model)
+
+    def run(
+        self, wanted: Runtime, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock,
+        ends: Callable[[int], bool], options: dict[str, Any],
+    ) -> tuple[Tensor, str]:  # fmt: skip
+        """``ids`` and up to ``length`` more tokens, (1, P + n), and who made them.
+
+        Raises:
+            CoreInferError: ``wanted`` is coreinfer, and something is in the way.
+        """
+        why = None if wanted == "transformers" else self.why_not(options)
+        if wanted == "coreinfer" and why is not None:
+            raise CoreInferError(f"coreinfer's own steps cannot serve {why}: leave --runtime at auto")
+        clock.start()
+        if wanted == "transformers" or why is not None:
+            return self._transformers(ids, neurons, length, clock, options), "transformers"
+        sampling = sampling_of(options)
+        assert sampling is not None
+        own = self._own(ids.shape[1] + length)
+        return own.run(ids, neurons, length, clock.put, ends, sampling), "coreinfer"
+
+    def _own(self, tokens: int) -> Continuing:
+        """The steps, with a cache that holds so many tokens."""
+        if self._steps is None or self._steps.decoder.context < tokens:
+            room = min(context_length(self.model), max(ROOM, 2 * tokens))
+            self._steps = continuing(self.model, self.statistic, room)
+        return self._steps
+
+    def _transformers(
+        self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]
+    ) -> Tensor:
+        model: Any = self.model
+        with slim(self.model, neurons, statistic=self.statistic, ends=True):
+            made: Tensor = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
+                pad_token_id=self.pad, **options,
+            )  # fmt: skip
+        return made
+
+
+def _has_triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
