@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from coreinfer.evaluate import LADDER, Plan, Text, scoring
 from coreinfer.evaluate.plan import name_texts
 from coreinfer.evaluate.run import run, ticks
 
-FILES = {"rows.json", "rows.parquet", "texts.parquet", "settings.json", "ladder.md", "report.html"}
+FILES = {"rows.json", "rows.parquet", "texts.parquet", "settings.json", "ladder.md", "ladder.svg", "report.html"}
 PLAN = Plan((0.4, 0.2), (16, 8), 12, ("random", "global", "hybrid", "auto", "oracle"))
 
 
@@ -126,6 +127,9 @@ def test_other_settings_do_not_take_up_a_partial_run(
 
 
 def test_the_report_needs_nothing_else(finished: Path) -> None:
+    chart = ElementTree.parse(finished / "ladder.svg").getroot()  # well-formed, and sized by itself
+    assert float(chart.attrib["width"]) > 300
+    assert "auto" in "".join(chart.itertext())
     page = (finished / "report.html").read_text("utf-8")
     assert not re.findall(r"(?:src|href)\s*=\s*\"(?!#)", page)
     assert "@import" not in page

@@ -35,12 +35,13 @@ def run(
     results = measure(engine, texts, plan, rungs, [other for _, other in compare], partial, tick)
     rows = rows_of(results, rungs)
     if folder is not None and partial is not None:
+        from coreinfer.evaluate.charts import ladder
         from coreinfer.evaluate.report import report
 
         facts = {"dataset": dataset, **facts, "paths": paths(engine, compare), "machine": machine()}
-        save(folder, rows, results, facts, report(rows, results, facts))
+        save(folder, rows, results, facts, report(rows, results, facts), ladder(rows, results))
         partial.forget()
-        say(f"rows, texts and report.html in {folder}")
+        say(f"rows, texts, the ladder (ladder.md, ladder.svg) and report.html in {folder}")
     return rows
 
 

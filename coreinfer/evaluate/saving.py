@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: the rows, the texts, the settings, ladder.md and report.html; each in one go.
+"""What a run leaves in its folder: rows, texts, settings, ladder.md, ladder.svg and report.html; each in one go.
 
 Every file is written beside its place and then moved, so that a reader never sees half of one.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coreinfer.evaluate import markdown
+from coreinfer.evaluate.figures import standalone
 from coreinfer.evaluate.rows import Row, as_rows, text_rows
 from coreinfer.evaluate.scoring import Results
 from coreinfer.places import moved_in, writing
@@ -29,8 +30,8 @@ def make_folder(folder: Path) -> None:
             probe.rmdir()
 
 
-def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str) -> None:
-    """Write all of it; the report last.
+def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str, chart: str) -> None:
+    """Write all of it; ``chart`` is the ladder's, the report is last.
 
     Raises:
         CoreInferError: the disk refuses.
@@ -43,6 +44,7 @@ def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any],
         with moved_in(folder / "texts.parquet") as part:
             _write_texts(part, results)
         _put(folder / "ladder.md", markdown.ladder(rows, results.plan.refresh))
+        _put(folder / "ladder.svg", standalone(chart))
         _put(folder / "report.html", report)
 
 
