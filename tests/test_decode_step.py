@@ -14,6 +14,7 @@ from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.network import Network
 from coreinfer.decode.reference import step
 from coreinfer.decode.state import State
+from coreinfer.decode.swift import SwiftStep
 from coreinfer.neurons import NeuronSet
 
 KNOWN = [name for name in FAMILIES if unsupported(build(name)) is None]
@@ -161,15 +162,16 @@ def test_of_equal_logits_the_first_is_picked(kernels: Any) -> None:
 
 
 @known
+@pytest.mark.parametrize("kind", [LeanStep, SwiftStep])
 @torch.no_grad()
-def test_the_lean_step_equals_the_step(name: str) -> None:
+def test_a_cpus_step_equals_the_step(name: str, kind: type[LeanStep] | type[SwiftStep]) -> None:
     model, ids, neurons = build(name), tokens(1, TOTAL), some()
     net = read_network(model, bundle=False)
     state, room = State(net, 64), caches(net)
-    lean = LeanStep(net, state, neurons)
+    made = kind(net, state, neurons)
     for position, token in enumerate(ids[0].tolist()):
         state.token.fill_(token)
-        lean.run()
+        made.run()
         wanted = step(net, token, position, *room, kept(neurons))
         assert torch.allclose(state.logits, wanted, atol=5e-5)
         assert int(state.token) == int(wanted.argmax()) == int(state.history[position + 1])

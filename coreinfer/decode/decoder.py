@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -52,27 +54,46 @@ class Decoder:
         """
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
         if key not in self._steps:
-            self._steps[key] = self._captured(neurons) if self.on_gpu else LeanStep(self.network, self.state, neurons)
+            self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
             if len(self._steps) > (GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
         self.state.keep(neurons)
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
+    def _on_cpu(self, neurons: NeuronSet) -> Runs:
+        """By compiled loops where Numba is installed; the first of a process compiles, or loads what was compiled."""
+        if find_spec("numba") is None:
+            return LeanStep(self.network, self.state, neurons)
+        from coreinfer.decode.swift import SwiftStep
+
+        step = SwiftStep(self.network, self.state, neurons)
+        if not self._steps:
+            with self._aside():
+                step.run()
+        return step
+
     def _captured(self, neurons: NeuronSet) -> Runs:
-        """Capturing runs steps; what they move is put back."""
         from coreinfer.decode.steps import Step  # needs Triton
 
+        self.state.keep(neurons)
+        step = Step(self.network, self.state, neurons.per_layer)
+        with self._aside():
+            step.capture()
+        return step
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Let steps run that nobody asked for, at the cache's last two places; then all is as it was."""
         s = self.state
-        s.keep(neurons)
         moved = s.token, s.position, s.history, s.keys[:, -2:], s.values[:, -2:]
         before = [place.clone() for place in moved]
-        s.position.fill_(self.context - 2)  # the cache's last two places, wherever the text is
-        step = Step(self.network, s, neurons.per_layer)
-        step.capture()
-        for place, value in zip(moved, before, strict=True):
-            place.copy_(value)
-        return step
+        s.position.fill_(self.context - 2)
+        try:
+            yield
+        finally:
+            for place, value in zip(moved, before, strict=True):
+                place.copy_(value)
 
     def begin(self, ids: Tensor, cache: Any, first: int) -> None:
         """Take over a prefill: ``ids`` (1, P), its cache as Transformers keeps it, and the token that follows.

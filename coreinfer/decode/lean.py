@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.picking import pick
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import State
 from coreinfer.neurons import NeuronSet
@@ -96,7 +97,7 @@ class LeanStep:
         for number, layer in enumerate(self.layers):
             x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at)))
             x += layer.after_mlp(layer.down(self._active(layer.inputs(layer.before_mlp(x)))))
-        self._end(self.head(self.final(x)), at)
+        self._end(self.head(self.final(x)))
 
     def _active(self, a: Tensor) -> Tensor:
         """Projections ((P - 1) k,) -> activations (k,)."""
@@ -140,18 +141,11 @@ class LeanStep:
         part = torch.addcmul(some * table[0, :turned], some.roll(turned // 2, 1), table[1, :turned])
         return torch.cat([part, x[:, turned:]], 1)
 
-    def _end(self, logits: Tensor, at: int) -> None:
+    def _end(self, logits: Tensor) -> None:
         """Store the logits and pick the next token, as the kernel does."""
         s, cap = self.state, self.network.softcap
         s.logits.copy_(logits if cap is None else torch.tanh(logits / cap) * cap)
-        heat = float(s.temperature)
-        if heat > 0:
-            noise = torch.Generator().manual_seed(int(s.seed) + at)
-            drawn = int(torch.multinomial(torch.softmax(s.logits / heat, 0), 1, generator=noise))
-        else:
-            drawn = int(s.logits.argmax())
-        s.token.fill_(drawn), s.position.fill_(at + 1)
-        s.history[at + 1] = drawn
+        pick(s)
 
 
 def _signed(table: Tensor, turned: int) -> Tensor:

@@ -1,0 +1,149 @@
+"""All subjects side by side in one run, so that a machine's moods reach all of them alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from coreinfer.bench.limits import bandwidth, seconds
+from coreinfer.bench.subjects import Own, Subject, random_set, transformers_compiled, transformers_eager
+from coreinfer.capture import Reducer
+from coreinfer.decode.families import unsupported
+from coreinfer.errors import CoreInferError
+from coreinfer.models import find_mlps
+from coreinfer.settings import StatisticSettings
+
+ROUNDS = 3  # each subject in turn, so often; the median counts
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: tokens of the prompt and decoded after it, positions of the cache, shares kept."""
+
+    prompt_tokens: int = 128
+    new_tokens: int = 64
+    context: int = 1024
+    keeps: tuple[float, ...] = (1.0, 0.4)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            CoreInferError: what is decoded does not fit into the context.
+        """
+        if self.prompt_tokens + self.new_tokens + 1 > self.context:
+            raise CoreInferError(
+                f"{self.prompt_tokens} prompt tokens and {self.new_tokens} more do not fit into a context of "
+                f"{self.context}: lower them or raise --context"
+            )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A subject's tokens a second, the limit by the bytes that it must read, and the share of it reached."""
+
+    engine: str
+    keep: float
+    tokens_per_second: float
+    limit: float
+    share_of_limit: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: all speeds, seconds of prefill without and with the statistic, and of another set being put in place."""
+
+    shape: str
+    dtype: str
+    device: str
+    bandwidth: float
+    speeds: tuple[Speed, ...]
+    prefill_s: float
+    prefill_with_statistic_s: float
+    switch_s: float
+    left_out: dict[str, str]
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+@torch.inference_mode()
+def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None) -> Measured:
+    """Everything of one model; its weights are laid out anew, in place.
+
+    Raises:
+        CoreInferError: a model that the project's own steps do not decode.
+    """
+    if why := unsupported(model):
+        raise CoreInferError(f"nothing to measure: coreinfer's own steps do not decode {why}")
+    device = str(model.device)
+    ids = torch.randint(5, 1000, (1, plan.prompt_tokens), device=model.device)
+    say("memory")
+    speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
+    dense, watched = _prefills(model, ids, device)
+    subjects, own, left_out = _subjects(model, ids, plan, device)
+    speeds = _race(subjects, own, plan, speed_of_memory, say)
+    others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
+    switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
+    dtype = str(model.dtype).removeprefix("torch.")
+    return Measured(shape, dtype, device, speed_of_memory, speeds, dense, watched, switch, left_out)
+
+
+def _subjects(
+    model: PreTrainedModel, ids: Tensor, plan: Plan, device: str
+) -> tuple[list[Subject], Own, dict[str, str]]:
+    """Peers first: they run on the weights as Transformers lays them out where that is another layout."""
+    mlps, least, left_out = find_mlps(model), min(plan.keeps), dict[str, str]()
+    subjects = [transformers_eager(model, ids, None, 1.0)]
+    if least < 1:
+        subjects.append(transformers_eager(model, ids, random_set(len(mlps), mlps[0].width, least), least))
+    if device.startswith("cuda"):
+        subjects.append(transformers_compiled(model, ids, plan.context))
+    else:
+        left_out["transformers, static cache, torch.compile"] = "measured on GPUs only: it needs a C++ compiler here"
+    own = Own(model, ids, plan.context)
+    return subjects + [own.subject(keep) for keep in plan.keeps], own, left_out
+
+
+def _race(subjects: Sequence[Subject], own: Own, plan: Plan, memory: float, say: Say) -> tuple[Speed, ...]:
+    """Each subject in turn, ``ROUNDS`` times, after a round that warms up and does not count."""
+    times: list[list[float]] = [[] for _ in subjects]
+    for number in range(ROUNDS + 1):
+        for subject, mine in zip(subjects, times, strict=True):
+            say(f"{subject.name}, keep {subject.keep:g}" + (" (warming up)" if not number else ""))
+            took = subject.decode(plan.new_tokens)
+            if number:
+                mine.append(took)
+    net, at = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2
+    out = []
+    for subject, mine in zip(subjects, times, strict=True):
+        limit = memory / net.bytes_read(own.set_of(subject.keep).per_layer, at)
+        rate = plan.new_tokens / median(mine)
+        out.append(Speed(subject.name, subject.keep, rate, limit, rate / limit))
+    return tuple(out)
+
+
+def _prefills(model: PreTrainedModel, ids: Tensor, device: str) -> tuple[float, float]:
+    """Seconds of the prompt's forward, without and with the statistic taken in it."""
+    reducer, valid = Reducer(find_mlps(model), StatisticSettings()), torch.ones_like(ids, dtype=torch.bool)
+    some: Any = model
+
+    def run() -> None:
+        some(input_ids=ids, use_cache=True, logits_to_keep=1)
+
+    def watched() -> None:
+        reducer.attach()
+        try:
+            reducer.expect(valid)
+            run()
+            reducer.shares()
+        finally:
+            reducer.detach()
+
+    pairs = [(seconds(run, device), seconds(watched, device)) for _ in range(2 * ROUNDS + 1)][1:]
+    return median(a for a, _ in pairs), median(b for _, b in pairs)

@@ -1,0 +1,196 @@
+"""The inner loops of a CPU's step, compiled by Numba once and kept beside this file: no call costs more than its work.
+
+Weights are bfloat16, which NumPy does not know: they come as the uint16 that their bits are, or as float32. All that is
+between them is float32.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
+SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
+
+
+@intrinsic
+def wide(typingctx: Any, x: Any) -> Any:
+    """bfloat16 bits, or a float32, as float32."""
+    if x == types.float32:
+        return types.float32(types.float32), lambda context, builder, signature, args: args[0]
+
+    def widen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.zext(args[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(bits, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+
+    return types.float32(types.uint16), widen
+
+
+@intrinsic
+def narrow(typingctx: Any, x: Any, like: Any) -> Any:
+    """A float32 as what ``like`` is: itself, or bfloat16 bits, rounded to the nearest, ties to even."""
+    if like == types.float32:
+        return types.float32(types.float32, types.float32), lambda context, builder, signature, args: args[0]
+
+    def round_off(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(32)
+        bits = builder.bitcast(args[0], whole)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(whole, 16)), ir.Constant(whole, 1))
+        up = builder.add(builder.add(bits, ir.Constant(whole, 0x7FFF)), odd)
+        return builder.trunc(builder.lshr(up, ir.Constant(whole, 16)), ir.IntType(16))
+
+    return types.uint16(types.float32, types.uint16), round_off
+
+
+def _rows(w: Any, x: Any, y: Any, first: int, end: int) -> None:
+    """y[first:end] += w[first:end] @ x, four rows at a time: each element of x is read once for all four."""
+    at = first
+    while at + 4 <= end:
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(w.shape[1]):
+            v = x[j]
+            a += wide(w[at, j]) * v
+            b += wide(w[at + 1, j]) * v
+            c += wide(w[at + 2, j]) * v
+            d += wide(w[at + 3, j]) * v
+        y[at] += a
+        y[at + 1] += b
+        y[at + 2] += c
+        y[at + 3] += d
+        at += 4
+    for row in range(at, end):
+        a = np.float32(0)
+        for j in range(w.shape[1]):
+            a += wide(w[row, j]) * x[j]
+        y[row] += a
+
+
+_rows = njit(**FAST)(_rows)
+
+
+@njit(**FAST)
+def product(w: Any, x: Any, bias: Any, y: Any) -> None:
+    """y (m,) = w (m, n) @ x (n,) + bias (m,)."""
+    y[:] = bias
+    _rows(w, x, y, 0, len(y))
+
+
+@njit(parallel=True, **FAST)
+def shared_product(w: Any, x: Any, bias: Any, y: Any, threads: int) -> None:
+    """The same on so many threads, each a block of rows."""
+    y[:] = bias
+    each = -(-len(y) // (4 * threads)) * 4
+    for part in prange(threads):
+        _rows(w, x, y, min(len(y), part * each), min(len(y), (part + 1) * each))
+
+
+@njit(**FAST)
+def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
+    """RMS norm; a layer norm where there is a ``shift`` (n,). Without a weight it only copies."""
+    if not len(weight):
+        out[:] = x
+        return
+    n, mean, square = len(x), np.float32(0), np.float32(0)
+    if len(shift):
+        for v in x:
+            mean += v
+        mean /= n
+    for v in x:
+        square += (v - mean) * (v - mean)
+    scale = np.float32(1) / np.sqrt(square / n + np.float32(eps))
+    for i in range(n):
+        out[i] = (x[i] - mean) * scale * weight[i]
+    if len(shift):
+        for i in range(n):
+            out[i] += shift[i]
+
+
+@njit(**FAST)
+def turn(heads: Any, weight: Any, eps: float, table: Any, turned: int) -> None:
+    """Norm each head (n, D) by ``weight`` (D,), if it is not empty, then turn its first dimensions; in place."""
+    half = turned // 2
+    for head in heads:
+        if len(weight):
+            normed(head, weight, weight[:0], eps, head)
+        for i in range(half):
+            a, b = head[i], head[i + half]
+            head[i] = a * table[0, i] - b * table[1, i]
+            head[i + half] = b * table[0, i + half] + a * table[1, i + half]
+
+
+def _head(
+    q: Any, keys: Any, values: Any, g: int, since: int, at: int, scale: float, cap: float, s: Any, out: Any
+) -> None:
+    """One query head (D,) over positions ``since`` to ``at`` of caches (C, KV, D); ``s`` (C,) is room for scores."""
+    top = np.float32(-np.inf)
+    for j in range(since, at + 1):
+        a = np.float32(0)
+        for i in range(len(q)):
+            a += q[i] * wide(keys[j, g, i])
+        a *= np.float32(scale)
+        if cap > 0:
+            a = np.float32(np.tanh(a / np.float32(cap)) * np.float32(cap))
+        s[j] = a
+        top = max(top, a)
+    total = np.float32(0)
+    out[:] = 0
+    for j in range(since, at + 1):
+        weight = np.exp(s[j] - top)
+        total += weight
+        for i in range(len(q)):
+            out[i] += weight * wide(values[j, g, i])
+    for i in range(len(q)):
+        out[i] /= total
+
+
+_head = njit(**FAST)(_head)
+
+
+@njit(**FAST)
+def attend(q: Any, keys: Any, values: Any, since: int, at: int, scale: float, cap: float, s: Any, out: Any) -> None:
+    """Query heads (n, D) over the caches' positions ``since`` to ``at``: ``out`` (n, D)."""
+    group = len(q) // keys.shape[1]
+    for h in range(len(q)):
+        _head(q[h], keys, values, h // group, since, at, scale, cap, s[h], out[h])
+
+
+@njit(parallel=True, **FAST)
+def shared_attend(
+    q: Any, keys: Any, values: Any, since: int, at: int, scale: float, cap: float, s: Any, out: Any
+) -> None:
+    """The same on all threads, head by head."""
+    group = len(q) // keys.shape[1]
+    for h in prange(len(q)):
+        _head(q[h], keys, values, h // group, since, at, scale, cap, s[h], out[h])
+
+
+@njit(**FAST)
+def store(heads: Any, cache: Any, at: int) -> None:
+    """Heads (KV, D) into a cache (C, KV, D)."""
+    for g in range(heads.shape[0]):
+        for i in range(heads.shape[1]):
+            cache[at, g, i] = narrow(heads[g, i], cache[at, g, i])
+
+
+@njit(**FAST)
+def activate(a: Any, gated: bool, act: int, out: Any) -> None:
+    """Projections ((P - 1) k,) -> activations (k,). ``act``: its place in ``ACTS``."""
+    k = len(out)
+    for i in range(k):
+        x = a[i]
+        if act == 0:
+            x = x / (np.float32(1) + np.exp(-x))
+        elif act == 1:
+            x = max(x, np.float32(0))
+        elif act == 2:
+            x = np.float32(0.5) * x * (np.float32(1) + np.float32(math.erf(x * np.float32(0.7071067811865476))))
+        else:
+            inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
+            x = np.float32(0.5) * x * (np.float32(1) + np.float32(np.tanh(inner)))
+        out[i] = x * a[k + i] if gated else x
+
+
+ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")
