@@ -11,6 +11,7 @@ try:
     import typer
 
     from coreinfer import verbs
+    from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
@@ -33,7 +34,7 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt,
+    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt, bench,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -1,9 +1,11 @@
-"""A run in words: a table for people, and one row of JSON on the last line for programs."""
+"""A run in words: a table for people, a picture, and one row of JSON on the last line for programs."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from coreinfer.bench.run import Measured, Speed
+from coreinfer.places import moved_in, writing
 
 GB = 1e9
 
@@ -47,3 +49,43 @@ def _line(speed: Speed, wide: int, base: Speed) -> str:
 def last_line(made: Measured) -> str:
     """The JSON that a program reads."""
     return json.dumps(summary(made), ensure_ascii=False)
+
+
+def save(made: Measured, folder: Path) -> None:
+    """bench.json, all that was measured, and bench.svg.
+
+    Raises:
+        CoreInferError: the disk refuses.
+    """
+    with writing(folder, "choose another --output"):
+        for name, text in (("bench.json", json.dumps(made.row(), indent=1) + "\n"), ("bench.svg", picture(made))):
+            with moved_in(folder / name) as part:
+                part.write_text(text, "utf-8")
+
+
+def picture(made: Measured) -> str:
+    """Bars: tokens a second of each subject, its limit behind it."""
+    import io
+
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.9 + 0.42 * len(made.speeds)), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes, rows = figure.subplots(), list(reversed(made.speeds))
+    names = [f"{s.engine}, keep {s.keep:g}" for s in rows]
+    axes.barh(
+        names, [s.limit for s in rows], color="#e6e4df", label="limit: the memory's bandwidth over the bytes read"
+    )
+    bars = axes.barh(names, [s.tokens_per_second for s in rows], color=[_colour(s) for s in rows], height=0.5)
+    axes.bar_label(bars, [f" {s.tokens_per_second:.0f} ({s.share_of_limit:.0%})" for s in rows])
+    axes.set_xlabel(f"tokens a second; {made.shape}, {made.dtype}, {made.device}, {made.bandwidth / GB:,.0f} GB/s")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
+
+
+def _colour(speed: Speed) -> str:
+    return "#2f74d0" if speed.engine == "coreinfer" else "#8b93a1"

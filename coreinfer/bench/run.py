@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -10,36 +11,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from coreinfer.bench.limits import bandwidth, seconds
+from coreinfer.bench.plan import Plan
+from coreinfer.bench.shapes import random_model
 from coreinfer.bench.subjects import Own, Subject, random_set, transformers_compiled, transformers_eager
 from coreinfer.capture import Reducer
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
-from coreinfer.models import find_mlps
+from coreinfer.models import context_length, default_dtype, find_mlps, load_model
 from coreinfer.settings import StatisticSettings
 
 ROUNDS = 3  # each subject in turn, so often; the median counts
 Say = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured: tokens of the prompt and decoded after it, positions of the cache, shares kept."""
-
-    prompt_tokens: int = 128
-    new_tokens: int = 64
-    context: int = 1024
-    keeps: tuple[float, ...] = (1.0, 0.4)
-
-    def __post_init__(self) -> None:
-        """
-        Raises:
-            CoreInferError: what is decoded does not fit into the context.
-        """
-        if self.prompt_tokens + self.new_tokens + 1 > self.context:
-            raise CoreInferError(
-                f"{self.prompt_tokens} prompt tokens and {self.new_tokens} more do not fit into a context of "
-                f"{self.context}: lower them or raise --context"
-            )
 
 
 @dataclass(frozen=True)
@@ -72,17 +54,27 @@ class Measured:
         return asdict(self)
 
 
+def opened(model: str | None, shape: str | None, dtype: str, device: str) -> tuple[PreTrainedModel, str]:
+    """The model to measure, and what to call it."""
+    if shape is None:
+        return load_model(model or "demo", dtype, device)[0], Path(model or "demo").name
+    return random_model(shape, default_dtype(device) if dtype == "auto" else getattr(torch, dtype), device), shape
+
+
 @torch.inference_mode()
 def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None) -> Measured:
     """Everything of one model; its weights are laid out anew, in place.
 
     Raises:
-        CoreInferError: a model that the project's own steps do not decode.
+        CoreInferError: a model that the project's own steps do not decode, or whose context is too short.
     """
     if why := unsupported(model):
         raise CoreInferError(f"nothing to measure: coreinfer's own steps do not decode {why}")
+    if plan.context > (most := context_length(model)):
+        raise CoreInferError(f"--context is {plan.context}, {shape} has a context of {most}: give at most that")
     device = str(model.device)
-    ids = torch.randint(5, 1000, (1, plan.prompt_tokens), device=model.device)
+    words = min(1000, int(model.config.get_text_config().vocab_size))
+    ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
     dense, watched = _prefills(model, ids, device)

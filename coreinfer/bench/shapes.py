@@ -37,14 +37,22 @@ SHAPES: dict[str, PreTrainedConfig] = {
 }  # fmt: skip
 
 
+def check_shape(shape: str) -> None:
+    """
+    Raises:
+        CoreInferError: no such shape.
+    """
+    if shape not in SHAPES:
+        raise CoreInferError(f"--shape is {shape!r}: choose one of {', '.join(SHAPES)}")
+
+
 def random_model(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """A model of that shape, made on the device.
 
     Raises:
         CoreInferError: no such shape, or no room for it.
     """
-    if shape not in SHAPES:
-        raise CoreInferError(f"--shape is {shape!r}: choose one of {', '.join(SHAPES)}")
+    check_shape(shape)
     torch.manual_seed(0)
     try:
         with torch.device(device):

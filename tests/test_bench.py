@@ -1,0 +1,130 @@
+"""The bench: its arithmetic, what it counts, what it says; on a tiny model, whose speeds mean nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import run_cli
+from families import LAYERS, WIDTH, build, tokens
+from families import one_thread as one_thread
+
+from coreinfer import CoreInferError
+from coreinfer.bench import limits
+from coreinfer.bench.plan import Plan
+from coreinfer.bench.report import last_line, picture, save, summary, table
+from coreinfer.bench.run import Measured, measure
+from coreinfer.bench.shapes import SHAPES, random_model
+from coreinfer.bench.subjects import Own, random_set, transformers_eager
+
+PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5))
+KEYS = {
+    "shape",
+    "keep",
+    "dtype",
+    "tokens_per_second",
+    "bandwidth_GBps",
+    "limit_tokens_per_second",
+    "share_of_limit",
+    "peers",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_memory() -> Any:
+    """The bandwidth of a few megabytes will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "CPU_BYTES", 1 << 22)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(little_memory: Any) -> Measured:
+    return measure(build("Llama"), "tiny", PLAN)
+
+
+def test_everybody_is_measured(made: Measured) -> None:
+    assert [(s.engine, s.keep) for s in made.speeds] == [
+        ("transformers", 1.0), ("transformers", 0.5), ("coreinfer", 1.0), ("coreinfer", 0.5),
+    ]  # fmt: skip
+    assert all(s.tokens_per_second > 0 for s in made.speeds)
+    assert set(made.left_out) == {"transformers, static cache, torch.compile"}
+    assert made.prefill_s > 0
+    assert made.switch_s > 0
+
+
+def test_the_limit_is_the_bandwidth_over_the_bytes(made: Measured) -> None:
+    """Every weight of the tiny Llama but its embedding, float32; half of the neurons; the cache at the middle."""
+    model = build("Llama")
+    rows = sum(p.numel() for name, p in model.named_parameters() if "mlp" in name and p.ndim == 2)
+    fixed = sum(
+        p.numel() for name, p in model.named_parameters() if ("self_attn" in name or "lm_head" in name) and p.ndim == 2
+    )
+    cache = LAYERS * 2 * (8 + 3) * 16
+    for speed in made.speeds:
+        read = 4 * (rows * speed.keep + fixed + 32 + cache)  # 32: the embedding's row
+        assert speed.limit == pytest.approx(made.bandwidth / read)
+        assert speed.share_of_limit == pytest.approx(speed.tokens_per_second / speed.limit)
+
+
+def test_so_many_tokens_are_decoded() -> None:
+    model, ids, steps = build("Llama"), tokens(1, 8), list[int]()
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: steps.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    assert transformers_eager(model, ids, random_set(LAYERS, WIDTH, 0.5), 0.5).decode(5) > 0
+    assert steps == [8, 1, 1, 1, 1, 1]
+    hook.remove()
+    own = Own(model, ids, 32)
+    assert own.subject(0.5).decode(5) > 0
+    assert int(own.decoder.state.position) == 8 + 5
+
+
+def test_the_last_line_is_json(made: Measured) -> None:
+    row = json.loads(last_line(made))
+    assert set(row) >= KEYS
+    assert row == json.loads(json.dumps(summary(made)))
+    assert row["keep"] == 0.5
+    assert set(row["peers"]) == {"transformers, keep 1", "transformers, keep 0.5", "coreinfer, keep 1"}
+    assert len(table(made)) == 2 + len(made.speeds) + 2
+
+
+def test_what_is_saved(made: Measured, tmp_path: Path) -> None:
+    save(made, tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text("utf-8"))["speeds"][0]["engine"] == "transformers"
+    assert (tmp_path / "bench.svg").read_text("utf-8").count("<svg") == picture(made).count("<svg") == 1
+
+
+def test_what_cannot_be_measured() -> None:
+    with pytest.raises(CoreInferError, match="do not decode the architecture 'gpt2'"):
+        measure(build("GPT2"), "tiny", PLAN)
+    with pytest.raises(CoreInferError, match="--context is 100, tiny has a context of 64: give at most that"):
+        measure(build("Llama"), "tiny", Plan(8, 6, 100))
+    with pytest.raises(CoreInferError, match="30 prompt tokens and 6 more do not fit into a context of 32"):
+        Plan(30, 6, 32)
+
+
+def test_shapes_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        from transformers import AutoModelForCausalLM
+
+        sizes = {
+            name: sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())  # type: ignore[no-untyped-call]
+            for name, config in SHAPES.items()
+        }
+    wanted = {"llama-3.1-8b": 8.03e9, "llama-3.2-1b": 1.236e9, "llama-3.2-3b": 3.21e9, "qwen3-0.6b": 0.596e9,
+              "opt-6.7b": 6.66e9, "opt-125m": 0.125e9}  # fmt: skip
+    assert sizes == {name: pytest.approx(size, rel=0.01) for name, size in wanted.items()}
+    assert random_model("opt-125m", torch.bfloat16, "cpu").dtype is torch.bfloat16
+
+
+def test_by_the_command_line() -> None:
+    for options, said in (
+        (("--shape", "llama-9b"), "--shape is 'llama-9b': choose one of llama-3.1-8b"),
+        (("--shape", "opt-125m", "--model", "x"), "both say what to measure"),
+        (("--keep", "0"), "--keep is 0"),
+        (("--max-new-tokens", "1"), "--max-new-tokens is 1"),
+    ):
+        result = run_cli("bench", *options)
+        assert (result.code, said in result.err) == (2, True), result.err
