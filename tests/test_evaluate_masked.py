@@ -69,7 +69,9 @@ def slow_losses(model: PreTrainedModel, ids: Tensor) -> tuple[list[Any], list[An
 
 def check_against_slow(model: PreTrainedModel) -> None:
     ids = ids_of()
-    got = Truth(model, find_mlps(model), ids, P).losses(masks())
+    truth = Truth(model, find_mlps(model), ids, P)
+    got = truth.losses(masks())
+    assert truth.rises(masks()) == pytest.approx(got.nll_rise, abs=1e-6)
     for fast, slow in zip((got.nll_rise, got.kl, got.agree), slow_losses(model, ids), strict=True):
         assert fast.dtype == np.float32
         assert fast == pytest.approx(np.array(slow), abs=2e-5)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from coreinfer.capture import Reducer, valid_tokens
@@ -109,13 +110,24 @@ class Truth:
         """Score ``masks`` bool (b, L, F), one for each of the texts ``rows`` (all B of them unless given)."""
         at = torch.arange(len(self.prompt)) if rows is None else torch.tensor(rows, dtype=torch.long)
         at = at.to(self.prompt.device)
+        scored = [self._score(int(row), one) for row, one in zip(at, self._sparse(masks, at), strict=True)]
+        rises, kls, agrees = zip(*scored, strict=True)
+        return Losses(_with_first(rises, 0), _with_first(kls, 0), _with_first(agrees, 1))
+
+    @torch.inference_mode()
+    def rises(self, masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """``losses(masks).nll_rise`` alone, (B, C): without KL, which takes longer where the vocabulary is large."""
+        logits = self._sparse(masks, torch.arange(len(self.prompt), device=self.prompt.device))
+        pairs = zip(logits, self.continuation[:, 1:], self._nll[:, 1:], strict=True)
+        return _with_first(tuple(cross_entropy(one.float(), ids, reduction="none") - nll for one, ids, nll in pairs), 0)
+
+    def _sparse(self, masks: NDArray[np.bool_], at: Tensor) -> Tensor:
+        """Logits (b, C - 1, V) of the texts ``at`` (b,) on what their masks keep."""
         cache, fed = deepcopy(self._cache), self.continuation[at, :-1]  # a forward adds to the cache
         cache.batch_select_indices(at)
         with alone(decoder_of(self.model), "Truth", ends=True), _masked(self.mlps, masks, fed):
-            logits = _forward(self.model, fed, cache, fed.shape[1]).logits
-        scored = [self._score(int(row), one) for row, one in zip(at, logits, strict=True)]
-        rises, kls, agrees = zip(*scored, strict=True)
-        return Losses(_with_first(rises, 0), _with_first(kls, 0), _with_first(agrees, 1))
+            made: Tensor = _forward(self.model, fed, cache, fed.shape[1]).logits
+        return made
 
     def _score(self, row: int, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rise, KL, agreement), (C - 1,) each, of one text: a vocabulary of 262,144 leaves no room for several."""

@@ -103,7 +103,7 @@ def rises(
     for case in some:
         columns = list[NDArray[np.float64]]()
         for plan in plans:
-            columns.append(case.truth.losses(plan(case)).nll_rise.mean(1, dtype=np.float64))
+            columns.append(case.truth.rises(plan(case)).mean(1, dtype=np.float64))
             tick(len(case.clusters))
         rows.append(np.stack(columns, 1))
         near.append(case.similarities)

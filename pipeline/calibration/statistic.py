@@ -80,6 +80,6 @@ def _costs(
         ranks = np.stack([places(blend(prompt, prior, int(tokens), n0)) for prompt, prior, tokens in scored])
         for keep in keeps:
             budget = uniform_budgets(keep, *ranks.shape[1:])[0]
-            columns.append(truth.losses(ranks < budget).nll_rise.mean(1, dtype=np.float64))
+            columns.append(truth.rises(ranks < budget).mean(1, dtype=np.float64))
             tick(len(ranks))
     return np.stack(columns, 1).reshape(len(columns[0]), len(TRIED), len(keeps))
