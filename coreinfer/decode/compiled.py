@@ -176,11 +176,10 @@ def store(heads: Any, cache: Any, at: int) -> None:
 
 
 @njit(**FAST)
-def activate(a: Any, gated: bool, act: int, out: Any) -> None:
-    """Projections ((P - 1) k,) -> activations (k,). ``act``: its place in ``ACTS``."""
-    k = len(out)
-    for i in range(k):
-        x = a[i]
+def activate(a: Any, act: int, out: Any) -> None:
+    """Projections (P - 1, k) -> activations (k,). ``act``: its place in ``ACTS``."""
+    for i in range(len(out)):
+        x = a[0, i]
         if act == 0:
             x = x / (np.float32(1) + np.exp(-x))
         elif act == 1:
@@ -190,7 +189,7 @@ def activate(a: Any, gated: bool, act: int, out: Any) -> None:
         else:
             inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
             x = np.float32(0.5) * x * (np.float32(1) + np.float32(np.tanh(inner)))
-        out[i] = x * a[k + i] if gated else x
+        out[i] = x * a[1, i] if len(a) == 2 else x
 
 
 ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")

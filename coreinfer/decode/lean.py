@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, gathered
 from coreinfer.decode.picking import pick
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import State
@@ -59,20 +59,20 @@ class LeanLayer:
     out: Product
     after: Product
     before_mlp: Product
-    inputs: Product
+    inputs: tuple[Product, ...]
     down: Product
     after_mlp: Product
 
 
 def lean_layer(layer: Layer, ids: Tensor) -> LeanLayer:
-    """With the neurons ``ids`` (k,) gathered: their input rows one part below another, their down columns."""
-    *rows, down = layer.rows
-    bias = None if layer.in_bias is None else layer.in_bias[:, ids].flatten()
+    """With the neurons ``ids`` (k,) gathered."""
+    rows, down, biases = gathered(layer, ids)
     return LeanLayer(
         before=normalizer(layer.before_attention), qkv=product(layer.qkv, layer.qkv_bias),
         out=product(layer.out, layer.out_bias), after=normalizer(layer.after_attention),
-        before_mlp=normalizer(layer.before_mlp), inputs=product(torch.cat([x[ids] for x in rows]), bias),
-        down=product(down[ids].T.contiguous(), layer.down_bias), after_mlp=normalizer(layer.after_mlp),
+        before_mlp=normalizer(layer.before_mlp),
+        inputs=tuple(product(w, bias) for w, bias in zip(rows, biases, strict=True)),
+        down=product(down, layer.down_bias), after_mlp=normalizer(layer.after_mlp),
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ class LeanStep:
 
     def __init__(self, network: Network, state: State, neurons: NeuronSet) -> None:
         self.network, self.state = network, state
-        self.act, self.gated = ACTS[network.act], network.gated
+        self.act = ACTS[network.act]
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
         self.layers = [lean_layer(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
         self.final, self.head = normalizer(network.final), product(network.head, network.head_bias)
@@ -96,15 +96,13 @@ class LeanStep:
             x += net.positions[at]
         for number, layer in enumerate(self.layers):
             x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at)))
-            x += layer.after_mlp(layer.down(self._active(layer.inputs(layer.before_mlp(x)))))
+            x += layer.after_mlp(layer.down(self._active(layer.inputs, layer.before_mlp(x))))
         self._end(self.head(self.final(x)))
 
-    def _active(self, a: Tensor) -> Tensor:
-        """Projections ((P - 1) k,) -> activations (k,)."""
-        if not self.gated:
-            return self.act(a)
-        gate, up = a.view(2, -1)
-        return self.act(gate).mul_(up)
+    def _active(self, inputs: tuple[Product, ...], x: Tensor) -> Tensor:
+        """The normed residual stream (H,) -> activations (k,)."""
+        a = self.act(inputs[0](x))
+        return a.mul_(inputs[1](x)) if len(inputs) == 2 else a
 
     def _attend(self, number: int, qkv: Tensor, at: int) -> Tensor:
         """What attention makes of the projections (A + 2 G,): (A,)."""

@@ -54,6 +54,19 @@ class Layer:
     rope: int | None = None
 
 
+def gathered(layer: Layer, ids: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
+    """The neurons ``ids`` (k,): their input rows (k, H), down columns (H, k), and the rows' biases (k,) or None each.
+
+    All of them are not copied: these are then the layer's own weights.
+    """
+    *rows, down = layer.rows
+    whole = len(ids) == len(down)
+    biases = [None] * len(rows) if layer.in_bias is None else [bias[ids] for bias in layer.in_bias]
+    if whole:
+        return rows, down.T.contiguous(), biases
+    return [x[ids] for x in rows], down[ids].T.contiguous(), biases
+
+
 @dataclass(frozen=True)
 class Network:
     """All layers and what is around them.

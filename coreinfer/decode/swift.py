@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.decode import compiled
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, gathered
 from coreinfer.decode.picking import pick
 from coreinfer.decode.state import State
 from coreinfer.neurons import NeuronSet
@@ -55,14 +55,14 @@ def _normed(weight: Floats, shift: Floats, eps: float, x: Floats, y: Floats) -> 
 
 @dataclass(frozen=True)
 class SwiftLayer:
-    """What a step calls of a layer, and its neurons' projections and activations ((P - 1) k,) and (k,)."""
+    """What a step calls of a layer, and its neurons' projections (P - 1, k) and activations (k,)."""
 
     before: Call
     qkv: Call
     out: Call
     after: Call
     before_mlp: Call
-    inputs: Call
+    inputs: tuple[Call, ...]
     down: Call
     after_mlp: Call
     projected: Floats
@@ -70,15 +70,14 @@ class SwiftLayer:
 
 
 def swift_layer(layer: Layer, ids: Tensor, threads: int) -> SwiftLayer:
-    """With the neurons ``ids`` (k,) gathered: their input rows one part below another, their down columns."""
-    *rows, down = layer.rows
-    bias = None if layer.in_bias is None else layer.in_bias[:, ids].flatten()
+    """With the neurons ``ids`` (k,) gathered."""
+    rows, down, biases = gathered(layer, ids)
     return SwiftLayer(
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
-        product(torch.cat([x[ids] for x in rows]), bias, threads),
-        product(down[ids].T.contiguous(), layer.down_bias, threads), norm(layer.after_mlp),
-        np.empty(len(rows) * len(ids), np.float32), np.empty(len(ids), np.float32),
+        tuple(product(w, bias, threads) for w, bias in zip(rows, biases, strict=True)),
+        product(down, layer.down_bias, threads), norm(layer.after_mlp),
+        np.empty((len(rows), len(ids)), np.float32), np.empty(len(ids), np.float32),
     )  # fmt: skip
 
 
@@ -116,8 +115,9 @@ class SwiftStep:
             layer.after(y, z)
             x += z
             layer.before_mlp(x, y)
-            layer.inputs(y, layer.projected)
-            compiled.activate(layer.projected, net.gated, self.act, layer.active)
+            for part, out in zip(layer.inputs, layer.projected, strict=True):
+                part(y, out)
+            compiled.activate(layer.projected, self.act, layer.active)
             layer.down(layer.active, y)
             layer.after_mlp(y, z)
             x += z
