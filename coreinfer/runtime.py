@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
-from coreinfer.decode.continuing import Continuing, continuing, sampling_of
+from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
 from coreinfer.models import context_length
@@ -32,6 +32,8 @@ class Runtimes:
         """What keeps the project's own steps from serving these options of ``generate``, in words; None if nothing."""
         if sampling_of(options) is None:
             return "options that only Transformers' generate knows"
+        if name := shaped_by(self.model):
+            return f"the {name} of the model's generation_config"
         if self.model.device.type not in ("cpu", "cuda"):
             return f"the device {self.model.device.type!r}"
         if self.model.device.type == "cuda" and not _has_triton():

@@ -19,6 +19,16 @@ from coreinfer.turns import alone
 # What may be asked for and be done here; anything else is Transformers' (penalties, top-k, stop strings, …).
 GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
 DRAWN = {"do_sample": True, "num_beams": 1, "num_return_sequences": 1, "top_k": 0, "top_p": 1.0}
+# What a model's own generation_config may hold that changes tokens, however it is called; and what changes none.
+SHAPING = (
+    "min_length", "min_new_tokens", "max_time", "stop_strings", "min_p", "top_h", "typical_p", "epsilon_cutoff",
+    "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "bad_words_ids",
+    "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "token_healing", "guidance_scale",
+    "watermarking_config", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",
+    "prompt_lookup_num_tokens", "return_dict_in_generate",
+)  # fmt: skip
+NEUTRAL = dict.fromkeys(("typical_p", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,13 @@ def sampling_of(options: dict[str, Any]) -> Sampling | None:
     if not drawn or not rest["do_sample"]:
         return None
     return Sampling(float(options.get("temperature", 1.0)), torch.initial_seed() % (1 << 31))
+
+
+def shaped_by(model: Any) -> str | None:
+    """What in the model's generation_config only Transformers' ``generate`` does, if anything."""
+    config = model.generation_config
+    values = ((name, getattr(config, name, None)) for name in SHAPING)
+    return next((name for name, value in values if value and value != NEUTRAL.get(name)), None)
 
 
 class Continuing:

@@ -1,0 +1,143 @@
+"""Who makes the tokens: the project's own steps equal Transformers', and stand back where they would not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import BOS, LAYERS, WIDTH, build, down_modules, tokens
+from families import one_thread as one_thread
+from slow_truths import greedy, some
+
+from coreinfer import CoreInferError
+from coreinfer.clock import Clock
+from coreinfer.decode.continuing import Sampling, sampling_of, shaped_by
+from coreinfer.neurons import NeuronSet
+from coreinfer.runtime import Runtime, Runtimes
+from coreinfer.settings import StatisticSettings
+
+PROMPT, NEW = 12, 20
+GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+
+
+def ids() -> torch.Tensor:
+    return torch.tensor([[BOS, *tokens(1, PROMPT - 1)[0].tolist()]])
+
+
+class Seen:
+    """A streamer that remembers."""
+
+    def __init__(self) -> None:
+        self.tokens = list[int]()
+
+    def put(self, value: torch.Tensor) -> None:
+        self.tokens += value.flatten().tolist()
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+def run(
+    model: Any, wanted: Runtime, neurons: Any = None, ends: Any = None, **options: Any
+) -> tuple[list[int], str, Any]:
+    seen = Seen()
+    made, maker = Runtimes(model, StatisticSettings(), 0).run(
+        wanted, ids(), neurons or some(), NEW, Clock(seen), ends or (lambda token: False), {**GREEDY, **options}
+    )
+    assert made[0].tolist() == seen.tokens
+    return made[0].tolist(), maker, seen
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma3", "OPT"])
+def test_both_equal_the_naive_reference(name: str) -> None:
+    model = build(name)
+    wanted = greedy(model, down_modules(model, name), some(), ids(), NEW)
+    for runtime in ("transformers", "coreinfer", "auto"):
+        made, maker, _ = run(build(name), runtime)
+        assert made == wanted
+        assert maker == ("transformers" if runtime == "transformers" else "coreinfer")
+
+
+def test_a_set_decided_in_prefill() -> None:
+    """The statistic is the prompt's, whoever runs the prefill, and does not count beginning-of-text."""
+    found = list[tuple[Any, int]]()
+
+    def decide(shares: Any, count: int) -> NeuronSet:
+        found.append((shares, count))
+        return some()
+
+    made = [run(build("Llama"), runtime, decide)[0] for runtime in ("transformers", "coreinfer")]
+    assert made[0] == made[1]
+    assert [count for _, count in found] == [PROMPT - 1] * 2
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-7)
+
+
+def test_it_ends_where_it_should() -> None:
+    whole = run(build("Llama"), "coreinfer")[0]
+    for at in (PROMPT, PROMPT + 3):
+        stop = whole[at]
+        made = run(build("Llama"), "coreinfer", ends=lambda token, stop=stop: token == stop)[0]
+        assert made == whole[: whole.index(stop, PROMPT) + 1]
+
+
+def test_another_set_follows_at_once() -> None:
+    """The second of two generations is what it is alone: caches and gathered weights of the first do not show."""
+    model, every = build("Llama"), NeuronSet((np.arange(WIDTH, dtype=np.int32),) * LAYERS, WIDTH)
+    runtimes = Runtimes(model, StatisticSettings(), 0)
+
+    def made(neurons: NeuronSet) -> list[int]:
+        out, _ = runtimes.run("auto", ids(), neurons, NEW, Clock(None), lambda token: False, GREEDY)
+        return [int(token) for token in out[0]]
+
+    sets = [some(), every, some(seed=9), some(), some((5, 40))]
+    together = [made(neurons) for neurons in sets]
+    assert together == [run(build("Llama"), "transformers", neurons)[0] for neurons in sets]
+
+
+def test_a_longer_text_gets_a_larger_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coreinfer.runtime.ROOM", 16)
+    model = build("Llama")
+    runtimes = Runtimes(model, StatisticSettings(), 0)
+    for length in (2, 30, 52):
+        out, maker = runtimes.run("auto", ids(), some(), length, Clock(None), lambda token: False, GREEDY)
+        wanted = greedy(model, down_modules(model, "Llama"), some(), ids(), length)
+        assert (out[0].tolist(), maker) == (wanted, "coreinfer")
+
+
+@pytest.fixture
+def shaped() -> Any:
+    model: Any = build("Llama")
+    model.generation_config.repetition_penalty = 1.3
+    return model
+
+
+def test_what_only_transformers_does(shaped: Any) -> None:
+    plain = build("Llama")
+    for options in ({"stop_strings": ["x"]}, {"repetition_penalty": 1.2}, {"do_sample": True}, {"top_k": 5}):
+        assert sampling_of({**GREEDY, **options}) is None
+    assert shaped_by(plain) is None
+    assert shaped_by(shaped) == "repetition_penalty"
+    assert run(shaped, "auto")[1] == "transformers"
+    with pytest.raises(CoreInferError, match="cannot serve the repetition_penalty of the model's generation_config"):
+        run(shaped, "coreinfer")
+    with pytest.raises(CoreInferError, match="cannot serve the architecture 'gpt2'"):
+        run(build("GPT2"), "coreinfer")
+    assert run(build("GPT2"), "auto")[1] == "transformers"
+
+
+def test_what_sampling_options_come_to() -> None:
+    assert sampling_of({}) == sampling_of(GREEDY) == Sampling()
+    torch.manual_seed(7)
+    drawn = {**GREEDY, "do_sample": True, "top_k": 0}
+    assert sampling_of({**drawn, "temperature": 0.5}) == Sampling(0.5, 7)
+    assert sampling_of({**drawn, "top_p": 1.0}) == Sampling(1.0, 7)
+    assert sampling_of({**drawn, "top_p": 0.9}) is None
+
+
+def test_a_seed_draws_the_same_again() -> None:
+    made = list[list[int]]()
+    for seed in (1, 1, 2):
+        model = build("Llama")  # which seeds, too
+        torch.manual_seed(seed)
+        made.append(run(model, "coreinfer", do_sample=True, top_k=0, temperature=2.0)[0])
+    assert made[0] == made[1] != made[2]
