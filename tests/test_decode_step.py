@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import families
 import numpy as np
 import pytest
 import torch
 from families import BOS, FAMILIES, VOCAB, build, down_modules, tokens
 from families import one_thread as one_thread
 from slow_truths import generated, logits, naive, some
+from transformers import LlamaConfig
 
+from coreinfer.decode import lean, swift
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.network import Network
@@ -108,6 +111,56 @@ def test_kernels_equal_the_step(name: str, kernels: Any) -> None:
         assert int(state.position) == position + 1
         assert torch.allclose(state.keys[:, position], keys[:, position], atol=1e-5)
         assert torch.allclose(state.values[:, position], values[:, position], atol=1e-5)
+
+
+@pytest.mark.parametrize("act", ["silu", "relu", "gelu", "gelu_pytorch_tanh"])
+@torch.no_grad()
+def test_every_activation_and_small_tiles(act: str, kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles so small that every program goes around several times, over a gated MLP with biases."""
+    monkeypatch.setitem(families.FAMILIES, "Llama", LlamaConfig(**families._LLAMA, mlp_bias=True, hidden_act=act))
+    net, neurons = read_network(build("Llama")), some((47, 13))
+    (keys, values), state = caches(net), State(net, 64)
+    state.keep(neurons)
+    tiles = kernels.Tiles(rows=2, programs=1, block=16, deep=4, splits=3)
+    kernels.Step(net, state, neurons.per_layer, tiles).run()
+    assert torch.allclose(state.logits, step(net, 0, 0, keys, values, kept(neurons)), atol=2e-5)
+    for kind in (LeanStep, SwiftStep):
+        other = State(net, 64)
+        kind(net, other, neurons).run()
+        assert torch.allclose(other.logits, state.logits, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 5), (300, 500), (2100, 1024)])
+def test_a_cpus_products(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """Small and large, on one thread and several, with and without a bias; rows that do not go by four."""
+    rng = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(shape, generator=rng).to(dtype), torch.randn(shape[1], generator=rng)
+    for bias in (None, torch.randn(shape[0], generator=rng)):
+        wanted = weight.double() @ x.double() + (0 if bias is None else bias.double())
+        found, close = lean.product(weight, bias)(x), 3e-2 if dtype is torch.bfloat16 else 1e-5
+        assert torch.allclose(found.double(), wanted, atol=close * float(wanted.abs().max()))
+        for threads in (1, 2):
+            out = np.empty(shape[0], np.float32)
+            swift.product(weight, bias, threads)(x.numpy(), out)
+            assert np.allclose(out, wanted.numpy(), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_bfloat16_step_is_near_the_float32_one() -> None:
+    """Caches and weights of 16 bits: the loops round as torch does."""
+    models: list[Any] = [build("Llama"), build("Llama").bfloat16()]
+    wide, narrow = (read_network(model, bundle=False) for model in models)
+    states = [State(net, 64) for net in (wide, narrow, narrow)]
+    kinds = (LeanStep, LeanStep, SwiftStep)
+    made: list[Any] = [kind(s.network, s, some()) for kind, s in zip(kinds, states, strict=True)]
+    for token in tokens(1, 12)[0].tolist():
+        for state, one in zip(states, made, strict=True):
+            state.token.fill_(token)
+            one.run()
+        near = [float((state.logits - states[0].logits).abs().max()) for state in states[1:]]
+        assert max(near) < 0.1 * float(states[0].logits.abs().max())
+    assert torch.allclose(states[1].keys.float(), states[2].keys.float(), atol=0.05)
 
 
 @torch.no_grad()
