@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -51,6 +51,7 @@ class Engine:
         self.artifact = artifact
         self._model, self._embedder, self._device, self._dtype = model, embedder, device, dtype
         self.index = make_index(artifact.centroids)
+        self._once, self._made = Lock(), cast(Runtimes | None, None)
 
     @classmethod
     def load(cls, artifact: str | Path = DEMO_CLUSTERS, **options: Any) -> "Engine":
@@ -168,14 +169,17 @@ class Engine:
         out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
         return out, chosen[-1], maker
 
-    @cached_property
+    @property
     def _runtimes(self) -> Runtimes:
-        return Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
+        with self._once:  # two of them would lay the model's weights out twice
+            if self._made is None:
+                self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
+            return self._made
 
     def _is_end(self, token: int) -> bool:
         """Whether ``generate`` stops at a token."""
-        ends = self.model.generation_config.eos_token_id
-        return token in (ends if isinstance(ends, list) else [ends])
+        ends: Any = self.model.generation_config.eos_token_id
+        return ends is not None and token in torch.as_tensor(ends).flatten().tolist()
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""

@@ -113,7 +113,7 @@ def generate(
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype)
-    options: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {}
+    options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     import torch
 
     for prompt in wanted:

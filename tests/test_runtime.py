@@ -115,8 +115,11 @@ def test_what_only_transformers_does(shaped: Any) -> None:
     plain = build("Llama")
     for options in ({"stop_strings": ["x"]}, {"repetition_penalty": 1.2}, {"do_sample": True}, {"top_k": 5}):
         assert sampling_of({**GREEDY, **options}) is None
-    assert shaped_by(plain) is None
-    assert shaped_by(shaped) == "repetition_penalty"
+    assert shaped_by(plain, {}) is None
+    assert shaped_by(shaped, {}) == "repetition_penalty"
+    plain.generation_config.top_p = 0.8
+    assert shaped_by(plain, {"do_sample": True}) == "top_p"
+    assert shaped_by(plain, GREEDY) is shaped_by(plain, {"do_sample": True, "top_p": 1.0}) is None
     assert run(shaped, "auto")[1] == "transformers"
     with pytest.raises(CoreInferError, match="cannot serve the repetition_penalty of the model's generation_config"):
         run(shaped, "coreinfer")
@@ -127,11 +130,14 @@ def test_what_only_transformers_does(shaped: Any) -> None:
 
 def test_what_sampling_options_come_to() -> None:
     assert sampling_of({}) == sampling_of(GREEDY) == Sampling()
-    torch.manual_seed(7)
     drawn = {**GREEDY, "do_sample": True, "top_k": 0}
-    assert sampling_of({**drawn, "temperature": 0.5}) == Sampling(0.5, 7)
-    assert sampling_of({**drawn, "top_p": 1.0}) == Sampling(1.0, 7)
+    assert sampling_of({**drawn, "temperature": 0.5}) == Sampling(0.5)
+    assert sampling_of({**drawn, "top_p": 1.0}) == Sampling(1.0)
+    odd: list[Any] = [0.0, -1.0, float("nan"), None, np.ones(2)]
+    for heat in odd:
+        assert sampling_of({**drawn, "temperature": heat}) is None
     assert sampling_of({**drawn, "top_p": 0.9}) is None
+    assert sampling_of({**GREEDY, "temperature": 0.5}) is None
 
 
 def test_a_seed_draws_the_same_again() -> None:
@@ -141,3 +147,65 @@ def test_a_seed_draws_the_same_again() -> None:
         torch.manual_seed(seed)
         made.append(run(model, "coreinfer", do_sample=True, top_k=0, temperature=2.0)[0])
     assert made[0] == made[1] != made[2]
+    twice = [run(model, "coreinfer", do_sample=True, top_k=0, temperature=2.0)[0] for _ in range(2)]
+    assert twice[0] != twice[1]  # the seed moves on
+    assert made[1][PROMPT + 1 :] != made[2][PROMPT:-1]  # nor are a seed's draws the next seed's, a token later
+
+
+def _heats() -> list[dict[str, Any]]:
+    return [{}, *({"do_sample": True, "top_k": 0, "temperature": heat} for heat in (1e-4, 50.0))]
+
+
+def test_temperatures_are_heeded() -> None:
+    """Nearly cold, what is drawn is what is likeliest, from the first token on; hot, it is hardly ever."""
+    model = build("Llama")
+    torch.manual_seed(0)
+    greedy_, cold, hot = (run(model, "coreinfer", **options)[0][PROMPT:] for options in _heats())
+    assert cold == greedy_
+    assert sum(a == b for a, b in zip(hot, greedy_, strict=True)) < NEW / 2
+
+
+def test_weights_that_change_are_seen() -> None:
+    model: Any = build("Llama")
+    runtimes = Runtimes(model, StatisticSettings(), 0)
+    before = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY)[0]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[:] = model.get_output_embeddings().weight.flip(0)
+    after = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY)[0]
+    assert after.tolist() != before.tolist()
+    assert after[0].tolist() == greedy(model, down_modules(model, "Llama"), some(), ids(), NEW)
+
+
+def test_hooks_and_adapters_are_transformers_business() -> None:
+    hooked, opt = build("Llama"), build("OPT")
+    hooked.model.layers[1].register_forward_hook(lambda module, args, out: None)
+    assert run(hooked, "auto")[1] == "transformers"
+    opt.model.decoder.layers[0].self_attn.q_proj = torch.nn.Sequential(opt.model.decoder.layers[0].self_attn.q_proj)
+    assert run(opt, "auto")[1] == "transformers"
+
+
+def test_the_first_call_inside_inference_mode_spoils_nothing() -> None:
+    model = build("Llama")
+    runtimes = Runtimes(model, StatisticSettings(), 0)
+
+    def made() -> list[int]:
+        out = runtimes.run("coreinfer", ids(), some(), 4, Clock(None), lambda token: False, GREEDY)[0]
+        return [int(token) for token in out[0]]
+
+    with torch.inference_mode():
+        first = made()
+    assert made() == first
+    model(input_ids=ids()).logits.sum().backward()
+
+
+def test_a_first_call_beside_an_open_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps read the full weights also while slim has gathered ones in place."""
+    from coreinfer.decode.families import read_network
+    from coreinfer.mlp import gather_mlp, put
+    from coreinfer.models import find_mlps
+
+    for name in ("Llama", "OPT", "Phi3"):
+        model = build(name)
+        for mlp in find_mlps(model):
+            put(mlp, gather_mlp(mlp, np.arange(5, dtype=np.int32)))
+        assert read_network(model, bundle=False).width == WIDTH

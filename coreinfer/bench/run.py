@@ -78,18 +78,20 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
     dense, watched = _prefills(model, ids, device)
-    subjects, own, left_out = _subjects(model, ids, plan, device)
-    speeds = _race(subjects, own, plan, speed_of_memory, say)
+    peers, left_out = _peers(model, ids, plan, device)
+    # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
+    first = _race(peers, plan, say) if device.startswith("cuda") else []
+    own = Own(model, ids, plan.context)
+    rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps)]
+    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
     dtype = str(model.dtype).removeprefix("torch.")
     return Measured(shape, dtype, device, speed_of_memory, speeds, dense, watched, switch, left_out)
 
 
-def _subjects(
-    model: PreTrainedModel, ids: Tensor, plan: Plan, device: str
-) -> tuple[list[Subject], Own, dict[str, str]]:
-    """Peers first: they run on the weights as Transformers lays them out where that is another layout."""
+def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, device: str) -> tuple[list[Subject], dict[str, str]]:
+    """What else decodes here, and what does not and why."""
     mlps, least, left_out = find_mlps(model), min(plan.keeps), dict[str, str]()
     subjects = [transformers_eager(model, ids, None, 1.0)]
     if least < 1:
@@ -98,12 +100,11 @@ def _subjects(
         subjects.append(transformers_compiled(model, ids, plan.context))
     else:
         left_out["transformers, static cache, torch.compile"] = "measured on GPUs only: it needs a C++ compiler here"
-    own = Own(model, ids, plan.context)
-    return subjects + [own.subject(keep) for keep in plan.keeps], own, left_out
+    return subjects, left_out
 
 
-def _race(subjects: Sequence[Subject], own: Own, plan: Plan, memory: float, say: Say) -> tuple[Speed, ...]:
-    """Each subject in turn, ``ROUNDS`` times, after a round that warms up and does not count."""
+def _race(subjects: Sequence[Subject], plan: Plan, say: Say) -> list[tuple[Subject, float]]:
+    """Each in turn, ``ROUNDS`` times, after a round that warms up and does not count -> tokens a second, the median."""
     times: list[list[float]] = [[] for _ in subjects]
     for number in range(ROUNDS + 1):
         for subject, mine in zip(subjects, times, strict=True):
@@ -111,11 +112,14 @@ def _race(subjects: Sequence[Subject], own: Own, plan: Plan, memory: float, say:
             took = subject.decode(plan.new_tokens)
             if number:
                 mine.append(took)
-    net, at = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2
-    out = []
-    for subject, mine in zip(subjects, times, strict=True):
+    return [(subject, plan.new_tokens / median(mine)) for subject, mine in zip(subjects, times, strict=True)]
+
+
+def _speeds(raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float) -> tuple[Speed, ...]:
+    """With the limit of each: the memory's bandwidth over the bytes that a step in the middle reads."""
+    net, at, out = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2, list[Speed]()
+    for subject, rate in raced:
         limit = memory / net.bytes_read(own.set_of(subject.keep).per_layer, at)
-        rate = plan.new_tokens / median(mine)
         out.append(Speed(subject.name, subject.keep, rate, limit, rate / limit))
     return tuple(out)
 

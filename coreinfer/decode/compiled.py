@@ -13,7 +13,6 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
-SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
 
 
 @intrinsic

@@ -1,6 +1,7 @@
 """One continuation by the project's own steps: prefill dense, its statistic taken in passing, then token by token."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor
 from coreinfer.capture import Reducer, valid_tokens
 from coreinfer.deciding import Decide
 from coreinfer.decode.decoder import Decoder
-from coreinfer.models import bos_of, decoder_of
+from coreinfer.decode.picking import drawn
+from coreinfer.models import bos_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
-from coreinfer.turns import alone
 
 # What may be asked for and be done here; anything else is Transformers' (penalties, top-k, stop strings, …).
 GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
@@ -28,32 +29,40 @@ SHAPING = (
     "watermarking_config", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",
     "prompt_lookup_num_tokens", "return_dict_in_generate",
 )  # fmt: skip
-NEUTRAL = dict.fromkeys(("typical_p", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0)
+NEUTRAL = dict.fromkeys(
+    ("typical_p", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "temperature", "top_p"), 1.0
+)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Greedy at temperature 0; ``seed`` of what is drawn."""
+    """Greedy at temperature 0."""
 
     temperature: float = 0.0
-    seed: int = 0
 
 
 def sampling_of(options: dict[str, Any]) -> Sampling | None:
-    """What the options of ``generate`` come to, or None if the steps do not do it. Torch's seed is the drawing's."""
-    if all(GREEDY.get(name) == value for name, value in options.items()):
-        return Sampling()
-    rest = {name: value for name, value in options.items() if name != "temperature"}
-    drawn = rest == {name: DRAWN[name] for name in rest if name in DRAWN} and {"do_sample", "top_k"} <= set(rest)
-    if not drawn or not rest["do_sample"]:
+    """What the options of ``generate`` come to, or None if the steps do not do it: greedy, or drawn from all tokens."""
+    if any(name != "temperature" and name not in DRAWN for name in options):
         return None
-    return Sampling(float(options.get("temperature", 1.0)), torch.initial_seed() % (1 << 31))
+    rest = {name: value for name, value in options.items() if name != "temperature"}
+    if rest.get("do_sample", False) is False:
+        return Sampling() if "temperature" not in options and _equal(rest, GREEDY) else None
+    heat = options.get("temperature", 1.0)
+    drawn = _equal(rest, DRAWN) and "top_k" in rest and isinstance(heat, int | float) and 0 < heat < float("inf")
+    return Sampling(float(heat)) if drawn else None
 
 
-def shaped_by(model: Any) -> str | None:
+def _equal(some: dict[str, Any], all_of: dict[str, Any]) -> bool:
+    """Whether these are plain values, and those."""
+    return all(isinstance(x, int | float) and name in all_of and x == all_of[name] for name, x in some.items())
+
+
+def shaped_by(model: Any, options: dict[str, Any]) -> str | None:
     """What in the model's generation_config only Transformers' ``generate`` does, if anything."""
     config = model.generation_config
-    values = ((name, getattr(config, name, None)) for name in SHAPING)
+    heat = [name for name in ("temperature", "top_p") if options.get("do_sample") and name not in options]
+    values = ((name, getattr(config, name, None)) for name in (*SHAPING, *heat))
     return next((name for name, value in values if value and value != NEUTRAL.get(name)), None)
 
 
@@ -65,16 +74,18 @@ class Continuing:
 
     def run(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, put: Callable[[Tensor], Any],
-        ends: Callable[[int], bool], sampling: Sampling,
+        ends: Callable[[int], bool], sampling: Sampling | None,
     ) -> Tensor:  # fmt: skip
         """``ids`` (1, P) and up to ``length`` more tokens (1, P + n); each is ``put`` as it is made, the prompt first.
 
-        A token that ``ends`` is the last. The first is predicted dense, by the prompt's last position.
+        A token that ``ends`` is the last. The first is predicted dense, by the prompt's last position. The caller holds
+        the model for itself (``turns.alone``).
         """
         put(ids.cpu())
         made = list[int]()
-        with alone(decoder_of(self.model), "Engine.generate", ends=True):
-            for token in self._tokens(ids, neurons, length, sampling):
+        on = torch.cuda.device(ids.device) if ids.is_cuda else nullcontext()
+        with on:  # Triton launches on the current device
+            for token in self._tokens(ids, neurons, length, sampling or Sampling()):
                 made.append(token)
                 put(torch.tensor([token]))
                 if ends(token):
@@ -82,14 +93,16 @@ class Continuing:
         return torch.cat([ids, ids.new_tensor([made])], 1)
 
     def _tokens(self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling) -> Iterator[int]:
+        seed = int(torch.randint(1 << 31, ())) if sampling.temperature else 0  # as torch's own draws follow its seed
         out, kept = self._prefill(ids, neurons)
-        first = _pick(out.logits[0, -1].float(), sampling)
+        first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
         if length == 1:
             yield first
             return
         self.decoder.begin(ids, out.past_key_values, first)
+        del out  # the prefill's cache was copied
         self.decoder.keep(kept)  # before the first token: what is timed after it is decoding alone
-        self.decoder.sample(sampling.temperature, sampling.seed)
+        self.decoder.sample(sampling.temperature, seed)
         yield from chain([first], self.decoder.tokens(length - 1))
 
     @torch.inference_mode()
@@ -115,10 +128,3 @@ def continuing(model: Any, statistic: StatisticSettings, room: int) -> Continuin
     """For a model whose family decodes here (``families.unsupported``), with room for so many tokens."""
     decoder = Decoder(model, room)
     return Continuing(decoder, Reducer(decoder.mlps, statistic))
-
-
-def _pick(logits: Tensor, sampling: Sampling) -> int:
-    if not sampling.temperature:
-        return int(logits.argmax())
-    noise = torch.Generator().manual_seed(sampling.seed)
-    return int(torch.multinomial(torch.softmax(logits.cpu() / sampling.temperature, 0), 1, generator=noise))

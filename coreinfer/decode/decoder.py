@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +18,7 @@ from coreinfer.neurons import NeuronSet
 
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
-SETS = 4  # whose gathered weights a CPU keeps
+SETS = 1  # whose gathered weights a CPU keeps, as slim does
 
 
 class Runs(Protocol):
@@ -41,12 +40,30 @@ class Decoder:
         if why := unsupported(model):
             raise CoreInferError(f"{why} is not decoded by coreinfer's own steps: use Transformers' generate")
         self.on_gpu = model.device.type == "cuda"
-        self.mlps = find_mlps(model)
-        self.model, self.network = model, read_network(model, bundle=self.on_gpu)
-        self.context = min(context or self.network.context, self.network.context)
-        self.state = State(self.network, self.context)
+        self.mlps, self.model = find_mlps(model), model
+        with torch.inference_mode(False):  # weights laid out inside of it could never be trained again
+            self.network = read_network(model, bundle=self.on_gpu)
         self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
         self._step: Runs | None = None
+        self._warm = False  # whether the compiled loops are there
+        self._new_state(min(context or self.network.context, self.network.context))
+
+    @property
+    def context(self) -> int:
+        """Positions that the cache holds."""
+        return self.state.context
+
+    def make_room(self, tokens: int) -> None:
+        """Let the cache hold so many positions, if the model can; what ran before is forgotten if it did not."""
+        if tokens > self.context < self.network.context:
+            self._steps.clear()
+            self._step = None
+            del self.state
+            self._new_state(min(self.network.context, max(tokens, 2 * (tokens // 2))))
+
+    def _new_state(self, context: int) -> None:
+        with torch.inference_mode(False):
+            self.state = State(self.network, context)
 
     def keep(self, neurons: NeuronSet) -> None:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
@@ -54,23 +71,24 @@ class Decoder:
         """
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
         if key not in self._steps:
+            while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
+                self._step = self._steps.popitem(last=False)[1] and None  # before the next takes memory
             self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
-            if len(self._steps) > (GRAPHS if self.on_gpu else SETS):
-                self._steps.popitem(last=False)
         self.state.keep(neurons)
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
     def _on_cpu(self, neurons: NeuronSet) -> Runs:
         """By compiled loops where Numba is installed; the first of a process compiles, or loads what was compiled."""
-        if find_spec("numba") is None:
+        try:
+            from coreinfer.decode.swift import SwiftStep
+        except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiled
             return LeanStep(self.network, self.state, neurons)
-        from coreinfer.decode.swift import SwiftStep
-
         step = SwiftStep(self.network, self.state, neurons)
-        if not self._steps:
+        if not self._warm:
             with self._aside():
                 step.run()
+        self._warm = True
         return step
 
     def _captured(self, neurons: NeuronSet) -> Runs:
@@ -95,6 +113,7 @@ class Decoder:
             for place, value in zip(moved, before, strict=True):
                 place.copy_(value)
 
+    @torch.no_grad()
     def begin(self, ids: Tensor, cache: Any, first: int) -> None:
         """Take over a prefill: ``ids`` (1, P), its cache as Transformers keeps it, and the token that follows.
 

@@ -1,7 +1,8 @@
 """A Hugging Face model -> ``Network``. The model goes on working: its weights become views of the new layout.
 
-So no weight lies in memory twice, and prefill runs Transformers' own forward on what decoding reads. Known are Llama,
-Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 and 3 and OPT; ``unsupported`` names what is in the way of any other.
+So hardly a weight lies in memory twice (Phi-3's fused gate and up do), and prefill runs Transformers' own forward on
+what decoding reads. Known are Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 and 3 and OPT; ``unsupported`` names what
+is in the way of any other.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from coreinfer.decode.network import Act, Layer, Network, Norm
+from coreinfer.mlp import full
 from coreinfer.models import context_length, decoder_of
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
 STATIC_ROPES = ("default", "linear", "llama3", "proportional")  # the others change as the text grows
-PIECE = 1 << 16  # positions of a rope table at most
+PIECE = 1 << 16  # positions that rope tables, and so caches, hold at most
 
 
 def unsupported(model: PreTrainedModel) -> str | None:
@@ -27,7 +29,9 @@ def unsupported(model: PreTrainedModel) -> str | None:
     if config.model_type == "opt":
         if not config.do_layer_norm_before or config.word_embed_proj_dim != config.hidden_size:
             return "OPT with norms after its layers"
-        return None if config.activation_function in get_args(Act) else f"the activation {config.activation_function!r}"
+        if config.activation_function not in get_args(Act):
+            return f"the activation {config.activation_function!r}"
+        return _odd_norm(model) or _odd_module(model)
     act = getattr(config, "hidden_activation", None) or config.hidden_act
     if act not in get_args(Act):
         return f"the activation {act!r}"
@@ -37,13 +41,30 @@ def unsupported(model: PreTrainedModel) -> str | None:
     return _odd_module(model)
 
 
-def _odd_module(model: PreTrainedModel) -> str | None:
-    """Linear modules that are no plain ``nn.Linear`` hold weights that cannot be laid out anew."""
-    for layer in decoder_of(model).layers:  # type: ignore[union-attr]
+def _odd_norm(model: Any) -> str | None:
+    """OPT's layer norms may have no weights, and the last one may be missing."""
+    decoder: Any = decoder_of(model)
+    norms = [
+        decoder.final_layer_norm,
+        *(n for x in decoder.layers for n in (x.self_attn_layer_norm, x.final_layer_norm)),
+    ]
+    return "OPT with other norms" if any(n is None or n.weight is None or n.bias is None for n in norms) else None
+
+
+def _odd_module(model: Any) -> str | None:
+    """Linear modules that are no plain ``nn.Linear`` hold weights that cannot be laid out anew; hooks would not run."""
+    decoder: Any = decoder_of(model)
+    for layer in decoder.layers:
         for name, module in layer.named_modules():
-            if name.endswith("_proj") and type(module) is not nn.Linear:
+            if (name.endswith("_proj") or name in ("fc1", "fc2")) and type(full(module)) is not nn.Linear:
                 return f"{type(module).__name__} modules"
-    return None
+    if type(model.get_output_embeddings()) is not nn.Linear:
+        return f"a head of the type {type(model.get_output_embeddings()).__name__}"
+    return "a model with forward hooks" if any(_hooked(module) for module in decoder.layers.modules()) else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _rope_kinds(config: Any) -> list[str]:
@@ -101,6 +122,16 @@ def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
     return whole
 
 
+class _Full:
+    """A module's children, the full ones also while a slim context has gathered ones in their place."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.__dict__.update({name: full(child) for name, child in module.named_children()})
+
+    def __getattr__(self, name: str) -> Any:  # for the reader's eyes, and type checkers': children are in __dict__
+        raise AttributeError(name)
+
+
 def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
     found = [x.bias for x in linears]
     return None if found[0] is None else torch.cat([x.detach().float() for x in found])
@@ -125,7 +156,7 @@ def _centered(module: Any) -> Norm:
 def _llama(model: Any, config: Any, bundle: bool) -> Network:
     decoder = decoder_of(model)
     types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    tables, context = _ropes(decoder, config, types), context_length(model)
+    tables, context = _ropes(decoder, config, types), min(context_length(model), PIECE)
     named = sorted(set(types)) if len(tables) > 1 else types[:1]
     layers = tuple(
         _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0, bundle)
@@ -179,7 +210,7 @@ def _table(cos: Tensor, sin: Tensor, head_dim: int) -> tuple[Tensor, int]:
 
 
 def _llama_layer(layer: Any, window: int | None, rope: int, bundle: bool) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+    attention, mlp = layer.self_attn, _Full(layer.mlp)
     inputs = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
     fused = hasattr(attention, "qkv_proj")
     qkv = [attention.qkv_proj] if fused else [attention.q_proj, attention.k_proj, attention.v_proj]
@@ -215,10 +246,11 @@ def _opt(model: Any, config: Any, bundle: bool) -> Network:
 def _opt_layer(layer: Any, bundle: bool) -> Layer:
     attention = layer.self_attn
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-    rows, neurons = neurons_of([layer.fc1], layer.fc2, bundle)
+    whole = _Full(layer)
+    rows, neurons = neurons_of([whole.fc1], whole.fc2, bundle)
     return Layer(
         qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),
         out_bias=_bias([attention.out_proj]), rows=rows, neurons=neurons,
-        in_bias=_in_bias([layer.fc1], layer.fc2.in_features), down_bias=_bias([layer.fc2]),
+        in_bias=_in_bias([whole.fc1], whole.fc2.in_features), down_bias=_bias([whole.fc2]),
         before_attention=_centered(layer.self_attn_layer_norm), before_mlp=_centered(layer.final_layer_norm),
     )  # fmt: skip

@@ -85,7 +85,8 @@ class LeanStep:
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
         self.layers = [lean_layer(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
         self.final, self.head = normalizer(network.final), product(network.head, network.head_bias)
-        self.ropes = [_signed(table, network.turned) for table in network.ropes]
+        self.sign = torch.ones(network.head_dim)
+        self.sign[: network.turned // 2] = -1  # of what a head's first half gets from its second
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -113,7 +114,7 @@ class LeanStep:
             parts = turning[: net.heads], turning[net.heads :]
             turning = torch.cat([normed_heads(parts[0], layer.q_norm), normed_heads(parts[1], layer.k_norm)])
         if layer.rope is not None:
-            turning = self._turned(turning, self.ropes[layer.rope][at])
+            turning = self._turned(turning, self.network.ropes[layer.rope][at])
         keys[at], values[at] = turning[net.heads :], heads[net.heads + net.kv_heads :]
         since = 0 if layer.window is None else max(0, at + 1 - layer.window)
         k, v = keys[since : at + 1].transpose(0, 1), values[since : at + 1].transpose(0, 1)  # (kv_heads, T, D)
@@ -132,11 +133,11 @@ class LeanStep:
 
     def _turned(self, x: Tensor, table: Tensor) -> Tensor:
         """Heads (n, D) at a place whose table is (2, D)."""
-        turned = self.network.turned
+        turned, sin = self.network.turned, table[1] * self.sign
         if turned == x.shape[1]:
-            return torch.addcmul(x * table[0], x.roll(turned // 2, 1), table[1])
+            return torch.addcmul(x * table[0], x.roll(turned // 2, 1), sin)
         some = x[:, :turned]
-        part = torch.addcmul(some * table[0, :turned], some.roll(turned // 2, 1), table[1, :turned])
+        part = torch.addcmul(some * table[0, :turned], some.roll(turned // 2, 1), sin[:turned])
         return torch.cat([part, x[:, turned:]], 1)
 
     def _end(self, logits: Tensor) -> None:
@@ -144,10 +145,3 @@ class LeanStep:
         s, cap = self.state, self.network.softcap
         s.logits.copy_(logits if cap is None else torch.tanh(logits / cap) * cap)
         pick(s)
-
-
-def _signed(table: Tensor, turned: int) -> Tensor:
-    """A rope's table (C, 2, D) whose sines are negative for the first half of what turns: no sign changes later."""
-    out = table.clone()
-    out[:, 1, : turned // 2] *= -1
-    return out

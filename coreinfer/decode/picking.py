@@ -1,17 +1,25 @@
 """The next token of a CPU's step, from its logits."""
 
 import torch
+from torch import Tensor
 
 from coreinfer.decode.state import State
 
 
+def drawn(logits: Tensor, temperature: float, seed: int, at: int) -> int:
+    """The likeliest token of float32 logits (V,), or above temperature 0 one drawn by its probability.
+
+    Each (seed, position) has noise of its own.
+    """
+    if not temperature:
+        return int(logits.argmax())
+    noise = torch.Generator().manual_seed(seed * 1_000_003 + at)
+    return int(torch.multinomial(torch.softmax(logits / temperature, 0), 1, generator=noise))
+
+
 def pick(state: State) -> None:
-    """The likeliest token, or above temperature 0 one drawn by its probability, becomes the next step's input."""
-    at, heat = int(state.position), float(state.temperature)
-    if heat > 0:
-        noise = torch.Generator().manual_seed(int(state.seed) + at)
-        drawn = int(torch.multinomial(torch.softmax(state.logits / heat, 0), 1, generator=noise))
-    else:
-        drawn = int(state.logits.argmax())
-    state.token.fill_(drawn), state.position.fill_(at + 1)
-    state.history[at + 1] = drawn
+    """The token drawn becomes the next step's input."""
+    at = int(state.position)
+    token = drawn(state.logits, float(state.temperature), int(state.seed), at)
+    state.token.fill_(token), state.position.fill_(at + 1)
+    state.history[at + 1] = token

@@ -55,7 +55,8 @@ class Step:
         self.network, self.state, self.kept, self.tiles = network, state, list(kept), tiles or Tiles()
         on_gpu = network.embedding.is_cuda
         self.units = torch.cuda.get_device_properties(network.embedding.device).multi_processor_count if on_gpu else 2
-        early = early and on_gpu and torch.cuda.get_device_capability(network.embedding.device) >= (9, 0)
+        early = early and on_gpu and torch.version.hip is None
+        early = early and torch.cuda.get_device_capability(network.embedding.device) >= (9, 0)
         self._pdl: dict[str, Any] = {"PDL": True, "launch_pdl": True} if early else {"PDL": False}
         self._launches = [*self._begin(), *self._layers(), *self._end()]
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -73,7 +74,7 @@ class Step:
             self.run()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may allocate meanwhile
             self.run()
         self.graph = graph
 

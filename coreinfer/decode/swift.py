@@ -4,8 +4,10 @@ Everything between weights lies in one array a purpose, made once. Shapes as ``r
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from coreinfer.neurons import NeuronSet
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
 EMPTY = np.empty(0, np.float32)
+TURN = Lock()  # one of Numba's ways to share work among threads serves one caller at a time
 
 Floats = NDArray[np.float32]
 Call = Callable[[Floats, Floats], None]  # from x to y
@@ -38,7 +41,12 @@ def product(weight: Tensor, bias: Tensor | None, threads: int) -> Call:
     b = np.zeros(len(w), np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or w.size < SPLIT:
         return lambda x, y: compiled.product(w, x, b, y)
-    return lambda x, y: compiled.shared_product(w, x, b, y, threads)
+
+    def shared(x: Floats, y: Floats) -> None:
+        with TURN:
+            compiled.shared_product(w, x, b, y, threads)
+
+    return shared
 
 
 def norm(made: Norm | None) -> Call:
@@ -140,7 +148,8 @@ class SwiftStep:
         compiled.store(v, self.values[number], at)
         since = 0 if layer.window is None else max(0, at + 1 - layer.window)
         many = self.threads > 1 and (at - since) * q.size > SPLIT
-        (compiled.shared_attend if many else compiled.attend)(
-            q, self.keys[number], self.values[number], since, at, net.scale, net.attention_softcap or 0.0, self.scores,
-            self.done,
-        )  # fmt: skip
+        with TURN if many else nullcontext():
+            (compiled.shared_attend if many else compiled.attend)(
+                q, self.keys[number], self.values[number], since, at, net.scale, net.attention_softcap or 0.0,
+                self.scores, self.done,
+            )  # fmt: skip

@@ -37,7 +37,7 @@ def pick(
         i = begin + n
         x = tl.load(logits + i, mask=i < V, other=float("-inf"), cache_modifier=".cg")
         if heat > 0:
-            chance = tl.maximum(tl.rand(tl.load(seed) + at, i), 1e-12)
+            chance = tl.maximum(tl.rand(tl.load(seed).to(tl.int64) * 1000003 + at, i), 1e-12)
             x = x / heat - tl.log(-tl.log(chance))
         of = tl.where(x > top, i, of)
         top = tl.maximum(x, top)

@@ -21,7 +21,7 @@ Costs = Callable[[str, Sequence[Plan]], NDArray[np.float64]]  # a stage's name, 
 Hulls = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
 ROUNDS = 3  # of weighing: each halves, about, what is unequal
 CUT = 0.15  # of a layer's neurons, to see what the last of them are worth
-STEP = 3.0  # a weight changes by this factor at most in a round
+STEP = 3.0  # what is seen over what was said counts within this factor, either way, in a round
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which statistic to record: the one whose sets cost held-out texts least, before any corpus is recorded with it.
 
 No statistic is best on every model. Energy weighs an activation by its down column and lets loud tokens speak louder;
-griffin does neither, and on Gemma 3, whose MLPs' outputs are normalised again, costs a sixth less. So each is tried as
+griffin does neither, and on Gemma 3 costs a seventh to a quarter less. So each is tried as
 ``hybrid`` would use it: a text's prompt, and the other texts in place of clusters, under uniform budgets.
 """
 
