@@ -90,7 +90,7 @@ def too_few(long: int, held: int, passage_tokens: int, place: Path) -> str:
     more = "more or longer texts" if passage_tokens >= TOKENS else f"--passage-tokens {TOKENS} or more"
     return (
         f"{long} of {held} held-out texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: the "
-        f"policies' numbers are not measured by loss and --max-loss finds no curve; build with {more}, or run `coreinfer "
+        f"policies' numbers are not measured by loss, --max-loss finds no curve; build with {more}, or run `coreinfer "
         f"calibrate {place} TEXTS` on others"
     )
 
