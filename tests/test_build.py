@@ -42,7 +42,8 @@ def test_the_number_of_clusters_is_chosen_on_what_was_held_out(llama: Path, shop
     assert made.passages == 76
     assert said == [
         "0 of 4 held-out texts have the 128 tokens that calibration needs, at least 24 must: the policies' numbers "
-        "are not measured by loss, --max-loss finds no curve; build with --passage-tokens 128 or more, or run `coreinfer "
+        "are not measured by loss, --max-loss finds no curve; build with --passage-tokens 128 or more, or run "
+        "`coreinfer "
         f"calibrate {tmp_path / 'made'} TEXTS` on others"
     ]
     evidence = Artifact.load(tmp_path / "made").calibration
