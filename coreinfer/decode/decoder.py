@@ -54,12 +54,13 @@ class Decoder:
         return self.state.context
 
     def make_room(self, tokens: int) -> None:
-        """Let the cache hold so many positions, if the model can; what ran before is forgotten if it did not."""
-        if tokens > self.context < self.network.context:
+        """Let the cache hold so many positions, if the model can; one that grows doubles, and forgets what it held."""
+        held = self.context
+        if tokens > held < self.network.context:
             self._steps.clear()
             self._step = None
             del self.state
-            self._new_state(min(self.network.context, max(tokens, 2 * (tokens // 2))))
+            self._new_state(min(self.network.context, max(tokens, 2 * held)))
 
     def _new_state(self, context: int) -> None:
         with torch.inference_mode(False):
@@ -71,8 +72,9 @@ class Decoder:
         """
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
         if key not in self._steps:
+            self._step = None  # what leaves now shall leave memory before the next takes its own
             while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
-                self._step = self._steps.popitem(last=False)[1] and None  # before the next takes memory
+                self._steps.popitem(last=False)
             self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
         self.state.keep(neurons)
         self._steps.move_to_end(key)
