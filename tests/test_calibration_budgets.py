@@ -38,7 +38,8 @@ def test_a_smooth_hull_is_a_hull_near_the_measured_points(measured: Array) -> No
     x, y = smooth(hull := convex(KEEPS, measured))
     assert (np.diff(np.diff(y) / np.diff(x)) >= -1e-9).all()
     assert (x[0], x[-1], y[-1]) == (KEEPS[0], 1.0, 0.0)
-    assert np.abs(np.interp(x, *hull) - y).max() <= 0.2 * hull[1][0] + 1e-9
+    # A monotone cubic leaves its chord by 2 / (3 sqrt 3) of its rise at most: 1 - (1 - t)^3 does, at 1 - 1 / sqrt 3.
+    assert np.abs(np.interp(x, *hull) - y).max() <= 0.385 * hull[1][0] + 1e-9
 
 
 def test_equal_smooth_curves_share_alike() -> None:
