@@ -4,7 +4,8 @@ The beginning-of-text token is left out (``valid_tokens``): as an attention sink
 of any word and says nothing about the text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -58,6 +59,16 @@ class Reducer:
         """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
         self._valid = valid
         self._sums = [None] * len(self.mlps)
+
+    @contextmanager
+    def watching(self, valid: Tensor) -> Iterator[None]:
+        """Hooked for one forward of texts whose tokens ``valid`` (B, T) count; ``shares()`` before it is left."""
+        self.attach()
+        try:
+            self.expect(valid)
+            yield
+        finally:
+            self.detach()
 
     def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def reduce(module: nn.Module, args: tuple[Any, ...]) -> None:

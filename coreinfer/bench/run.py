@@ -133,13 +133,9 @@ def _prefills(model: PreTrainedModel, ids: Tensor, device: str) -> tuple[float, 
         some(input_ids=ids, use_cache=True, logits_to_keep=1)
 
     def watched() -> None:
-        reducer.attach()
-        try:
-            reducer.expect(valid)
+        with reducer.watching(valid):
             run()
             reducer.shares()
-        finally:
-            reducer.detach()
 
     pairs = [(seconds(run, device), seconds(watched, device)) for _ in range(2 * ROUNDS + 1)][1:]
     return median(a for a, _ in pairs), median(b for _, b in pairs)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -103,7 +102,8 @@ class Continuing:
         del out  # the prefill's cache was copied
         self.decoder.keep(kept)  # before the first token: what is timed after it is decoding alone
         self.decoder.sample(sampling.temperature, seed)
-        yield from chain([first], self.decoder.tokens(length - 1))
+        yield first
+        yield from self.decoder.tokens(length - 1)
 
     @torch.inference_mode()
     def _prefill(self, ids: Tensor, neurons: NeuronSet | Decide) -> tuple[Any, NeuronSet]:
@@ -111,13 +111,9 @@ class Continuing:
         if isinstance(neurons, NeuronSet):
             return self._forward(ids), neurons
         valid = valid_tokens(ids, None, bos_of(self.model))
-        self.reducer.attach()
-        try:
-            self.reducer.expect(valid)
+        with self.reducer.watching(valid):
             out = self._forward(ids)
             return out, neurons(self.reducer.shares()[0], int(valid.sum()))
-        finally:
-            self.reducer.detach()
 
     def _forward(self, ids: Tensor) -> Any:
         model: Any = self.model

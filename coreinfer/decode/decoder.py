@@ -70,13 +70,13 @@ class Decoder:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
         each set's weights are gathered, unless they are still there.
         """
+        self.state.keep(neurons)
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
             while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
             self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
-        self.state.keep(neurons)
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
@@ -96,7 +96,6 @@ class Decoder:
     def _captured(self, neurons: NeuronSet) -> Runs:
         from coreinfer.decode.steps import Step  # needs Triton
 
-        self.state.keep(neurons)
         step = Step(self.network, self.state, neurons.per_layer)
         with self._aside():
             step.capture()

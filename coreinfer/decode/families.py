@@ -6,6 +6,7 @@ is in the way of any other.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import torch
@@ -92,12 +93,17 @@ def packed(linears: Sequence[nn.Linear]) -> Tensor:
 
 def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """A layer's ``rows`` and ``neurons``."""
-    if bundle:
-        whole = bundled(inputs, down)
-        return whole.unbind(1), whole
+    if not bundle:
+        return _rows(inputs, down), None
+    whole = bundled(inputs, down)
+    return whole.unbind(1), whole
+
+
+def _rows(inputs: Sequence[nn.Linear], down: nn.Linear) -> tuple[Tensor, ...]:
+    """The neurons' input rows and down columns where they lie, (F, H) each."""
     weights = [x.weight.detach() for x in inputs]
     rows = torch.split(weights[0], down.in_features) if _fused(inputs, down) else weights
-    return (*rows, down.weight.detach().T), None
+    return (*rows, down.weight.detach().T)
 
 
 def _fused(inputs: Sequence[nn.Linear], down: nn.Linear) -> bool:
@@ -111,25 +117,17 @@ def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
     A module that holds gate and up together cannot: its 2 F rows would need two strides. It stays as it is, beside the
     bundle.
     """
-    width, hidden, fused = down.in_features, down.out_features, _fused(inputs, down)
-    rows = torch.split(inputs[0].weight.detach(), width) if fused else [x.weight.detach() for x in inputs]
-    whole = torch.stack([*rows, down.weight.detach().T], 1)
-    assert whole.shape == (width, len(rows) + 1, hidden)
-    if not fused:
+    whole = torch.stack(_rows(inputs, down), 1)
+    if not _fused(inputs, down):
         for part, module in enumerate(inputs):
             module.weight.data = whole[:, part]
     down.weight.data = whole[:, -1].T
     return whole
 
 
-class _Full:
+def _full(module: nn.Module) -> Any:
     """A module's children, the full ones also while a slim context has gathered ones in their place."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.__dict__.update({name: full(child) for name, child in module.named_children()})
-
-    def __getattr__(self, name: str) -> Any:  # for the reader's eyes, and type checkers': children are in __dict__
-        raise AttributeError(name)
+    return SimpleNamespace(**{name: full(child) for name, child in module.named_children()})
 
 
 def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
@@ -210,7 +208,7 @@ def _table(cos: Tensor, sin: Tensor, head_dim: int) -> tuple[Tensor, int]:
 
 
 def _llama_layer(layer: Any, window: int | None, rope: int, bundle: bool) -> Layer:
-    attention, mlp = layer.self_attn, _Full(layer.mlp)
+    attention, mlp = layer.self_attn, _full(layer.mlp)
     inputs = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
     fused = hasattr(attention, "qkv_proj")
     qkv = [attention.qkv_proj] if fused else [attention.q_proj, attention.k_proj, attention.v_proj]
@@ -246,7 +244,7 @@ def _opt(model: Any, config: Any, bundle: bool) -> Network:
 def _opt_layer(layer: Any, bundle: bool) -> Layer:
     attention = layer.self_attn
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-    whole = _Full(layer)
+    whole = _full(layer)
     rows, neurons = neurons_of([whole.fc1], whole.fc2, bundle)
     return Layer(
         qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),

@@ -107,10 +107,6 @@ class Network:
         """F."""
         return len(self.layers[0].rows[0])
 
-    @property
-    def gated(self) -> bool:
-        return len(self.layers[0].rows) == 3
-
     def bytes_read(self, kept: list[int], position: int) -> int:
         """Bytes of weights and cache that one step reads, at least: the limit is the memory's bandwidth over this."""
         size = self.embedding.element_size()
