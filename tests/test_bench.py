@@ -78,7 +78,7 @@ def test_so_many_tokens_are_decoded() -> None:
     hook.remove()
     own = Own(model, ids, 32)
     assert own.subject(0.5).decode(5) > 0
-    assert int(own.decoder.state.position) == 8 + 5
+    assert int(own.decoder.state.feed.position) == 8 + 5
 
 
 def test_the_last_line_is_json(made: Measured) -> None:

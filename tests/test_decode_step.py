@@ -15,6 +15,7 @@ from coreinfer.decode import lean, swift
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.network import Network
+from coreinfer.decode.picking import drawn
 from coreinfer.decode.reference import step
 from coreinfer.decode.state import State
 from coreinfer.decode.swift import SwiftStep
@@ -101,20 +102,20 @@ def test_kernels_equal_the_step(name: str, kernels: Any) -> None:
     for position, token in enumerate(ids[0, :-2].tolist()):
         step(net, token, position, keys, values, every(net))
     state = State(net, 64)
-    state.keys[:, : keys.shape[1]], state.values[:, : keys.shape[1]] = keys, values
+    state.keys[:, 0, : keys.shape[1]], state.values[:, 0, : keys.shape[1]] = keys, values
     state.keep(neurons)
-    state.position.fill_(TOTAL - 2)
+    state.feed.position.fill_(TOTAL - 2)
     run = kernels.Step(net, state, neurons.per_layer)
     for position in range(TOTAL - 2, TOTAL):
         token = int(ids[0, position])
-        state.token.fill_(token)
+        state.feed.token.fill_(token)
         run.run()
         wanted = step(net, token, position, keys, values, kept(neurons))
-        assert torch.allclose(state.logits, wanted, atol=2e-5)
-        assert int(state.token) == int(wanted.argmax()) == int(state.history[position + 1])
-        assert int(state.position) == position + 1
-        assert torch.allclose(state.keys[:, position], keys[:, position], atol=1e-5)
-        assert torch.allclose(state.values[:, position], values[:, position], atol=1e-5)
+        assert torch.allclose(state.feed.logits[0], wanted, atol=2e-5)
+        assert int(state.feed.token) == int(wanted.argmax()) == int(state.history[0, position + 1])
+        assert int(state.feed.position) == position + 1
+        assert torch.allclose(state.keys[:, 0, position], keys[:, position], atol=1e-5)
+        assert torch.allclose(state.values[:, 0, position], values[:, position], atol=1e-5)
 
 
 @pytest.mark.parametrize("act", ["silu", "relu", "gelu", "gelu_pytorch_tanh"])
@@ -127,11 +128,11 @@ def test_every_activation_and_small_tiles(act: str, kernels: Any, monkeypatch: p
     state.keep(neurons)
     tiles = kernels.Tiles(rows=2, programs=1, block=16, deep=4, splits=3)
     kernels.Step(net, state, neurons.per_layer, tiles).run()
-    assert torch.allclose(state.logits, step(net, 0, 0, keys, values, kept(neurons)), atol=2e-5)
+    assert torch.allclose(state.feed.logits[0], step(net, 0, 0, keys, values, kept(neurons)), atol=2e-5)
     for kind in (LeanStep, SwiftStep):
         other = State(net, 64)
         kind(net, other, neurons).run()
-        assert torch.allclose(other.logits, state.logits, atol=2e-5)
+        assert torch.allclose(other.feed.logits[0], state.feed.logits[0], atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -146,7 +147,7 @@ def test_a_cpus_products(dtype: torch.dtype, shape: tuple[int, int]) -> None:
         assert torch.allclose(found.double(), wanted, atol=close * float(wanted.abs().max()))
         for threads in (1, 2):
             out = np.empty(shape[0], np.float32)
-            swift.product(weight, bias, threads)(x.numpy(), out)
+            swift.product(weight, bias, threads)(x.numpy()[None], out[None])
             assert np.allclose(out, wanted.numpy(), atol=1e-4)
 
 
@@ -160,10 +161,10 @@ def test_a_bfloat16_step_is_near_the_float32_one() -> None:
     made: list[Any] = [kind(s.network, s, some()) for kind, s in zip(kinds, states, strict=True)]
     for token in tokens(1, 12)[0].tolist():
         for state, one in zip(states, made, strict=True):
-            state.token.fill_(token)
+            state.feed.token.fill_(token)
             one.run()
-        near = [float((state.logits - states[0].logits).abs().max()) for state in states[1:]]
-        assert max(near) < 0.1 * float(states[0].logits.abs().max())
+        near = [float((state.feed.logits[0] - states[0].feed.logits[0]).abs().max()) for state in states[1:]]
+        assert max(near) < 0.1 * float(states[0].feed.logits[0].abs().max())
     assert torch.allclose(states[1].keys.float(), states[2].keys.float(), atol=0.05)
 
 
@@ -180,42 +181,47 @@ def test_a_head_attends_over_several_chunks(kernels: Any, monkeypatch: pytest.Mo
         for position, token in enumerate(tokens(1, 60)[0].tolist()):
             step(net, token, position, keys, values, every(net))
         state = State(net, 64)
-        state.keys[:], state.values[:] = keys, values
+        state.keys[:, 0], state.values[:, 0] = keys, values
         state.keep(NeuronSet((np.arange(net.width, dtype=np.int32),) * 2, net.width))
-        state.position.fill_(60), state.token.fill_(7)
+        state.feed.position.fill_(60), state.feed.token.fill_(7)
         kernels.Step(net, state, [net.width] * 2).run()
-        assert torch.allclose(state.logits, step(net, 7, 60, keys, values, every(net)), atol=2e-5)
+        assert torch.allclose(state.feed.logits[0], step(net, 7, 60, keys, values, every(net)), atol=2e-5)
+
+
+def picked(logits_: torch.Tensor, state: State, block: int, programs: int) -> int:
+    """What the kernel makes of logits (V,)."""
+    from coreinfer.kernels.ends import pick
+
+    s, f = state, state.feed
+    pick[(programs,)](logits_, len(logits_), f.temperature, f.seed, f.token, f.position, s.history, s.best, s.where,
+                      s.counts[2], BLOCK=block, PROGRAMS=programs, PDL=False)  # fmt: skip
+    return int(f.token)
 
 
 @torch.no_grad()
 def test_what_is_drawn_follows_the_probabilities(kernels: Any) -> None:
-    from coreinfer.kernels.ends import pick
-
-    logits_, temperature = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7
-    s = State(read_network(build("Llama")), 64)
-    s.temperature.fill_(temperature)
-    drawn = list[int]()
-    for seed in range(400):
-        s.seed.fill_(seed), s.position.zero_()
-        pick[(1,)](logits_, 4, s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where, s.counts[2],
-                   BLOCK=4, PROGRAMS=1, PDL=False)  # fmt: skip
-        drawn.append(int(s.token))
-    found = np.bincount(drawn, minlength=4) / len(drawn)
+    """The kernel's and the CPU's."""
+    logits_, temperature, many = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7, 400
+    state = State(read_network(build("Llama")), 64)
+    state.feed.temperature.fill_(temperature)
     wanted = (logits_ / temperature).softmax(0).numpy()
-    assert np.abs(found - wanted).max() < 4 * np.sqrt(0.25 / len(drawn))
+
+    def by_kernel(seed: int) -> int:
+        state.feed.seed.fill_(seed), state.feed.position.zero_()
+        return picked(logits_, state, 4, 1)
+
+    for draw in (by_kernel, lambda seed: drawn(logits_, temperature, seed, 0)):
+        found = np.bincount([draw(seed) for seed in range(many)], minlength=4) / many
+        assert np.abs(found - wanted).max() < 4 * np.sqrt(0.25 / many)
 
 
 @torch.no_grad()
 def test_of_equal_logits_the_first_is_picked(kernels: Any) -> None:
-    from coreinfer.kernels.ends import pick
-
-    s = State(read_network(build("Llama")), 64)
+    state = State(read_network(build("Llama")), 64)
     flat = torch.zeros(VOCAB)
     flat[[30, 31, 90]] = 5.0
-    pick[(4,)](flat, VOCAB, s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where, s.counts[2],
-               BLOCK=8, PROGRAMS=4, PDL=False)  # fmt: skip
-    assert int(s.token) == 30
-    assert not s.counts.any()
+    assert picked(flat, state, 8, 4) == 30
+    assert not state.counts.any()
 
 
 @known
@@ -227,12 +233,12 @@ def test_a_cpus_step_equals_the_step(name: str, kind: type[LeanStep] | type[Swif
     state, room = State(net, 64), caches(net)
     made = kind(net, state, neurons)
     for position, token in enumerate(ids[0].tolist()):
-        state.token.fill_(token)
+        state.feed.token.fill_(token)
         made.run()
         wanted = step(net, token, position, *room, kept(neurons))
-        assert torch.allclose(state.logits, wanted, atol=5e-5)
-        assert int(state.token) == int(wanted.argmax()) == int(state.history[position + 1])
-        assert torch.allclose(state.keys[:, position], room[0][:, position], atol=1e-5)
+        assert torch.allclose(state.feed.logits[0], wanted, atol=5e-5)
+        assert int(state.feed.token) == int(wanted.argmax()) == int(state.history[0, position + 1])
+        assert torch.allclose(state.keys[:, 0, position], room[0][:, position], atol=1e-5)
 
 
 @known
@@ -247,4 +253,4 @@ def test_the_decoder_generates_what_transformers_does(name: str) -> None:
     decoder.begin(ids, out.past_key_values, int(out.logits[0, -1].argmax()))
     decoder.keep(NeuronSet((np.arange(decoder.network.width, dtype=np.int32),) * 2, decoder.network.width))
     assert [int(out.logits[0, -1].argmax()), *decoder.tokens(39)] == wanted
-    assert decoder.state.history[: PROMPT + 40].tolist() == [*ids[0].tolist(), *wanted]
+    assert decoder.state.history[0, : PROMPT + 40].tolist() == [*ids[0].tolist(), *wanted]

@@ -44,27 +44,48 @@ def narrow(typingctx: Any, x: Any, like: Any) -> Any:
     return types.uint16(types.float32, types.uint16), round_off
 
 
+def _four(w: Any, x: Any, y: Any, at: int) -> None:
+    """y[at : at + 4] += w[at : at + 4] @ x: each element of x is read once for four rows."""
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for j in range(w.shape[1]):
+        v = x[j]
+        a += wide(w[at, j]) * v
+        b += wide(w[at + 1, j]) * v
+        c += wide(w[at + 2, j]) * v
+        d += wide(w[at + 3, j]) * v
+    y[at] += a
+    y[at + 1] += b
+    y[at + 2] += c
+    y[at + 3] += d
+
+
+_four = njit(**FAST)(_four)
+
+
+def _one(w: Any, x: Any, y: Any, at: int) -> None:
+    a = np.float32(0)
+    for j in range(w.shape[1]):
+        a += wide(w[at, j]) * x[j]
+    y[at] += a
+
+
+_one = njit(**FAST)(_one)
+
+
 def _rows(w: Any, x: Any, y: Any, first: int, end: int) -> None:
-    """y[first:end] += w[first:end] @ x, four rows at a time: each element of x is read once for all four."""
+    """y[:, first:end] += x @ w[first:end].T.
+
+    Four rows of weights come from memory once, and stay in the nearest cache for all of x. Each row of x goes through
+    the same instructions, so that its result does not depend on the others, not in the last bit.
+    """
     at = first
     while at + 4 <= end:
-        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for j in range(w.shape[1]):
-            v = x[j]
-            a += wide(w[at, j]) * v
-            b += wide(w[at + 1, j]) * v
-            c += wide(w[at + 2, j]) * v
-            d += wide(w[at + 3, j]) * v
-        y[at] += a
-        y[at + 1] += b
-        y[at + 2] += c
-        y[at + 3] += d
+        for r in range(len(x)):
+            _four(w, x[r], y[r], at)
         at += 4
     for row in range(at, end):
-        a = np.float32(0)
-        for j in range(w.shape[1]):
-            a += wide(w[row, j]) * x[j]
-        y[row] += a
+        for r in range(len(x)):
+            _one(w, x[r], y[r], row)
 
 
 _rows = njit(**FAST)(_rows)
@@ -72,26 +93,22 @@ _rows = njit(**FAST)(_rows)
 
 @njit(**FAST)
 def product(w: Any, x: Any, bias: Any, y: Any) -> None:
-    """y (m,) = w (m, n) @ x (n,) + bias (m,)."""
+    """y (R, m) = x (R, n) @ w (m, n).T + bias (m,)."""
     y[:] = bias
-    _rows(w, x, y, 0, len(y))
+    _rows(w, x, y, 0, len(w))
 
 
 @njit(parallel=True, **FAST)
 def shared_product(w: Any, x: Any, bias: Any, y: Any, threads: int) -> None:
-    """The same on so many threads, each a block of rows."""
+    """The same on so many threads, each a block of weight rows."""
     y[:] = bias
-    each = -(-len(y) // (4 * threads)) * 4
+    each = -(-len(w) // (4 * threads)) * 4
     for part in prange(threads):
-        _rows(w, x, y, min(len(y), part * each), min(len(y), (part + 1) * each))
+        _rows(w, x, y, min(len(w), part * each), min(len(w), (part + 1) * each))
 
 
-@njit(**FAST)
-def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
-    """RMS norm; a layer norm where there is a ``shift`` (n,). Without a weight it only copies."""
-    if not len(weight):
-        out[:] = x
-        return
+def _normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
+    """One row of ``normed``."""
     n, mean, square = len(x), np.float32(0), np.float32(0)
     if len(shift):
         for v in x:
@@ -107,17 +124,32 @@ def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
             out[i] += shift[i]
 
 
+_normed = njit(**FAST)(_normed)
+
+
 @njit(**FAST)
-def turn(heads: Any, weight: Any, eps: float, table: Any, turned: int) -> None:
-    """Norm each head (n, D) by ``weight`` (D,), if it is not empty, then turn its first dimensions; in place."""
+def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
+    """RMS norm of each row (R, n); a layer norm where there is a ``shift`` (n,). Without a weight it only copies."""
+    if not len(weight):
+        out[:] = x
+        return
+    for r in range(len(x)):
+        _normed(x[r], weight, shift, eps, out[r])
+
+
+@njit(**FAST)
+def turn(heads: Any, weight: Any, eps: float, table: Any, turned: int, positions: Any) -> None:
+    """Norm each head (R, n, D) by ``weight`` (D,), if it is not empty, then turn its first dimensions; in place."""
     half = turned // 2
-    for head in heads:
-        if len(weight):
-            normed(head, weight, weight[:0], eps, head)
-        for i in range(half):
-            a, b = head[i], head[i + half]
-            head[i] = a * table[0, i] - b * table[1, i]
-            head[i + half] = b * table[0, i + half] + a * table[1, i + half]
+    for r in range(len(heads)):
+        cos, sin = table[positions[r], 0], table[positions[r], 1]
+        for head in heads[r]:
+            if len(weight):
+                _normed(head, weight, weight[:0], eps, head)
+            for i in range(half):
+                a, b = head[i], head[i + half]
+                head[i] = a * cos[i] - b * sin[i]
+                head[i + half] = b * cos[i + half] + a * sin[i + half]
 
 
 def _head(
@@ -148,47 +180,66 @@ def _head(
 _head = njit(**FAST)(_head)
 
 
+def _attend_one(
+    n: int, q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any,
+    out: Any,
+) -> None:  # fmt: skip
+    """The n-th of all heads of all rows."""
+    r, h = n // q.shape[1], n % q.shape[1]
+    at, slot, g = positions[r], slots[r], h // (q.shape[1] // keys.shape[2])
+    _head(q[r, h], keys[slot], values[slot], g, max(0, at + 1 - window), at, scale, cap, s[n], out[r, h])
+
+
+_attend_one = njit(**FAST)(_attend_one)
+
+
 @njit(**FAST)
-def attend(q: Any, keys: Any, values: Any, since: int, at: int, scale: float, cap: float, s: Any, out: Any) -> None:
-    """Query heads (n, D) over the caches' positions ``since`` to ``at``: ``out`` (n, D)."""
-    group = len(q) // keys.shape[1]
-    for h in range(len(q)):
-        _head(q[h], keys, values, h // group, since, at, scale, cap, s[h], out[h])
+def attend(
+    q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any, out: Any
+) -> None:
+    """Query heads (R, n, D), each row over its slot of the caches (S, C, KV, D) up to its position: ``out`` (R, n, D).
+
+    ``s`` (R n, C): room for scores.
+    """
+    for n in range(q.shape[0] * q.shape[1]):
+        _attend_one(n, q, keys, values, slots, positions, window, scale, cap, s, out)
 
 
 @njit(parallel=True, **FAST)
 def shared_attend(
-    q: Any, keys: Any, values: Any, since: int, at: int, scale: float, cap: float, s: Any, out: Any
+    q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any, out: Any
 ) -> None:
     """The same on all threads, head by head."""
-    group = len(q) // keys.shape[1]
-    for h in prange(len(q)):
-        _head(q[h], keys, values, h // group, since, at, scale, cap, s[h], out[h])
+    for n in prange(q.shape[0] * q.shape[1]):
+        _attend_one(n, q, keys, values, slots, positions, window, scale, cap, s, out)
 
 
 @njit(**FAST)
-def store(heads: Any, cache: Any, at: int) -> None:
-    """Heads (KV, D) into a cache (C, KV, D)."""
-    for g in range(heads.shape[0]):
-        for i in range(heads.shape[1]):
-            cache[at, g, i] = narrow(heads[g, i], cache[at, g, i])
+def store(heads: Any, cache: Any, slots: Any, positions: Any) -> None:
+    """Heads (R, KV, D), each row's into its slot of a cache (S, C, KV, D)."""
+    for r in range(len(heads)):
+        place = cache[slots[r], positions[r]]
+        for g in range(heads.shape[1]):
+            for i in range(heads.shape[2]):
+                place[g, i] = narrow(heads[r, g, i], place[g, i])
 
 
 @njit(**FAST)
 def activate(a: Any, act: int, out: Any) -> None:
-    """Projections (P - 1, k) -> activations (k,). ``act``: its place in ``ACTS``."""
-    for i in range(len(out)):
-        x = a[0, i]
-        if act == 0:
-            x = x / (np.float32(1) + np.exp(-x))
-        elif act == 1:
-            x = max(x, np.float32(0))
-        elif act == 2:
-            x = np.float32(0.5) * x * (np.float32(1) + np.float32(math.erf(x * np.float32(0.7071067811865476))))
-        else:
-            inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
-            x = np.float32(0.5) * x * (np.float32(1) + np.float32(np.tanh(inner)))
-        out[i] = x * a[1, i] if len(a) == 2 else x
+    """Projections (P - 1, R, k) -> activations (R, k). ``act``: its place in ``ACTS``."""
+    for r in range(len(out)):
+        for i in range(out.shape[1]):
+            x = a[0, r, i]
+            if act == 0:
+                x = x / (np.float32(1) + np.exp(-x))
+            elif act == 1:
+                x = max(x, np.float32(0))
+            elif act == 2:
+                x = np.float32(0.5) * x * (np.float32(1) + np.float32(math.erf(x * np.float32(0.7071067811865476))))
+            else:
+                inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
+                x = np.float32(0.5) * x * (np.float32(1) + np.float32(np.tanh(inner)))
+            out[r, i] = x * a[1, r, i] if len(a) == 2 else x
 
 
 ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")

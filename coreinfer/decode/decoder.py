@@ -105,9 +105,9 @@ class Decoder:
     def _aside(self) -> Iterator[None]:
         """Let steps run that nobody asked for, at the cache's last two places; then all is as it was."""
         s = self.state
-        moved = s.token, s.position, s.history, s.keys[:, -2:], s.values[:, -2:]
+        moved = s.feed.token, s.feed.position, s.history, s.keys[:, :, -2:], s.values[:, :, -2:]
         before = [place.clone() for place in moved]
-        s.position.fill_(self.context - 2)
+        s.feed.position.fill_(self.context - 2)
         try:
             yield
         finally:
@@ -130,8 +130,8 @@ class Decoder:
 
     def sample(self, temperature: float, seed: int) -> None:
         """How the next tokens are picked: the likeliest at temperature 0, else drawn."""
-        self.state.temperature.fill_(temperature)
-        self.state.seed.fill_(seed)
+        self.state.feed.temperature.fill_(temperature)
+        self.state.feed.seed.fill_(seed)
 
     def tokens(self, count: int) -> Iterator[int]:
         """The next ``count`` tokens, as they are made; the device is never waited for longer than it takes.
@@ -143,14 +143,14 @@ class Decoder:
         if not self.on_gpu:
             for _ in range(count):
                 step.run()
-                yield int(s.token)
+                yield int(s.feed.token)
             return
         made = torch.empty(count, dtype=torch.int32, pin_memory=True)
         done: list[Any] = [torch.cuda.Event() for _ in range(count)]  # type: ignore[no-untyped-call]
         for number in range(count + AHEAD):
             if number < count:
                 step.run()
-                made[number : number + 1].copy_(s.token, non_blocking=True)
+                made[number : number + 1].copy_(s.feed.token, non_blocking=True)
                 done[number].record()
             if number >= AHEAD:
                 done[number - AHEAD].synchronize()

@@ -90,8 +90,8 @@ class LeanStep:
 
     @torch.inference_mode()
     def run(self) -> None:
-        net, s = self.network, self.state
-        token, at = int(s.token), int(s.position)
+        net, feed = self.network, self.state.feed
+        token, at = int(feed.token[0]), int(feed.position[0])
         x = net.embedding[token].float() * net.embedding_scale
         if net.positions is not None:
             x += net.positions[at]
@@ -108,7 +108,7 @@ class LeanStep:
     def _attend(self, number: int, qkv: Tensor, at: int) -> Tensor:
         """What attention makes of the projections (A + 2 G,): (A,)."""
         net, s, layer = self.network, self.state, self.network.layers[number]
-        heads, keys, values = qkv.view(-1, net.head_dim), s.keys[number], s.values[number]
+        heads, keys, values = qkv.view(-1, net.head_dim), s.keys[number, 0], s.values[number, 0]
         turning = heads[: net.heads + net.kv_heads]
         if layer.q_norm is not None and layer.k_norm is not None:
             parts = turning[: net.heads], turning[net.heads :]
@@ -143,5 +143,5 @@ class LeanStep:
     def _end(self, logits: Tensor) -> None:
         """Store the logits and pick the next token, as the kernel does."""
         s, cap = self.state, self.network.softcap
-        s.logits.copy_(logits if cap is None else torch.tanh(logits / cap) * cap)
-        pick(s)
+        s.feed.logits[0] = logits if cap is None else torch.tanh(logits / cap) * cap
+        pick(s, s.feed)

@@ -1,25 +1,29 @@
-"""The next token of a CPU's step, from its logits."""
+"""The next tokens of a CPU's step, from its logits."""
 
 import torch
 from torch import Tensor
 
-from coreinfer.decode.state import State
+from coreinfer.decode.state import Feed, State
 
 
 def drawn(logits: Tensor, temperature: float, seed: int, at: int) -> int:
     """The likeliest token of float32 logits (V,), or above temperature 0 one drawn by its probability.
 
-    Each (seed, position) has noise of its own.
+    Each (seed, position) has noise of its own, the same for any logits: where two distributions are alike, so mostly
+    is what is drawn from them. The first of exponential alarms, one a token at the rate of its probability, rings for
+    each with that probability.
     """
     if not temperature:
         return int(logits.argmax())
     noise = torch.Generator().manual_seed(seed * 1_000_003 + at)
-    return int(torch.multinomial(torch.softmax(logits / temperature, 0), 1, generator=noise))
+    alarms = torch.empty_like(logits).exponential_(generator=noise)
+    return int((torch.softmax(logits / temperature, 0) / alarms).argmax())
 
 
-def pick(state: State) -> None:
-    """The token drawn becomes the next step's input."""
-    at = int(state.position)
-    token = drawn(state.logits, float(state.temperature), int(state.seed), at)
-    state.token.fill_(token), state.position.fill_(at + 1)
-    state.history[at + 1] = token
+def pick(state: State, feed: Feed) -> None:
+    """Of each row in use the token drawn becomes the next step's input."""
+    for row in range(feed.count):
+        at, heat = int(feed.position[row]), float(feed.temperature[row])
+        token = drawn(feed.logits[row], heat, int(feed.seed[row]), at)
+        feed.token[row], feed.position[row] = token, at + 1
+        state.history[feed.slot[row], at + 1] = token

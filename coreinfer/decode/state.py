@@ -14,34 +14,59 @@ SPLITS = 64  # programs that share a block of down columns, at most
 PICKERS = 64  # programs that look for the next token
 
 
-@dataclass
-class State:
-    """Room for one sequence of up to ``context`` positions.
+class Feed:
+    """What a step takes and gives, row by row: a token at a position of a slot, and the logits after it.
+
+    Rows of one slot are tokens in a row of one text, rows of several slots are several texts.
 
     Attributes:
-        keys, values: (L, C, kv_heads, head_dim).
+        token, position, slot: int32 (R,), the next step's input, of which the first ``count`` rows are in use.
+        temperature, seed: float32 and int32 (R,), of sampling.
+        logits: float32 (R, V), of the last step.
+    """
+
+    def __init__(self, network: Network, rows: int) -> None:
+        device = network.embedding.device
+        self.token, self.position, self.slot, self.seed = torch.zeros(4, rows, dtype=torch.int32, device=device)
+        self.temperature = torch.zeros(rows, device=device)
+        self.logits = torch.zeros(rows, len(network.head), device=device)
+        self.count = rows
+
+    def drop(self, row: int) -> None:
+        """The last row in use takes this one's place."""
+        self.count -= 1
+        for held in (self.token, self.position, self.slot, self.seed, self.temperature):
+            held[row] = held[self.count].clone()
+
+
+@dataclass
+class State:
+    """Room for the texts of ``slots`` sequences of up to ``context`` positions each.
+
+    Attributes:
+        keys, values: (L, S, C, kv_heads, head_dim).
         ids: int32 (L, F), of which each layer's first k are its neurons.
-        token, position: int32 (1,), the next step's input. ``history``: int32 (C + 1,), tokens by position.
-        temperature, seed: float32 and int32 (1,), of sampling.
-        logits: float32 (V,), of the last step.
+        feed: a row a slot.
+        history: int32 (S, C + 1), tokens by position.
     """
 
     network: Network
     context: int
+    slots: int = 1
     keys: Tensor = field(init=False)
     values: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         net, weights = self.network, self.network.embedding
-        cache = (len(net.layers), self.context, net.kv_heads, net.head_dim)
+        cache = (len(net.layers), self.slots, self.context, net.kv_heads, net.head_dim)
         self.keys, self.values = weights.new_zeros(cache), weights.new_zeros(cache)
-        self.ids = self._whole(len(net.layers), net.width)
-        self.token, self.position, self.seed = self._whole(1), self._whole(1), self._whole(1)
-        self.history, self.temperature = self._whole(self.context + 1), self._floats(1)
+        self.ids, self.feed = self._whole(len(net.layers), net.width), Feed(net, self.slots)
+        self.feed.slot.copy_(torch.arange(self.slots))
+        self.history = self._whole(self.slots, self.context + 1)
         self.stream, self.added = self._floats(2, net.hidden), self._floats(2, net.hidden)
         count, side = net.heads * net.head_dim, net.kv_heads * net.head_dim
         self.qkv, self.attended = self._floats(count + 2 * side), self._floats(count)
-        self.active, self.logits = self._floats(net.width), self._floats(len(net.head))
+        self.active = self._floats(net.width)
         self.chunks = -(-self.context // CHUNK)
         self.parts = self._floats(net.heads, self.chunks, net.head_dim)
         self.tops, self.sums = self._floats(net.heads, self.chunks), self._floats(net.heads, self.chunks)
@@ -62,12 +87,12 @@ class State:
             out[: len(ids)] = ids
         self.ids.copy_(torch.from_numpy(row), non_blocking=True)
 
-    def begin(self, tokens: Tensor, caches: list[tuple[Tensor, Tensor]], known: int) -> None:
+    def begin(self, tokens: Tensor, caches: list[tuple[Tensor, Tensor]], known: int, slot: int = 0) -> None:
         """Take over a prefill: ``tokens`` (P,), each layer's keys and values (kv_heads, T, head_dim), the last ``T`` of
         ``known`` positions; the step to come feeds the last token.
         """
-        self.history[: len(tokens)] = tokens.to(self.history)
-        self.token.copy_(tokens[-1:]), self.position.fill_(len(tokens) - 1)
+        self.history[slot, : len(tokens)] = tokens.to(self.history)
+        self.feed.token[slot], self.feed.position[slot], self.feed.slot[slot] = tokens[-1], len(tokens) - 1, slot
         for number, (k, v) in enumerate(caches):
             some = slice(known - k.shape[1], known)
-            self.keys[number, some], self.values[number, some] = k.transpose(0, 1), v.transpose(0, 1)
+            self.keys[number, slot, some], self.values[number, slot, some] = k.transpose(0, 1), v.transpose(0, 1)

@@ -83,7 +83,7 @@ class Step:
         places = net.embedding if net.positions is None else net.positions
         return [
             lambda: embed[(1,)](
-                s.stream[0], s.added[1], net.embedding, places, s.token, s.position, net.embedding_scale,
+                s.stream[0], s.added[1], net.embedding, places, s.feed.token, s.feed.position, net.embedding_scale,
                 H=net.hidden, HB=power(net.hidden), PLACES=net.positions is not None,
             )
         ]  # fmt: skip
@@ -127,8 +127,8 @@ class Step:
         norms = [like if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
         eps = layer.q_norm.eps if layer.q_norm else 1.0
         return lambda: attend[(net.heads, s.chunks)](
-            s.attended, s.qkv, s.keys[number], s.values[number], like if layer.rope is None else net.ropes[layer.rope],
-            *norms, s.position, s.parts, s.tops, s.sums, s.counts[0],
+            s.attended, s.qkv, s.keys[number, 0], s.values[number, 0],
+            like if layer.rope is None else net.ropes[layer.rope], *norms, s.feed.position, s.parts, s.tops, s.sums, s.counts[0],
             net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
             HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
             TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
@@ -163,15 +163,15 @@ class Step:
         ]  # fmt: skip
 
     def _end(self) -> list[Callable[[], Any]]:
-        net, s = self.network, self.state
+        net, s, f = self.network, self.state, self.state.feed
         after = net.layers[-1].after_mlp
         head = self._project(
-            s.logits, net.head, net.head_bias, s.stream[0], s.added[1], s.stream[1], net.final, after, net.softcap
+            s.feed.logits, net.head, net.head_bias, s.stream[0], s.added[1], s.stream[1], net.final, after, net.softcap
         )
         return [
             head,
             lambda: pick[(PICKERS,)](
-                s.logits, len(net.head), s.temperature, s.seed, s.token, s.position, s.history, s.best, s.where,
+                f.logits, len(net.head), f.temperature, f.seed, f.token, f.position, s.history, s.best, s.where,
                 s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, num_warps=4, **self._pdl,
             ),
         ]  # fmt: skip

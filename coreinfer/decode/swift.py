@@ -1,6 +1,7 @@
 """A step on a CPU by compiled loops: what a call costs beyond its work is a microsecond, so small models gain most.
 
-Everything between weights lies in one array a purpose, made once. Shapes as ``reference`` has them.
+Everything between weights lies in one array a purpose, made once. A step takes one row or several; weights are read
+once for all of them, and what a row gives does not depend on which others there are.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor
 from coreinfer.decode import compiled
 from coreinfer.decode.network import Layer, Network, Norm, gathered
 from coreinfer.decode.picking import pick
-from coreinfer.decode.state import State
+from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
@@ -36,7 +37,7 @@ def bits(weight: Tensor) -> NDArray[Any]:
 
 
 def product(weight: Tensor, bias: Tensor | None, threads: int) -> Call:
-    """y = weight (m, n) @ x + bias, on several threads where that is worth it."""
+    """y (R, m) = x (R, n) @ weight (m, n).T + bias, on several threads where that is worth it."""
     w = bits(weight.contiguous())
     b = np.zeros(len(w), np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or w.size < SPLIT:
@@ -63,7 +64,7 @@ def _normed(weight: Floats, shift: Floats, eps: float, x: Floats, y: Floats) -> 
 
 @dataclass(frozen=True)
 class SwiftLayer:
-    """What a step calls of a layer, and its neurons' projections (P - 1, k) and activations (k,)."""
+    """What a step calls of a layer, and its neurons' projections (P - 1, R, k) and activations (R, k)."""
 
     before: Call
     qkv: Call
@@ -77,79 +78,96 @@ class SwiftLayer:
     active: Floats
 
 
-def swift_layer(layer: Layer, ids: Tensor, threads: int) -> SwiftLayer:
-    """With the neurons ``ids`` (k,) gathered."""
+def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLayer:
+    """With the neurons ``ids`` (k,) gathered, for at ``most`` so many rows."""
     rows, down, biases = gathered(layer, ids)
     return SwiftLayer(
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
         tuple(product(w, bias, threads) for w, bias in zip(rows, biases, strict=True)),
         product(down, layer.down_bias, threads), norm(layer.after_mlp),
-        np.empty((len(rows), len(ids)), np.float32), np.empty(len(ids), np.float32),
+        np.empty((len(rows), most, len(ids)), np.float32), np.empty((most, len(ids)), np.float32),
     )  # fmt: skip
 
 
 class SwiftStep:
-    """One token on the neurons of a set; ``run`` as ``steps.Step``'s."""
+    """One token of each row in use of ``feed``, the state's own if none is given, on the neurons of a set.
 
-    def __init__(self, network: Network, state: State, neurons: NeuronSet) -> None:
+    ``run`` as ``steps.Step``'s; ``look`` is all of it but the picking of the next tokens.
+    """
+
+    def __init__(self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None) -> None:
         net, threads = network, torch.get_num_threads()
-        self.network, self.state, self.threads = network, state, threads
+        self.network, self.state, self.threads, self.feed = network, state, threads, feed or state.feed
+        most = len(self.feed.token)
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
-        self.layers = [swift_layer(x, some, threads) for x, some in zip(net.layers, ids, strict=True)]
+        self.layers = [swift_layer(x, some, threads, most) for x, some in zip(net.layers, ids, strict=True)]
         self.final, self.head = norm(net.final), product(net.head, net.head_bias, threads)
         self.ropes = [table.numpy() for table in net.ropes]
         self.norms = [[EMPTY if n is None else n.weight.numpy() for n in (x.q_norm, x.k_norm)] for x in net.layers]
         self.act = compiled.ACTS.index(net.act)
         self.keys, self.values = bits(state.keys), bits(state.values)
-        self.x, self.y, self.z = (np.empty(net.hidden, np.float32) for _ in range(3))
-        self.qkv = np.empty((net.heads + 2 * net.kv_heads, net.head_dim), np.float32)
-        self.done = np.empty((net.heads, net.head_dim), np.float32)
-        self.scores = np.empty((net.heads, state.context), np.float32)
-        self.logits = state.logits.numpy()
+        self.x, self.y, self.z = np.empty((3, most, net.hidden), np.float32)
+        self.qkv = np.empty((most, net.heads + 2 * net.kv_heads, net.head_dim), np.float32)
+        self.done = np.empty((most, net.heads, net.head_dim), np.float32)
+        self.scores = np.empty((most * net.heads, state.context), np.float32)
+        self.logits = self.feed.logits.numpy()
 
     def run(self) -> None:
-        net, s, x, y, z = self.network, self.state, self.x, self.y, self.z
-        token, at = int(s.token), int(s.position)
-        x[:] = net.embedding[token].float().numpy()
-        x *= np.float32(net.embedding_scale)
-        if net.positions is not None:
-            x += net.positions[at].float().numpy()
+        self.look()
+        pick(self.state, self.feed)
+
+    def look(self) -> None:
+        """Logits of all rows in use; their keys and values go into the caches."""
+        rows = self.feed.count
+        x, y, z = self.x[:rows], self.y[:rows], self.z[:rows]
+        self._embed(x)
         for number, layer in enumerate(self.layers):
             layer.before(x, y)
-            layer.qkv(y, self.qkv.reshape(-1))
-            self._attend(number, at)
-            layer.out(self.done.reshape(-1), y)
+            layer.qkv(y, self.qkv[:rows].reshape(rows, -1))
+            self._attend(number, rows)
+            layer.out(self.done[:rows].reshape(rows, -1), y)
             layer.after(y, z)
             x += z
             layer.before_mlp(x, y)
-            for part, out in zip(layer.inputs, layer.projected, strict=True):
+            projected, active = layer.projected[:, :rows], layer.active[:rows]
+            for part, out in zip(layer.inputs, projected, strict=True):
                 part(y, out)
-            compiled.activate(layer.projected, self.act, layer.active)
-            layer.down(layer.active, y)
+            compiled.activate(projected, self.act, active)
+            layer.down(active, y)
             layer.after_mlp(y, z)
             x += z
         self.final(x, y)
-        self.head(y, self.logits)
-        if net.softcap is not None:
-            np.tanh(self.logits / net.softcap, out=self.logits)
-            self.logits *= np.float32(net.softcap)
-        pick(s)
+        self._head(y, self.logits[:rows])
 
-    def _attend(self, number: int, at: int) -> None:
+    def _embed(self, x: Floats) -> None:
+        net, rows = self.network, len(x)
+        x[:] = net.embedding[self.feed.token[:rows]].float().numpy()
+        x *= np.float32(net.embedding_scale)
+        if net.positions is not None:
+            x += net.positions[self.feed.position[:rows]].float().numpy()
+
+    def _head(self, x: Floats, logits: Floats) -> None:
+        self.head(x, logits)
+        if (cap := self.network.softcap) is not None:
+            np.tanh(logits / cap, out=logits)
+            logits *= np.float32(cap)
+
+    def _attend(self, number: int, rows: int) -> None:
         """From the projections to what attention makes of them, ``done``."""
         net, layer, (q_norm, k_norm) = self.network, self.network.layers[number], self.norms[number]
-        q, k, v = np.split(self.qkv, [net.heads, net.heads + net.kv_heads])
+        slots, positions = self.feed.slot[:rows].numpy(), self.feed.position[:rows].numpy()
+        q, k, v = np.split(self.qkv[:rows], [net.heads, net.heads + net.kv_heads], 1)
         if layer.rope is not None:
-            eps, table = layer.q_norm.eps if layer.q_norm else 0.0, self.ropes[layer.rope][at]
-            compiled.turn(q, q_norm, eps, table, net.turned)
-            compiled.turn(k, k_norm, eps, table, net.turned)
-        compiled.store(k, self.keys[number], at)
-        compiled.store(v, self.values[number], at)
-        since = 0 if layer.window is None else max(0, at + 1 - layer.window)
-        many = self.threads > 1 and (at - since) * q.size > SPLIT
+            eps, table = layer.q_norm.eps if layer.q_norm else 0.0, self.ropes[layer.rope]
+            compiled.turn(q, q_norm, eps, table, net.turned, positions)
+            compiled.turn(k, k_norm, eps, table, net.turned, positions)
+        compiled.store(k, self.keys[number], slots, positions)
+        compiled.store(v, self.values[number], slots, positions)
+        window = layer.window or self.state.context
+        many = self.threads > 1 and int(np.minimum(positions, window).sum()) * net.heads * net.head_dim > SPLIT
         with TURN if many else nullcontext():
             (compiled.shared_attend if many else compiled.attend)(
-                q, self.keys[number], self.values[number], since, at, net.scale, net.attention_softcap or 0.0,
-                self.scores, self.done,
+                q, self.keys[number], self.values[number], slots, positions, window, net.scale,
+                net.attention_softcap or 0.0, self.scores, self.done[:rows],
             )  # fmt: skip
