@@ -3,22 +3,33 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
-from coreinfer.decode.state import State
+from coreinfer.decode.lossless import Lossless, rows_needed
+from coreinfer.decode.network import Network
+from coreinfer.decode.state import Feed, State
 from coreinfer.errors import CoreInferError
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet
 
+if TYPE_CHECKING:
+    from coreinfer.decode.swift import SwiftStep
+
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
+
+
+def everything(net: Network) -> NeuronSet:
+    """All neurons of all layers."""
+    return NeuronSet((np.arange(net.width, dtype=np.int32),) * len(net.layers), net.width)
 
 
 class Runs(Protocol):
@@ -80,13 +91,26 @@ class Decoder:
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
-    def _on_cpu(self, neurons: NeuronSet) -> Runs:
-        """By compiled loops where Numba is installed; the first of a process compiles, or loads what was compiled."""
+    def lossless(self) -> Lossless:
+        """The kept neurons, set by ``keep``, draft for the dense model."""
+        assert self._step is not None, "keep comes first"
+        return Lossless(self.state, self._step.run, self._cpu_step(everything(self.network), self._dense_feed()))
+
+    def _dense_feed(self) -> Feed:
+        with torch.inference_mode(False):
+            return Feed(self.network, rows_needed())
+
+    def _cpu_step(self, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
+        """By compiled loops where Numba is installed."""
         try:
             from coreinfer.decode.swift import SwiftStep
         except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiled
-            return LeanStep(self.network, self.state, neurons)
-        step = SwiftStep(self.network, self.state, neurons)
+            return LeanStep(self.network, self.state, neurons, feed)
+        return SwiftStep(self.network, self.state, neurons, feed)
+
+    def _on_cpu(self, neurons: NeuronSet) -> Runs:
+        """The first of a process compiles its loops, or loads what was compiled."""
+        step = self._cpu_step(neurons)
         if not self._warm:
             with self._aside():
                 step.run()

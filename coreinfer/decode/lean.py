@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm, scaled_dot_product_attention
 from coreinfer.decode.network import Layer, Network, Norm, gathered
 from coreinfer.decode.picking import pick
 from coreinfer.decode.reference import ACTS
-from coreinfer.decode.state import State
+from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
 
 SMALL = 1 << 21  # elements of a matrix below which float32 is faster than bfloat16, though twice the bytes
@@ -77,10 +77,10 @@ def lean_layer(layer: Layer, ids: Tensor) -> LeanLayer:
 
 
 class LeanStep:
-    """One token on the neurons of a set; ``run`` as ``steps.Step``'s."""
+    """As ``swift.SwiftStep``, one row after the other."""
 
-    def __init__(self, network: Network, state: State, neurons: NeuronSet) -> None:
-        self.network, self.state = network, state
+    def __init__(self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None) -> None:
+        self.network, self.state, self.feed = network, state, feed or state.feed
         self.act = ACTS[network.act]
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
         self.layers = [lean_layer(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
@@ -88,27 +88,34 @@ class LeanStep:
         self.sign = torch.ones(network.head_dim)
         self.sign[: network.turned // 2] = -1  # of what a head's first half gets from its second
 
-    @torch.inference_mode()
     def run(self) -> None:
-        net, feed = self.network, self.state.feed
-        token, at = int(feed.token[0]), int(feed.position[0])
-        x = net.embedding[token].float() * net.embedding_scale
-        if net.positions is not None:
-            x += net.positions[at]
-        for number, layer in enumerate(self.layers):
-            x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at)))
-            x += layer.after_mlp(layer.down(self._active(layer.inputs, layer.before_mlp(x))))
-        self._end(self.head(self.final(x)))
+        self.look()
+        pick(self.state, self.feed)
+
+    @torch.inference_mode()
+    def look(self) -> None:
+        """Logits of all rows in use; their keys and values go into the caches."""
+        net, feed = self.network, self.feed
+        for row in range(feed.count):
+            token, at, slot = int(feed.token[row]), int(feed.position[row]), int(feed.slot[row])
+            x = net.embedding[token].float() * net.embedding_scale
+            if net.positions is not None:
+                x += net.positions[at]
+            for number, layer in enumerate(self.layers):
+                x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at, slot)))
+                x += layer.after_mlp(layer.down(self._active(layer.inputs, layer.before_mlp(x))))
+            logits, cap = self.head(self.final(x)), net.softcap
+            feed.logits[row] = logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _active(self, inputs: tuple[Product, ...], x: Tensor) -> Tensor:
         """The normed residual stream (H,) -> activations (k,)."""
         a = self.act(inputs[0](x))
         return a.mul_(inputs[1](x)) if len(inputs) == 2 else a
 
-    def _attend(self, number: int, qkv: Tensor, at: int) -> Tensor:
+    def _attend(self, number: int, qkv: Tensor, at: int, slot: int) -> Tensor:
         """What attention makes of the projections (A + 2 G,): (A,)."""
         net, s, layer = self.network, self.state, self.network.layers[number]
-        heads, keys, values = qkv.view(-1, net.head_dim), s.keys[number, 0], s.values[number, 0]
+        heads, keys, values = qkv.view(-1, net.head_dim), s.keys[number, slot], s.values[number, slot]
         turning = heads[: net.heads + net.kv_heads]
         if layer.q_norm is not None and layer.k_norm is not None:
             parts = turning[: net.heads], turning[net.heads :]
@@ -139,9 +146,3 @@ class LeanStep:
         some = x[:, :turned]
         part = torch.addcmul(some * table[0, :turned], some.roll(turned // 2, 1), sin[:turned])
         return torch.cat([part, x[:, turned:]], 1)
-
-    def _end(self, logits: Tensor) -> None:
-        """Store the logits and pick the next token, as the kernel does."""
-        s, cap = self.state, self.network.softcap
-        s.feed.logits[0] = logits if cap is None else torch.tanh(logits / cap) * cap
-        pick(s, s.feed)

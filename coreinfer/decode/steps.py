@@ -128,7 +128,8 @@ class Step:
         eps = layer.q_norm.eps if layer.q_norm else 1.0
         return lambda: attend[(net.heads, s.chunks)](
             s.attended, s.qkv, s.keys[number, 0], s.values[number, 0],
-            like if layer.rope is None else net.ropes[layer.rope], *norms, s.feed.position, s.parts, s.tops, s.sums, s.counts[0],
+            like if layer.rope is None else net.ropes[layer.rope],
+            *norms, s.feed.position, s.parts, s.tops, s.sums, s.counts[0],
             net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
             HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
             TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
