@@ -1,7 +1,6 @@
 """The online story in one class: prompt -> match -> neuron set -> decode."""
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, Thread
@@ -16,6 +15,7 @@ from coreinfer.artifact import Artifact
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
+from coreinfer.decode.lossless import Drafts, together
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
@@ -24,14 +24,13 @@ from coreinfer.match import Match, make_index, nearest
 from coreinfer.models import bos_of, context_length, find_mlps, load_model
 from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
-from coreinfer.policy import Prediction, choose, score
+from coreinfer.planning import Decide, plan
+from coreinfer.policy import Prediction
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
-from coreinfer.runtime import Runtime, Runtimes
+from coreinfer.runtime import Made, Runtime, Runtimes
 from coreinfer.settings import RUNTIMES, Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.streaming import Stream, check_options
-
-Decide = Callable[[NDArray[np.float64] | None, int], Prediction]  # of a prompt's statistic and its number of tokens
 
 
 class Engine:
@@ -117,6 +116,7 @@ class Engine:
         streamer: Any = None,
         refresh: Refresh = None,
         runtime: Runtime = "auto",
+        lossless: bool = False,
         **options: Any,
     ) -> Generation:
         """Continue a prompt: prefill dense, every further token on its neurons. ``options`` go to HF ``generate``.
@@ -125,6 +125,7 @@ class Engine:
         refresh runs the text so far dense; its time is part of ``decode_s``.
         ``runtime``: coreinfer's own steps, ``transformers``, or ``auto``, which is the former where they know the model
         and the options: greedy, or drawn with ``top_k=0`` and without penalties.
+        ``lossless``: the neurons only draft; every token is the one that the dense model would have made.
 
         Raises:
             CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts, or
@@ -135,29 +136,35 @@ class Engine:
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
-        plan, ids, used = self._plan(prompt, policy, keep, None), self.encode(prompt), list[Prediction]()
+        planned, ids = self._plan(prompt, policy, keep, None), self.encode(prompt)
+        used, drafts = list[Prediction](), list[Drafts | None]()
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
         clock = Clock(streamer)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
-                plan = self._plan(so_far, policy, keep, None)
-            ids, prediction, maker = self._part(ids, plan, length, clock, runtime, options)
+                planned = self._plan(so_far, policy, keep, None)
+            made, prediction = self._part(ids, planned, length, clock, runtime, lossless, options)
+            ids = made.ids
             used.append(prediction)
+            drafts.append(made.drafts)
             if ids.shape[1] < known + length or self._is_end(int(ids[0, -1])):
                 break
         clock.close()
-        made = ids.shape[1] - start
-        stopped: Stopped = "length" if made >= max_new_tokens else "context" if made >= room else "eos"
+        new = ids.shape[1] - start
+        stopped: Stopped = "length" if new >= max_new_tokens else "context" if new >= room else "eos"
         text = str(self.tokenizer.decode(ids[0, start:], skip_special_tokens=True))
-        return Generation(text, used[0], start, made, stopped, clock.first_s, clock.rest_s, len(used) - 1, maker)
+        return Generation(
+            text, used[0], start, new, stopped, clock.first_s, clock.rest_s, len(used) - 1, made.runtime,
+            together(drafts),
+        )  # fmt: skip
 
     def _part(
-        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, runtime: Runtime,
-        options: dict[str, Any],
-    ) -> tuple[torch.Tensor, Prediction, str]:  # fmt: skip
-        """Up to ``length`` more tokens on one set: all ids, the prediction with that set, and which runtime it was."""
-        prediction, decide = plan
+        self, ids: torch.Tensor, planned: tuple[Prediction, Decide], length: int, clock: Clock, runtime: Runtime,
+        lossless: bool, options: dict[str, Any],
+    ) -> tuple[Made, Prediction]:  # fmt: skip
+        """Up to ``length`` more tokens on one set, and the prediction with that set."""
+        prediction, decide = planned
         chosen = [prediction]
 
         def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
@@ -166,8 +173,8 @@ class Engine:
             return chosen[-1].neurons
 
         neurons = prediction.neurons or once
-        out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
-        return out, chosen[-1], maker
+        made = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options, lossless)
+        return made, chosen[-1]
 
     @property
     def _runtimes(self) -> Runtimes:
@@ -218,32 +225,9 @@ class Engine:
     def _plan(
         self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None
     ) -> tuple[Prediction, Decide]:
-        """The prediction as far as it is known before prefill, and the function that finishes it."""
         one_of("the policy", policy, get_args(Policy))
-        artifact = self.artifact
-        keep = check_keep(artifact.manifest.default_keep if keep is None else keep)
-        match = match or self.match([prompt])[0]
-        source, reason = choose(match, policy, artifact.policy)
-        keep = 1.0 if source == "dense" else keep
-        needs_prior = source in ("similarity", "hybrid")
-        prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
-
-        made = Prediction(policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep)
-
-        def decide(shares: NDArray[np.float64] | None, tokens: int) -> Prediction:
-            worth = artifact.worth(source, match.similarity, prior, shares, tokens)
-            neurons = artifact.core(score(source, prior, shares, tokens, worth), keep)
-            doubted = source == "hybrid" and worth < artifact.policy.n0_at(match.similarity) / 2
-            but = "; but the prompt's own neurons are others, so it counts less" if doubted else ""
-            return replace(made, neurons=neurons, worth=worth, reason=reason + but)
-
-        if source == "dense":
-            return replace(made, neurons=self._all()), decide
-        return decide(None, 0) if source == "similarity" else made, decide
-
-    def _all(self) -> NeuronSet:
-        every = np.arange(self.artifact.manifest.width, dtype=np.int32)
-        return NeuronSet((every,) * self.artifact.manifest.layers, self.artifact.manifest.width)
+        keep = check_keep(self.artifact.manifest.default_keep if keep is None else keep)
+        return plan(self.artifact, match or self.match([prompt])[0], policy, keep)
 
     @property
     def _pad(self) -> int | None:

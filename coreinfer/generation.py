@@ -5,6 +5,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
+from coreinfer.decode.lossless import Drafts
 from coreinfer.errors import CoreInferError
 from coreinfer.models import context_length
 from coreinfer.policy import Prediction
@@ -18,7 +19,7 @@ class Generation:
 
     ``stopped``: at as many tokens as were asked for, at the end of the model's context, or, before both, at an
     end-of-text token (or whatever else the caller's options stop at). ``prediction`` is of the prompt; ``refreshes``
-    says how often the set was chosen again; ``runtime`` who made the tokens.
+    says how often the set was chosen again; ``runtime`` who made the tokens; ``drafts`` what came of a lossless one's.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Generation:
     decode_s: float
     refreshes: int = 0
     runtime: str = "transformers"
+    drafts: Drafts | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -66,6 +66,11 @@ class NeuronSet:
         return out
 
 
+def every(layers: int, width: int) -> NeuronSet:
+    """All neurons of all layers."""
+    return NeuronSet((np.arange(width, dtype=np.int32),) * layers, width)
+
+
 def _fault(ids: NDArray[np.int32], width: int) -> str:
     """What is wrong with one layer's ids, with the values; empty if nothing is."""
     if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:

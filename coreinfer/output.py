@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from coreinfer.wording import counted, shortened
 
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
+    from coreinfer.decode.lossless import Drafts
     from coreinfer.generation import Generation
     from coreinfer.manifest import Manifest
     from coreinfer.policy import Prediction
@@ -57,6 +59,7 @@ def generation_row(prompt: "Prompt", made: "Generation") -> dict[str, Any]:
         "first_token_s": round(made.first_token_s, 4),
         "tokens_per_second": round(made.tokens_per_second, 2),
         "runtime": made.runtime,
+        "drafts": None if made.drafts is None else asdict(made.drafts),
     }
 
 
@@ -71,6 +74,12 @@ def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", s
         f"{head}  {prediction.source} ({prediction.reason})\n"
         f"  cluster {prediction.cluster} [{terms}]{worth}; {kept} neurons kept (keep {prediction.keep:g}){fast}"
     )
+
+
+def drafted(made: "Drafts") -> str:
+    """What came of a lossless generation's drafts."""
+    share = f"{made.accepted / made.drafted:.0%} of " if made.drafted else ""
+    return f"  lossless: {share}{counted(made.drafted, 'drafted token')} accepted, {made.gain:.2f}x its dense steps"
 
 
 def beginning(prompt: "Prompt") -> str:

@@ -1,6 +1,7 @@
 """Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
 from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
 from coreinfer.decode.families import unsupported
+from coreinfer.decode.lossless import Drafts
 from coreinfer.errors import CoreInferError
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
@@ -20,6 +22,15 @@ from coreinfer.turns import alone
 
 Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
 ROOM = 1024  # positions of the first cache; longer texts get larger ones
+
+
+@dataclass(frozen=True)
+class Made:
+    """All ids (1, P + n), which runtime made the last n, and what came of drafts where they were made lossless."""
+
+    ids: Tensor
+    runtime: str
+    drafts: Drafts | None = None
 
 
 class Runtimes:
@@ -44,23 +55,27 @@ class Runtimes:
 
     def run(
         self, wanted: Runtime, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock,
-        ends: Callable[[int], bool], options: dict[str, Any],
-    ) -> tuple[Tensor, str]:  # fmt: skip
-        """``ids`` and up to ``length`` more tokens, (1, P + n), and who made them.
+        ends: Callable[[int], bool], options: dict[str, Any], lossless: bool = False,
+    ) -> Made:  # fmt: skip
+        """``ids`` and up to ``length`` more tokens, and who made them.
 
         Raises:
-            CoreInferError: ``wanted`` is coreinfer, and something is in the way.
+            CoreInferError: ``wanted`` is coreinfer, or they are to be ``lossless``, and something is in the way.
         """
+        if wanted == "transformers" and lossless:
+            raise CoreInferError("lossless is coreinfer's own way to decode: let --runtime be auto")
         if wanted != "transformers":
             with alone(decoder_of(self.model), "Engine.generate", ends=True):
                 why = self.why_not(options)
                 if why is None:
                     clock.start()
                     own = self._own(ids.shape[1] + length)
-                    return own.run(ids, neurons, length, clock.put, ends, sampling_of(options)), "coreinfer"
-            if wanted == "coreinfer":
-                raise CoreInferError(f"coreinfer's own steps cannot serve {why}: let --runtime be auto")
-        return self._transformers(ids, neurons, length, clock, options), "transformers"
+                    made, drafts = own.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
+                    return Made(made, "coreinfer", drafts)
+            if wanted == "coreinfer" or lossless:
+                instead = "leave out --lossless" if lossless else "let --runtime be auto"
+                raise CoreInferError(f"coreinfer's own steps cannot serve {why}: {instead}")
+        return Made(self._transformers(ids, neurons, length, clock, options), "transformers")
 
     def _own(self, tokens: int) -> Continuing:
         """The steps, made anew if the model's weights are not what they were, with room for so many tokens."""

@@ -91,6 +91,9 @@ def generate(
     runtime: Annotated[
         str, typer.Option(help="coreinfer's own steps, transformers; auto: own where they can.")
     ] = "auto",
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="The neurons only draft: the text is the dense model's.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
@@ -99,7 +102,7 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import beginning, full_context, generation_row, in_lines
+    from coreinfer.output import beginning, drafted, full_context, generation_row, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
     from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
@@ -121,8 +124,9 @@ def generate(
         if len(wanted) > 1 and not as_json:
             say(beginning(prompt), quiet)
         pieces = engine.stream(
-            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, runtime=runtime, **options
-        )
+            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, runtime=runtime,
+            lossless=lossless, **options,
+        )  # fmt: skip
         with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
             for piece in pieces:
                 if not isinstance(piece, str):
@@ -131,6 +135,8 @@ def generate(
                     print(piece, end="", flush=True)
         print(json.dumps(generation_row(prompt, made), ensure_ascii=False) if as_json else "", flush=True)
         say(in_lines(engine.artifact, prompt, made.prediction, speed=made.tokens_per_second), quiet)
+        if made.drafts is not None:
+            say(drafted(made.drafts), quiet)
         if made.stopped == "context":
             say(full_context(made, max_new_tokens), quiet)
 

@@ -41,11 +41,11 @@ def run(
     model: Any, wanted: Runtime, neurons: Any = None, ends: Any = None, **options: Any
 ) -> tuple[list[int], str, Any]:
     seen = Seen()
-    made, maker = Runtimes(model, StatisticSettings(), 0).run(
+    made = Runtimes(model, StatisticSettings(), 0).run(
         wanted, ids(), neurons or some(), NEW, Clock(seen), ends or (lambda token: False), {**GREEDY, **options}
     )
-    assert made[0].tolist() == seen.tokens
-    return made[0].tolist(), maker, seen
+    assert made.ids[0].tolist() == seen.tokens
+    return made.ids[0].tolist(), made.runtime, seen
 
 
 @pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma3", "OPT"])
@@ -86,7 +86,7 @@ def test_another_set_follows_at_once() -> None:
     runtimes = Runtimes(model, StatisticSettings(), 0)
 
     def made(neurons: NeuronSet) -> list[int]:
-        out, _ = runtimes.run("auto", ids(), neurons, NEW, Clock(None), lambda token: False, GREEDY)
+        out = runtimes.run("auto", ids(), neurons, NEW, Clock(None), lambda token: False, GREEDY).ids
         return [int(token) for token in out[0]]
 
     sets = [some(), every, some(seed=9), some(), some((5, 40))]
@@ -99,9 +99,9 @@ def test_a_longer_text_gets_a_larger_cache(monkeypatch: pytest.MonkeyPatch) -> N
     model = build("Llama")
     runtimes = Runtimes(model, StatisticSettings(), 0)
     for length in (2, 30, 52):
-        out, maker = runtimes.run("auto", ids(), some(), length, Clock(None), lambda token: False, GREEDY)
+        made = runtimes.run("auto", ids(), some(), length, Clock(None), lambda token: False, GREEDY)
         wanted = greedy(model, down_modules(model, "Llama"), some(), ids(), length)
-        assert (out[0].tolist(), maker) == (wanted, "coreinfer")
+        assert (made.ids[0].tolist(), made.runtime) == (wanted, "coreinfer")
 
 
 @pytest.fixture
@@ -168,10 +168,10 @@ def test_temperatures_are_heeded() -> None:
 def test_weights_that_change_are_seen() -> None:
     model: Any = build("Llama")
     runtimes = Runtimes(model, StatisticSettings(), 0)
-    before = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY)[0]
+    before = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY).ids
     with torch.no_grad():
         model.get_output_embeddings().weight[:] = model.get_output_embeddings().weight.flip(0)
-    after = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY)[0]
+    after = runtimes.run("coreinfer", ids(), some(), NEW, Clock(None), lambda token: False, GREEDY).ids
     assert after.tolist() != before.tolist()
     assert after[0].tolist() == greedy(model, down_modules(model, "Llama"), some(), ids(), NEW)
 
@@ -189,7 +189,7 @@ def test_the_first_call_inside_inference_mode_spoils_nothing() -> None:
     runtimes = Runtimes(model, StatisticSettings(), 0)
 
     def made() -> list[int]:
-        out = runtimes.run("coreinfer", ids(), some(), 4, Clock(None), lambda token: False, GREEDY)[0]
+        out = runtimes.run("coreinfer", ids(), some(), 4, Clock(None), lambda token: False, GREEDY).ids
         return [int(token) for token in out[0]]
 
     with torch.inference_mode():

@@ -138,12 +138,15 @@ def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
 
 
 @njit(**FAST)
-def turn(heads: Any, weight: Any, eps: float, table: Any, turned: int, positions: Any) -> None:
-    """Norm each head (R, n, D) by ``weight`` (D,), if it is not empty, then turn its first dimensions; in place."""
+def turn(qkv: Any, first: int, end: int, weight: Any, eps: float, table: Any, turned: int, positions: Any) -> None:
+    """Norm the heads ``first`` to ``end`` of (R, n, D) by ``weight`` (D,), if it is not empty, then turn their first
+    dimensions; in place.
+    """
     half = turned // 2
-    for r in range(len(heads)):
+    for r in range(len(qkv)):
         cos, sin = table[positions[r], 0], table[positions[r], 1]
-        for head in heads[r]:
+        for h in range(first, end):
+            head = qkv[r, h]
             if len(weight):
                 _normed(head, weight, weight[:0], eps, head)
             for i in range(half):
@@ -181,13 +184,13 @@ _head = njit(**FAST)(_head)
 
 
 def _attend_one(
-    n: int, q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any,
-    out: Any,
+    n: int, heads: int, qkv: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float,
+    cap: float, s: Any, out: Any,
 ) -> None:  # fmt: skip
     """The n-th of all heads of all rows."""
-    r, h = n // q.shape[1], n % q.shape[1]
-    at, slot, g = positions[r], slots[r], h // (q.shape[1] // keys.shape[2])
-    _head(q[r, h], keys[slot], values[slot], g, max(0, at + 1 - window), at, scale, cap, s[n], out[r, h])
+    r, h = n // heads, n % heads
+    at, slot, g = positions[r], slots[r], h // (heads // keys.shape[2])
+    _head(qkv[r, h], keys[slot], values[slot], g, max(0, at + 1 - window), at, scale, cap, s[n], out[r, h])
 
 
 _attend_one = njit(**FAST)(_attend_one)
@@ -195,41 +198,45 @@ _attend_one = njit(**FAST)(_attend_one)
 
 @njit(**FAST)
 def attend(
-    q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any, out: Any
-) -> None:
-    """Query heads (R, n, D), each row over its slot of the caches (S, C, KV, D) up to its position: ``out`` (R, n, D).
+    heads: int, qkv: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float,
+    s: Any, out: Any,
+) -> None:  # fmt: skip
+    """The first ``heads`` of (R, n, D), each row over its slot of the caches (S, C, KV, D) up to its position: ``out``
+    (R, heads, D).
 
-    ``s`` (R n, C): room for scores.
+    ``s`` (R heads, C): room for scores.
     """
-    for n in range(q.shape[0] * q.shape[1]):
-        _attend_one(n, q, keys, values, slots, positions, window, scale, cap, s, out)
+    for n in range(len(qkv) * heads):
+        _attend_one(n, heads, qkv, keys, values, slots, positions, window, scale, cap, s, out)
 
 
 @njit(parallel=True, **FAST)
 def shared_attend(
-    q: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float, s: Any, out: Any
-) -> None:
+    heads: int, qkv: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float,
+    s: Any, out: Any,
+) -> None:  # fmt: skip
     """The same on all threads, head by head."""
-    for n in prange(q.shape[0] * q.shape[1]):
-        _attend_one(n, q, keys, values, slots, positions, window, scale, cap, s, out)
+    for n in prange(len(qkv) * heads):
+        _attend_one(n, heads, qkv, keys, values, slots, positions, window, scale, cap, s, out)
 
 
 @njit(**FAST)
-def store(heads: Any, cache: Any, slots: Any, positions: Any) -> None:
-    """Heads (R, KV, D), each row's into its slot of a cache (S, C, KV, D)."""
-    for r in range(len(heads)):
+def store(qkv: Any, first: int, cache: Any, slots: Any, positions: Any) -> None:
+    """The heads of (R, n, D) from ``first`` on, each row's into its slot of a cache (S, C, KV, D)."""
+    for r in range(len(qkv)):
         place = cache[slots[r], positions[r]]
-        for g in range(heads.shape[1]):
-            for i in range(heads.shape[2]):
-                place[g, i] = narrow(heads[r, g, i], place[g, i])
+        for g in range(len(place)):
+            head = qkv[r, first + g]
+            for i in range(len(head)):
+                place[g, i] = narrow(head[i], place[g, i])
 
 
 @njit(**FAST)
-def activate(a: Any, act: int, out: Any) -> None:
-    """Projections (P - 1, R, k) -> activations (R, k). ``act``: its place in ``ACTS``."""
+def activate(gate: Any, up: Any, act: int, out: Any) -> None:
+    """Projections (R, k) each -> activations (R, k). ``act``: its place in ``ACTS``; an empty ``up`` is none."""
     for r in range(len(out)):
         for i in range(out.shape[1]):
-            x = a[0, r, i]
+            x = gate[r, i]
             if act == 0:
                 x = x / (np.float32(1) + np.exp(-x))
             elif act == 1:
@@ -239,7 +246,7 @@ def activate(a: Any, act: int, out: Any) -> None:
             else:
                 inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
                 x = np.float32(0.5) * x * (np.float32(1) + np.float32(np.tanh(inner)))
-            out[r, i] = x * a[1, r, i] if len(a) == 2 else x
+            out[r, i] = x * up[r, i] if up.size else x
 
 
 ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")

@@ -11,6 +11,7 @@ from torch import Tensor
 from coreinfer.capture import Reducer, valid_tokens
 from coreinfer.deciding import Decide
 from coreinfer.decode.decoder import Decoder
+from coreinfer.decode.lossless import Drafts, Lossless
 from coreinfer.decode.picking import drawn
 from coreinfer.models import bos_of
 from coreinfer.neurons import NeuronSet
@@ -70,28 +71,31 @@ class Continuing:
 
     def __init__(self, decoder: Decoder, reducer: Reducer) -> None:
         self.decoder, self.reducer, self.model = decoder, reducer, decoder.model
+        self._lossless: Lossless | None = None
 
     def run(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, put: Callable[[Tensor], Any],
-        ends: Callable[[int], bool], sampling: Sampling | None,
-    ) -> Tensor:  # fmt: skip
+        ends: Callable[[int], bool], sampling: Sampling | None, lossless: bool = False,
+    ) -> tuple[Tensor, Drafts | None]:  # fmt: skip
         """``ids`` (1, P) and up to ``length`` more tokens (1, P + n); each is ``put`` as it is made, the prompt first.
 
-        A token that ``ends`` is the last. The first is predicted dense, by the prompt's last position. The caller holds
-        the model for itself (``turns.alone``).
+        ``lossless``: the neurons draft, the tokens are the dense model's. A token that ``ends`` is the last. The first
+        is predicted dense, by the prompt's last position. The caller holds the model for itself (``turns.alone``).
         """
         put(ids.cpu())
-        made = list[int]()
+        made, self._lossless = list[int](), None
         on = torch.cuda.device(ids.device) if ids.is_cuda else nullcontext()
         with on:  # Triton launches on the current device
-            for token in self._tokens(ids, neurons, length, sampling or Sampling()):
+            for token in self._tokens(ids, neurons, length, sampling or Sampling(), lossless):
                 made.append(token)
                 put(torch.tensor([token]))
                 if ends(token):
                     break
-        return torch.cat([ids, ids.new_tensor([made])], 1)
+        return torch.cat([ids, ids.new_tensor([made])], 1), self._lossless and self._lossless.drafts()
 
-    def _tokens(self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling) -> Iterator[int]:
+    def _tokens(
+        self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling, lossless: bool
+    ) -> Iterator[int]:
         seed = int(torch.randint(1 << 31, ())) if sampling.temperature else 0  # as torch's own draws follow its seed
         out, kept = self._prefill(ids, neurons)
         first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
@@ -103,7 +107,8 @@ class Continuing:
         self.decoder.keep(kept)  # before the first token: what is timed after it is decoding alone
         self.decoder.sample(sampling.temperature, seed)
         yield first
-        yield from self.decoder.tokens(length - 1)
+        self._lossless = self.decoder.lossless() if lossless else None
+        yield from (self._lossless or self.decoder).tokens(length - 1)
 
     @torch.inference_mode()
     def _prefill(self, ids: Tensor, neurons: NeuronSet | Decide) -> tuple[Any, NeuronSet]:

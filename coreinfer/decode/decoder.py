@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -13,11 +12,10 @@ from transformers import PreTrainedModel
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Lossless, rows_needed
-from coreinfer.decode.network import Network
 from coreinfer.decode.state import Feed, State
 from coreinfer.errors import CoreInferError
 from coreinfer.models import find_mlps
-from coreinfer.neurons import NeuronSet
+from coreinfer.neurons import NeuronSet, every
 
 if TYPE_CHECKING:
     from coreinfer.decode.swift import SwiftStep
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
-
-
-def everything(net: Network) -> NeuronSet:
-    """All neurons of all layers."""
-    return NeuronSet((np.arange(net.width, dtype=np.int32),) * len(net.layers), net.width)
 
 
 class Runs(Protocol):
@@ -94,7 +87,11 @@ class Decoder:
     def lossless(self) -> Lossless:
         """The kept neurons, set by ``keep``, draft for the dense model."""
         assert self._step is not None, "keep comes first"
-        return Lossless(self.state, self._step.run, self._cpu_step(everything(self.network), self._dense_feed()))
+        return Lossless(
+            self.state,
+            self._step.run,
+            self._cpu_step(every(len(self.network.layers), self.network.width), self._dense_feed()),
+        )
 
     def _dense_feed(self) -> Feed:
         with torch.inference_mode(False):

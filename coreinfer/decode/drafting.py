@@ -29,8 +29,8 @@ class Drafting:
             return 0
         most = min(MOST, room)
         best = max(range(most + 1), key=lambda n: (self._tokens(n) / self._seconds(n), -n))
-        self._idle = 0 if best else self._idle + 1
-        return min(2, most) if self._idle > TRIES else best
+        self._idle = 0 if best or self._idle == TRIES else self._idle + 1
+        return best if self._idle or best else min(2, most)
 
     def _tokens(self, n: int) -> float:
         return sum(self.rate**i for i in range(n + 1))

@@ -6,7 +6,7 @@ accepted token is the one that dense decoding would have drawn with this seed: e
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,16 @@ class Drafts:
     drafted: int
     accepted: int
     gain: float
+
+
+def together(parts: Sequence[Drafts | None]) -> Drafts | None:
+    """Of a continuation in parts; the gain is their mean, each counting by what was drafted."""
+    made = [part for part in parts if part is not None]
+    if not made:
+        return None
+    drafted = sum(part.drafted for part in made)
+    gain = sum(part.gain * part.drafted for part in made) / drafted if drafted else 1.0
+    return Drafts(drafted, sum(part.accepted for part in made), gain)
 
 
 class Lossless:

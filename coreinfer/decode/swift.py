@@ -23,7 +23,7 @@ from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
-EMPTY = np.empty(0, np.float32)
+EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
 TURN = Lock()  # one of Numba's ways to share work among threads serves one caller at a time
 
 Floats = NDArray[np.float32]
@@ -64,7 +64,7 @@ def _normed(weight: Floats, shift: Floats, eps: float, x: Floats, y: Floats) -> 
 
 @dataclass(frozen=True)
 class SwiftLayer:
-    """What a step calls of a layer, and its neurons' projections (P - 1, R, k) and activations (R, k)."""
+    """What a step calls of a layer, and its neurons' projections, gate and up, and activations (R, k) each."""
 
     before: Call
     qkv: Call
@@ -74,7 +74,7 @@ class SwiftLayer:
     inputs: tuple[Call, ...]
     down: Call
     after_mlp: Call
-    projected: Floats
+    projected: tuple[Floats, ...]
     active: Floats
 
 
@@ -86,7 +86,7 @@ def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLaye
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
         tuple(product(w, bias, threads) for w, bias in zip(rows, biases, strict=True)),
         product(down, layer.down_bias, threads), norm(layer.after_mlp),
-        np.empty((len(rows), most, len(ids)), np.float32), np.empty((most, len(ids)), np.float32),
+        tuple(np.empty((most, len(ids)), np.float32) for _ in rows), np.empty((most, len(ids)), np.float32),
     )  # fmt: skip
 
 
@@ -130,15 +130,18 @@ class SwiftStep:
             layer.after(y, z)
             x += z
             layer.before_mlp(x, y)
-            projected, active = layer.projected[:, :rows], layer.active[:rows]
-            for part, out in zip(layer.inputs, projected, strict=True):
-                part(y, out)
-            compiled.activate(projected, self.act, active)
-            layer.down(active, y)
+            layer.down(self._active(layer, y), y)
             layer.after_mlp(y, z)
             x += z
         self.final(x, y)
         self._head(y, self.logits[:rows])
+
+    def _active(self, layer: SwiftLayer, x: Floats) -> Floats:
+        projected, active = [out[: len(x)] for out in layer.projected], layer.active[: len(x)]
+        for part, out in zip(layer.inputs, projected, strict=True):
+            part(x, out)
+        compiled.activate(projected[0], projected[1] if len(projected) == 2 else NONE, self.act, active)
+        return active
 
     def _embed(self, x: Floats) -> None:
         net, rows = self.network, len(x)
@@ -157,17 +160,18 @@ class SwiftStep:
         """From the projections to what attention makes of them, ``done``."""
         net, layer, (q_norm, k_norm) = self.network, self.network.layers[number], self.norms[number]
         slots, positions = self.feed.slot[:rows].numpy(), self.feed.position[:rows].numpy()
-        q, k, v = np.split(self.qkv[:rows], [net.heads, net.heads + net.kv_heads], 1)
+        qkv, keys, values = self.qkv[:rows], self.keys[number], self.values[number]
+        last = net.heads + net.kv_heads
         if layer.rope is not None:
             eps, table = layer.q_norm.eps if layer.q_norm else 0.0, self.ropes[layer.rope]
-            compiled.turn(q, q_norm, eps, table, net.turned, positions)
-            compiled.turn(k, k_norm, eps, table, net.turned, positions)
-        compiled.store(k, self.keys[number], slots, positions)
-        compiled.store(v, self.values[number], slots, positions)
+            compiled.turn(qkv, 0, net.heads, q_norm, eps, table, net.turned, positions)
+            compiled.turn(qkv, net.heads, last, k_norm, eps, table, net.turned, positions)
+        compiled.store(qkv, net.heads, keys, slots, positions)
+        compiled.store(qkv, last, values, slots, positions)
         window = layer.window or self.state.context
         many = self.threads > 1 and int(np.minimum(positions, window).sum()) * net.heads * net.head_dim > SPLIT
         with TURN if many else nullcontext():
             (compiled.shared_attend if many else compiled.attend)(
-                q, self.keys[number], self.values[number], slots, positions, window, net.scale,
-                net.attention_softcap or 0.0, self.scores, self.done[:rows],
+                net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
+                self.scores, self.done[:rows],
             )  # fmt: skip
