@@ -1,17 +1,16 @@
 """The online story in one class: prompt -> match -> neuron set -> decode."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, cast, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
+from coreinfer.batches import generate_many
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
@@ -22,13 +21,12 @@ from coreinfer.generation import Generation, Stopped
 from coreinfer.identity import identity
 from coreinfer.match import Match, make_index, nearest
 from coreinfer.models import bos_of, context_length, find_mlps, load_model
-from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
-from coreinfer.planning import Decide, plan
+from coreinfer.planning import Planned, plan
 from coreinfer.policy import Prediction
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
-from coreinfer.runtime import Made, Runtime, Runtimes
+from coreinfer.runtime import Runtime, Runtimes
 from coreinfer.settings import RUNTIMES, Dtype, Policy, at_least, check_device, check_keep, one_of
 from coreinfer.streaming import Stream, check_options
 
@@ -95,9 +93,9 @@ class Engine:
         self, prompt: Prompt, policy: Policy = "auto", keep: float | None = None, match: Match | None = None
     ) -> Prediction:
         """Which neurons the prompt needs. Runs the language model's prefill only where the source needs it."""
-        prediction, decide = self._plan(prompt, policy, keep, match)
-        if prediction.neurons is not None:
-            return prediction
+        planned = self.planned(prompt, policy, keep, match)
+        if planned.prediction.neurons is not None:
+            return planned.prediction
         ids = self.encode(prompt)
         valid = valid_tokens(ids, None, bos_of(self.model))
         statistic = self.artifact.manifest.statistic
@@ -105,7 +103,8 @@ class Engine:
             capture.expect(valid)
             self.model.base_model(input_ids=ids, use_cache=False)
             shares = capture.shares()[0]
-        return decide(shares, int(valid.sum()))
+        planned.finish(shares, int(valid.sum()))
+        return planned.prediction
 
     def generate(
         self,
@@ -136,19 +135,19 @@ class Engine:
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
-        planned, ids = self._plan(prompt, policy, keep, None), self.encode(prompt)
+        planned, ids = self.planned(prompt, policy, keep), self.encode(prompt)
         used, drafts = list[Prediction](), list[Drafts | None]()
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
         clock = Clock(streamer)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
-                planned = self._plan(so_far, policy, keep, None)
-            made, prediction = self._part(ids, planned, length, clock, runtime, lossless, options)
+                planned = self.planned(so_far, policy, keep)
+            made = self.runtimes.run(runtime, ids, planned.wanted, length, clock, self.is_end, options, lossless)
             ids = made.ids
-            used.append(prediction)
+            used.append(planned.prediction)
             drafts.append(made.drafts)
-            if ids.shape[1] < known + length or self._is_end(int(ids[0, -1])):
+            if ids.shape[1] < known + length or self.is_end(int(ids[0, -1])):
                 break
         clock.close()
         new = ids.shape[1] - start
@@ -159,31 +158,36 @@ class Engine:
             together(drafts),
         )  # fmt: skip
 
-    def _part(
-        self, ids: torch.Tensor, planned: tuple[Prediction, Decide], length: int, clock: Clock, runtime: Runtime,
-        lossless: bool, options: dict[str, Any],
-    ) -> tuple[Made, Prediction]:  # fmt: skip
-        """Up to ``length`` more tokens on one set, and the prediction with that set."""
-        prediction, decide = planned
-        chosen = [prediction]
+    def generate_many(
+        self,
+        prompts: Sequence[Prompt],
+        batch: int = 8,
+        policy: Policy = "auto",
+        keep: float | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> Iterator[Generation]:
+        """Continue each prompt, in their order, up to ``batch`` of them at a time.
 
-        def once(shares: NDArray[np.float64], tokens: int) -> NeuronSet:
-            chosen.append(decide(shares, tokens))
-            assert chosen[-1].neurons is not None
-            return chosen[-1].neurons
+        Prompts of like neurons decode together, on the union of their sets (``grouping``), which their predictions then
+        hold: a step reads its weights once for all of them. Each text is what it would be alone on that union.
 
-        neurons = prediction.neurons or once
-        made = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options, lossless)
-        return made, chosen[-1]
+        Raises:
+            CoreInferError: as ``generate``, or what only Transformers can do.
+        """
+        at_least("max_new_tokens", max_new_tokens, 1)
+        at_least("batch", batch, 1)
+        return generate_many(self, prompts, batch, policy, keep, max_new_tokens, check_options(options))
 
     @property
-    def _runtimes(self) -> Runtimes:
+    def runtimes(self) -> Runtimes:
+        """Who makes the tokens."""
         with self._once:  # two of them would lay the model's weights out twice
             if self._made is None:
                 self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
             return self._made
 
-    def _is_end(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         """Whether ``generate`` stops at a token."""
         ends: Any = self.model.generation_config.eos_token_id
         return ends is not None and token in torch.as_tensor(ends).flatten().tolist()
@@ -222,9 +226,10 @@ class Engine:
             raise CoreInferError(f"the prompt holds {word!r}, a token that the model does not know: leave it out")
         return torch.tensor([ids], device=self.model.device)
 
-    def _plan(
-        self, prompt: Prompt, policy: Policy, keep: float | None, match: Match | None
-    ) -> tuple[Prediction, Decide]:
+    def planned(
+        self, prompt: Prompt, policy: Policy = "auto", keep: float | None = None, match: Match | None = None
+    ) -> Planned:
+        """The prediction as far as it is known before prefill."""
         one_of("the policy", policy, get_args(Policy))
         keep = check_keep(self.artifact.manifest.default_keep if keep is None else keep)
         return plan(self.artifact, match or self.match([prompt])[0], policy, keep)

@@ -69,7 +69,7 @@ class Runtimes:
                 why = self.why_not(options)
                 if why is None:
                     clock.start()
-                    own = self._own(ids.shape[1] + length)
+                    own = self.own(ids.shape[1] + length)
                     made, drafts = own.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
                     return Made(made, "coreinfer", drafts)
             if wanted == "coreinfer" or lossless:
@@ -77,13 +77,13 @@ class Runtimes:
                 raise CoreInferError(f"coreinfer's own steps cannot serve {why}: {instead}")
         return Made(self._transformers(ids, neurons, length, clock, options), "transformers")
 
-    def _own(self, tokens: int) -> Continuing:
-        """The steps, made anew if the model's weights are not what they were, with room for so many tokens."""
+    def own(self, tokens: int, slots: int = 1) -> Continuing:
+        """The steps, made anew if the model's weights changed, with room for so many texts of so many tokens."""
         if self._steps is None or self._seen != _versions(self.model):
             self._steps = None  # its memory goes first
             self._steps = continuing(self.model, self.statistic, ROOM)
             self._seen = _versions(self.model)
-        self._steps.decoder.make_room(tokens)
+        self._steps.decoder.make_room(tokens, slots)
         return self._steps
 
     def _transformers(

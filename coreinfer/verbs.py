@@ -3,7 +3,7 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,11 @@ from coreinfer.cli_options import (
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 from coreinfer.wording import counted
+
+if TYPE_CHECKING:
+    from coreinfer.engine import Engine
+    from coreinfer.generation import Generation
+    from coreinfer.prompts import Prompt
 
 
 def predict(
@@ -94,6 +99,7 @@ def generate(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The neurons only draft: the text is the dense model's.")
     ] = False,
+    batch: Annotated[int, typer.Option(help="Prompts decoded at a time; from 2 on each text comes whole.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
@@ -108,37 +114,52 @@ def generate(
     from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
 
     at_least("--max-new-tokens", max_new_tokens, 1)
+    at_least("--batch", batch, 1)
     check_temperature(temperature)
     check_seed(seed, "--seed")
     again = parse_refresh(refresh)
     one_of("--runtime", runtime, RUNTIMES)
+    alone = {"--refresh": again is not None, "--lossless": lossless, "--runtime": runtime not in ("auto", "coreinfer")}
+    if batch > 1 and (named := [name for name, given in alone.items() if given]):
+        raise CoreInferError(f"{named[0]} is for one prompt at a time, --batch is {batch}: leave out one of them")
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+    options |= {"policy": policy, "keep": keep, "max_new_tokens": max_new_tokens}
     import torch
 
+    torch.manual_seed(seed)
+    together = engine.generate_many(wanted, batch, **options) if batch > 1 else None
     for prompt in wanted:
-        torch.manual_seed(seed)
+        if together is None:
+            torch.manual_seed(seed)
         if len(wanted) > 1 and not as_json:
             say(beginning(prompt), quiet)
-        pieces = engine.stream(
-            prompt, policy=policy, keep=keep, max_new_tokens=max_new_tokens, refresh=again, runtime=runtime,
-            lossless=lossless, **options,
-        )  # fmt: skip
-        with closing(pieces), line_ended(not as_json):  # a closed pipe or Ctrl-C ends the generation too
-            for piece in pieces:
-                if not isinstance(piece, str):
-                    made = piece
-                elif not as_json:
-                    print(piece, end="", flush=True)
+        if together is None:
+            made = streamed(engine, prompt, not as_json, refresh=again, runtime=runtime, lossless=lossless, **options)
+        else:
+            made = next(together)
+            print("" if as_json else made.text, end="")
         print(json.dumps(generation_row(prompt, made), ensure_ascii=False) if as_json else "", flush=True)
         say(in_lines(engine.artifact, prompt, made.prediction, speed=made.tokens_per_second), quiet)
         if made.drafts is not None:
             say(drafted(made.drafts), quiet)
         if made.stopped == "context":
             say(full_context(made, max_new_tokens), quiet)
+
+
+def streamed(engine: "Engine", prompt: "Prompt", shown: bool, **how: Any) -> "Generation":
+    """A continuation, printed as it is made where it is to be ``shown``."""
+    pieces = engine.stream(prompt, **how)
+    with closing(pieces), line_ended(shown):  # a closed pipe or Ctrl-C ends the generation too
+        for piece in pieces:
+            if not isinstance(piece, str):
+                made = piece
+            elif shown:
+                print(piece, end="", flush=True)
+    return made
 
 
 def inspect(

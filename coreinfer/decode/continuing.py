@@ -40,6 +40,10 @@ class Sampling:
 
     temperature: float = 0.0
 
+    def seed(self) -> int:
+        """Of the noise to draw with; it follows torch's own."""
+        return int(torch.randint(1 << 31, ())) if self.temperature else 0
+
 
 def sampling_of(options: dict[str, Any]) -> Sampling | None:
     """What the options of ``generate`` come to, or None if the steps do not do it: greedy, or drawn from all tokens."""
@@ -64,6 +68,16 @@ def shaped_by(model: Any, options: dict[str, Any]) -> str | None:
     heat = [name for name in ("temperature", "top_p") if options.get("do_sample") and name not in options]
     values = ((name, getattr(config, name, None)) for name in (*SHAPING, *heat))
     return next((name for name, value in values if value and value != NEUTRAL.get(name)), None)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token."""
+
+    ids: Tensor
+    cache: Any
+    kept: NeuronSet
+    first: int
 
 
 class Continuing:
@@ -96,19 +110,25 @@ class Continuing:
     def _tokens(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling, lossless: bool
     ) -> Iterator[int]:
-        seed = int(torch.randint(1 << 31, ())) if sampling.temperature else 0  # as torch's own draws follow its seed
-        out, kept = self._prefill(ids, neurons)
-        first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
+        seed = sampling.seed()
+        begun = self.prefill(ids, neurons, sampling, seed)
+        first = begun.first
         if length == 1:
             yield first
             return
-        self.decoder.begin(ids, out.past_key_values, first)
-        del out  # the prefill's cache was copied
-        self.decoder.keep(kept)  # before the first token: what is timed after it is decoding alone
+        self.decoder.begin(ids, begun.cache, first)
+        self.decoder.keep(begun.kept)  # before the first token: what is timed after it is decoding alone
+        del begun  # its cache was copied
         self.decoder.sample(sampling.temperature, seed)
         yield first
         self._lossless = self.decoder.lossless() if lossless else None
         yield from (self._lossless or self.decoder).tokens(length - 1)
+
+    def prefill(self, ids: Tensor, neurons: NeuronSet | Decide, sampling: Sampling, seed: int) -> "Begun":
+        """Run a prompt dense."""
+        out, kept = self._prefill(ids, neurons)
+        first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
+        return Begun(ids, out.past_key_values, kept, first)
 
     @torch.inference_mode()
     def _prefill(self, ids: Tensor, neurons: NeuronSet | Decide) -> tuple[Any, NeuronSet]:

@@ -57,18 +57,22 @@ class Decoder:
         """Positions that the cache holds."""
         return self.state.context
 
-    def make_room(self, tokens: int) -> None:
-        """Let the cache hold so many positions, if the model can; one that grows doubles, and forgets what it held."""
+    def make_room(self, tokens: int, slots: int = 1) -> None:
+        """Let the cache hold so many positions, if the model can, of so many texts; one that grows in length doubles,
+        and forgets what it held.
+        """
         held = self.context
-        if tokens > held < self.network.context:
+        longer = tokens > held < self.network.context
+        if longer or slots > self.state.slots:
             self._steps.clear()
             self._step = None
+            before = self.state.slots
             del self.state
-            self._new_state(min(self.network.context, max(tokens, 2 * held)))
+            self._new_state(min(self.network.context, max(tokens, 2 * held)) if longer else held, max(slots, before))
 
-    def _new_state(self, context: int) -> None:
+    def _new_state(self, context: int, slots: int = 1) -> None:
         with torch.inference_mode(False):
-            self.state = State(self.network, context)
+            self.state = State(self.network, context, slots)
 
     def keep(self, neurons: NeuronSet) -> None:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
@@ -87,15 +91,10 @@ class Decoder:
     def lossless(self) -> Lossless:
         """The kept neurons, set by ``keep``, draft for the dense model."""
         assert self._step is not None, "keep comes first"
-        return Lossless(
-            self.state,
-            self._step.run,
-            self._cpu_step(every(len(self.network.layers), self.network.width), self._dense_feed()),
-        )
-
-    def _dense_feed(self) -> Feed:
         with torch.inference_mode(False):
-            return Feed(self.network, rows_needed())
+            feed = Feed(self.network, rows_needed())
+        dense = self._cpu_step(every(len(self.network.layers), self.network.width), feed)
+        return Lossless(self.state, self._step.run, dense)
 
     def _cpu_step(self, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
         """By compiled loops where Numba is installed."""
@@ -136,8 +135,10 @@ class Decoder:
                 place.copy_(value)
 
     @torch.no_grad()
-    def begin(self, ids: Tensor, cache: Any, first: int) -> None:
+    def begin(self, ids: Tensor, cache: Any, first: int, slot: int = 0) -> None:
         """Take over a prefill: ``ids`` (1, P), its cache as Transformers keeps it, and the token that follows.
+
+        Texts of several slots begin in their order, slot 0 first: then there is no other.
 
         Raises:
             CoreInferError: a prompt that leaves no room in the context.
@@ -147,12 +148,27 @@ class Decoder:
             raise CoreInferError(f"the prompt has {known} tokens, the decoder's context holds {self.context}")
         caches = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
         tokens = torch.cat([ids[0], ids.new_tensor([first])])
-        self.state.begin(tokens, caches, known)
+        self.state.begin(tokens, caches, known, slot)
+        self.state.feed.count = slot + 1
 
     def sample(self, temperature: float, seed: int) -> None:
         """How the next tokens are picked: the likeliest at temperature 0, else drawn."""
         self.state.feed.temperature.fill_(temperature)
         self.state.feed.seed.fill_(seed)
+
+    def rounds(self) -> Iterator[dict[int, int]]:
+        """The next token of each slot that is in use, again and again until none is; ``leave`` ends a slot's text."""
+        step, feed = self._step, self.state.feed
+        assert step is not None, "keep comes first"
+        while feed.count:
+            step.run()
+            rows = slice(feed.count)
+            yield dict(zip(feed.slot[rows].tolist(), feed.token[rows].tolist(), strict=True))
+
+    def leave(self, slot: int) -> None:
+        """This slot's text is done."""
+        feed = self.state.feed
+        feed.drop(feed.slot[: feed.count].tolist().index(slot))
 
     def tokens(self, count: int) -> Iterator[int]:
         """The next ``count`` tokens, as they are made; the device is never waited for longer than it takes.
@@ -164,14 +180,14 @@ class Decoder:
         if not self.on_gpu:
             for _ in range(count):
                 step.run()
-                yield int(s.feed.token)
+                yield int(s.feed.token[0])
             return
         made = torch.empty(count, dtype=torch.int32, pin_memory=True)
         done: list[Any] = [torch.cuda.Event() for _ in range(count)]  # type: ignore[no-untyped-call]
         for number in range(count + AHEAD):
             if number < count:
                 step.run()
-                made[number : number + 1].copy_(s.feed.token, non_blocking=True)
+                made[number : number + 1].copy_(s.feed.token[:1], non_blocking=True)
                 done[number].record()
             if number >= AHEAD:
                 done[number - AHEAD].synchronize()

@@ -1,0 +1,93 @@
+"""Many prompts, several decoded at a time: prefilled one by one, grouped by their neurons, finished group by group."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from coreinfer.decode.continuing import Continuing, Sampling, sampling_of
+from coreinfer.decode.together import Text, decode
+from coreinfer.errors import CoreInferError
+from coreinfer.generation import Generation, Stopped
+from coreinfer.grouping import groups, joined
+from coreinfer.models import context_length, decoder_of
+from coreinfer.planning import Planned
+from coreinfer.prompts import Prompt
+from coreinfer.settings import Policy
+from coreinfer.turns import alone
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from coreinfer.engine import Engine
+
+AHEAD = 4  # batches of prompts whose prefills wait for each other, so that like ones meet
+
+
+@dataclass
+class Waiting:
+    """A prompt after prefill."""
+
+    planned: Planned
+    text: Text
+    first_token_s: float
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What all prompts of a call have in common."""
+
+    batch: int
+    policy: Policy
+    keep: float | None
+    new_tokens: int
+    sampling: Sampling
+    seed: int
+
+
+def generate_many(
+    engine: "Engine", prompts: Sequence[Prompt], batch: int, policy: Policy, keep: float | None, new_tokens: int,
+    options: dict[str, Any],
+) -> Iterator[Generation]:  # fmt: skip
+    """As ``Engine.generate_many``, for checked options."""
+    if why := engine.runtimes.why_not(options):
+        raise CoreInferError(f"a batch is decoded by coreinfer's own steps, which cannot serve {why}: leave it out")
+    sampling = sampling_of(options) or Sampling()
+    wish = Wish(batch, policy, keep, new_tokens, sampling, sampling.seed())
+    for begin in range(0, len(prompts), AHEAD * batch):
+        yield from _some(engine, prompts[begin : begin + AHEAD * batch], wish)
+
+
+def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> list[Generation]:
+    """So many that their prefills may wait for each other."""
+    matches = engine.match(prompts)
+    planned = [engine.planned(p, wish.policy, wish.keep, match) for p, match in zip(prompts, matches, strict=True)]
+    ids = [engine.encode(prompt) for prompt in prompts]
+    most, longest = context_length(engine.model), max(one.shape[1] for one in ids)
+    with alone(decoder_of(engine.model), "Engine.generate_many", ends=True):
+        own = engine.runtimes.own(min(most, longest + wish.new_tokens), min(wish.batch, len(prompts)))
+        waiting = [_begun(own, one, mine, most, wish) for one, mine in zip(planned, ids, strict=True)]
+        kept = [one.text.begun.kept for one in waiting]
+        for members in groups(kept, wish.batch):
+            union, some = joined([kept[n] for n in members]), [waiting[n] for n in members]
+            decode(own.decoder, [one.text for one in some], union, engine.is_end, wish.sampling, wish.seed)
+            for one in some:
+                one.planned.prediction = replace(one.planned.prediction, neurons=union)
+    return [_made(engine, one, wish) for one in waiting]
+
+
+def _begun(own: Continuing, planned: Planned, ids: "Tensor", most: int, wish: Wish) -> Waiting:
+    started = time.perf_counter()
+    begun = own.prefill(ids, planned.wanted, wish.sampling, wish.seed)
+    text = Text(begun, min(wish.new_tokens, most - ids.shape[1]))
+    return Waiting(planned, text, time.perf_counter() - started)
+
+
+def _made(engine: "Engine", one: Waiting, wish: Wish) -> Generation:
+    tokens, start = one.text.made, one.text.begun.ids.shape[1]
+    full = len(tokens) >= context_length(engine.model) - start
+    stopped: Stopped = "length" if len(tokens) >= wish.new_tokens else "context" if full else "eos"
+    return Generation(
+        str(engine.tokenizer.decode(tokens, skip_special_tokens=True)), one.planned.prediction, start, len(tokens),
+        stopped, one.first_token_s, one.text.seconds, runtime="coreinfer",
+    )  # fmt: skip
