@@ -1,10 +1,13 @@
 """Prompts decoded together: who meets whom, and that each text is what it would be alone on the same neurons."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import fine
+from conftest import run_cli
 from families import BOS, build, down_modules, tokens
 from families import one_thread as one_thread
 from hypothesis import given
@@ -143,3 +146,15 @@ def test_options_that_only_transformers_knows(engine: Engine) -> None:
         list(engine.generate_many(RIVER, 2, num_beams=1, top_k=3, do_sample=True))
     with pytest.raises(CoreInferError, match="batch is 0: give at least 1"):
         engine.generate_many(RIVER, 0)
+
+
+def test_the_command_line(artifact: Path) -> None:
+    result = fine(run_cli("generate", "-a", artifact, *RIVER[:3], "--batch", 2, "-n", 6, "--json"))
+    assert [row["prompt"] for row in result.rows] == RIVER[:3]
+    assert all(row["runtime"] == "coreinfer" and row["new_tokens"] == 6 for row in result.rows)
+    shown = fine(run_cli("generate", "-a", artifact, *RIVER[:2], "--batch", 2, "-n", 6))
+    assert [line.strip() for line in shown.out.splitlines() if line] == [row["text"].strip() for row in result.rows[:2]]
+    for flag in (["--lossless"], ["--refresh", "4"], ["--runtime", "transformers"]):
+        refused = run_cli("generate", "-a", artifact, RIVER[0], "--batch", 2, *flag)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{flag[0]} is for one prompt at a time, --batch is 2" in refused.err

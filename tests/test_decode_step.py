@@ -146,9 +146,13 @@ def test_a_cpus_products(dtype: torch.dtype, shape: tuple[int, int]) -> None:
         found, close = lean.product(weight, bias)(x), 3e-2 if dtype is torch.bfloat16 else 1e-5
         assert torch.allclose(found.double(), wanted, atol=close * float(wanted.abs().max()))
         for threads in (1, 2):
-            out = np.empty(shape[0], np.float32)
-            swift.product(weight, bias, threads)(x.numpy()[None], out[None])
-            assert np.allclose(out, wanted.numpy(), atol=1e-4)
+            many, out = np.stack([x.numpy(), -x.numpy(), *[x.numpy()] * 4]), np.empty((6, shape[0]), np.float32)
+            one = np.empty((1, shape[0]), np.float32)
+            swift.product(weight, None, threads)(many, out)
+            assert np.array_equal(out[1], -out[0])
+            assert all(np.array_equal(out[0], row) for row in out[2:])
+            swift.product(weight, bias, threads)(many[:1], one)
+            assert np.allclose(one[0], wanted.numpy(), atol=1e-4)
 
 
 @torch.no_grad()

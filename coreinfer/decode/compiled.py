@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from coreinfer.decode.tiles import tile
+
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
 
 
@@ -44,48 +46,27 @@ def narrow(typingctx: Any, x: Any, like: Any) -> Any:
     return types.uint16(types.float32, types.uint16), round_off
 
 
-def _four(w: Any, x: Any, y: Any, at: int) -> None:
-    """y[at : at + 4] += w[at : at + 4] @ x: each element of x is read once for four rows."""
-    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for j in range(w.shape[1]):
-        v = x[j]
-        a += wide(w[at, j]) * v
-        b += wide(w[at + 1, j]) * v
-        c += wide(w[at + 2, j]) * v
-        d += wide(w[at + 3, j]) * v
-    y[at] += a
-    y[at + 1] += b
-    y[at + 2] += c
-    y[at + 3] += d
-
-
-_four = njit(**FAST)(_four)
-
-
-def _one(w: Any, x: Any, y: Any, at: int) -> None:
-    a = np.float32(0)
-    for j in range(w.shape[1]):
-        a += wide(w[at, j]) * x[j]
-    y[at] += a
-
-
-_one = njit(**FAST)(_one)
+four_by_four, four_by_one, one_by_one = tile(4, 4), tile(4, 1), tile(1, 1)
 
 
 def _rows(w: Any, x: Any, y: Any, first: int, end: int) -> None:
     """y[:, first:end] += x @ w[first:end].T.
 
-    Four rows of weights come from memory once, and stay in the nearest cache for all of x. Each row of x goes through
-    the same instructions, so that its result does not depend on the others, not in the last bit.
+    Four rows of weights come from memory once, and stay in the nearest cache for all of x.
     """
-    at = first
+    at, count = first, len(x)
     while at + 4 <= end:
-        for r in range(len(x)):
-            _four(w, x[r], y[r], at)
+        r = 0
+        while r + 4 <= count:
+            four_by_four(w, x, y, at, r)
+            r += 4
+        while r < count:
+            four_by_one(w, x, y, at, r)
+            r += 1
         at += 4
     for row in range(at, end):
-        for r in range(len(x)):
-            _one(w, x[r], y[r], row)
+        for r in range(count):
+            one_by_one(w, x, y, row, r)
 
 
 _rows = njit(**FAST)(_rows)
