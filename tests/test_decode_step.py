@@ -146,7 +146,7 @@ def test_a_cpus_products(dtype: torch.dtype, shape: tuple[int, int]) -> None:
         found, close = lean.product(weight, bias)(x), 3e-2 if dtype is torch.bfloat16 else 1e-5
         assert torch.allclose(found.double(), wanted, atol=close * float(wanted.abs().max()))
         for threads in (1, 2):
-            many, out = np.stack([x.numpy(), -x.numpy(), *[x.numpy()] * 4]), np.empty((6, shape[0]), np.float32)
+            many, out = np.stack([x.numpy(), -x.numpy(), *[x.numpy()] * 5]), np.empty((7, shape[0]), np.float32)
             one = np.empty((1, shape[0]), np.float32)
             swift.product(weight, None, threads)(many, out)
             assert np.array_equal(out[1], -out[0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slow_truths import generated, some
 
 from coreinfer.decode.decoder import Decoder
-from coreinfer.decode.drafting import MOST, Drafting
+from coreinfer.decode.drafting import MOST, Drafting, line
 from coreinfer.decode.families import read_network
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Drafts, together
@@ -126,7 +126,8 @@ def test_what_is_drawn_is_what_dense_steps_draw(temperature: float) -> None:
 def test_it_drafts_as_many_as_pay(rate: float, draft_s: float, dense_s: float, more: float, room: int) -> None:
     """The best by the formula in closed form, wherever all costs are known."""
     known_s = {n: dense_s + more * (n - 1) for n in range(1, MOST + 2)}
-    chosen = Drafting(draft_s, known_s, rate).next(room)
+    drafting = Drafting(draft_s, known_s, rate, _passes=9)
+    chosen = drafting.next(room)
 
     def worth(n: int) -> float:
         tokens_ = n + 1 if math.isclose(rate, 1, abs_tol=1e-6) else (1 - rate ** (n + 1)) / (1 - rate)
@@ -138,8 +139,10 @@ def test_it_drafts_as_many_as_pay(rate: float, draft_s: float, dense_s: float, m
 
 def test_it_gives_up_and_tries_again() -> None:
     drafting = Drafting()
-    assert drafting.next(99) == 0  # the first pass shows what a dense step takes
-    drafting.saw(0, 0, 0.0, 1.0)
+    for took in (1.4, 1.0, 1.1):  # the first passes show what a dense step takes
+        assert drafting.next(99) == 0
+        drafting.saw(0, 0, 0.0, took)
+    assert drafting.one_s == 1.0
     assert drafting.next(99) == MOST  # nothing is known against it
     for _ in range(40):
         drafting.saw(4, 0, 4.0, 1.5)
@@ -149,6 +152,12 @@ def test_it_gives_up_and_tries_again() -> None:
         drafting.saw(2, 2, 0.2, 1.1)
     assert drafting.next(99) > 0
     assert drafting.next(0) == 0
+
+
+def test_a_line_goes_through_what_was_measured() -> None:
+    assert line({1: 2.0})(7) == 2.0
+    assert math.isclose(line({1: 2.0, 3: 3.0, 5: 4.0})(9), 6.0)
+    assert line({1: 4.0, 5: 2.0})(9) == 3.0  # noise: more rows do not take less
 
 
 def test_drafts_of_parts_add_up() -> None:

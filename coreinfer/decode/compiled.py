@@ -46,7 +46,7 @@ def narrow(typingctx: Any, x: Any, like: Any) -> Any:
     return types.uint16(types.float32, types.uint16), round_off
 
 
-four_by_four, four_by_one, one_by_one = tile(4, 4), tile(4, 1), tile(1, 1)
+four_by_four, four_by_two, four_by_one, one_by_one = tile(4, 4), tile(4, 2), tile(4, 1), tile(1, 1)
 
 
 def _rows(w: Any, x: Any, y: Any, first: int, end: int) -> None:
@@ -60,9 +60,11 @@ def _rows(w: Any, x: Any, y: Any, first: int, end: int) -> None:
         while r + 4 <= count:
             four_by_four(w, x, y, at, r)
             r += 4
-        while r < count:
+        if r + 2 <= count:
+            four_by_two(w, x, y, at, r)
+            r += 2
+        if r < count:
             four_by_one(w, x, y, at, r)
-            r += 1
         at += 4
     for row in range(at, end):
         for r in range(count):

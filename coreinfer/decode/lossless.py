@@ -89,9 +89,10 @@ class Lossless:
         return made
 
     def drafts(self) -> Drafts:
-        """What has come of it so far; the gain is against dense steps of one row, of which the first pass was one."""
-        took, one = time.perf_counter() - self._began, self.drafting.dense_s.get(1, 0.0)
-        return Drafts(self.drafting.drafted, self.drafting.accepted, self._made * one / took if took else 1.0)
+        """What has come of it so far; the gain is against the quickest dense step of one row."""
+        took = time.perf_counter() - self._began
+        gain = self._made * self.drafting.one_s / took if self._made else 1.0
+        return Drafts(self.drafting.drafted, self.drafting.accepted, gain)
 
 
 def rows_needed() -> int:
