@@ -124,7 +124,8 @@ class Engine:
         refresh runs the text so far dense; its time is part of ``decode_s``.
         ``runtime``: coreinfer's own steps, ``transformers``, or ``auto``, which is the former where they know the model
         and the options: greedy, or drawn with ``top_k=0`` and without penalties.
-        ``lossless``: the neurons only draft; every token is the one that the dense model would have made.
+        ``lossless``: the neurons only draft; every token is the one that the dense model would have made. A draft may
+        be wrong now and then, so without a ``keep`` it is half of the artifact's.
 
         Raises:
             CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts, or
@@ -135,6 +136,8 @@ class Engine:
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
+        if lossless and keep is None:
+            keep = self.artifact.manifest.default_keep / 2
         planned, ids = self.planned(prompt, policy, keep), self.encode(prompt)
         used, drafts = list[Prediction](), list[Drafts | None]()
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]

@@ -1,6 +1,7 @@
 """The bench: its arithmetic, what it counts, what it says; on a tiny model, whose speeds mean nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from families import one_thread as one_thread
 
 from coreinfer import CoreInferError
 from coreinfer.bench import limits
+from coreinfer.bench.lossless import examples, measure_lossless
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.report import last_line, picture, save, summary, table
 from coreinfer.bench.run import Measured, measure
 from coreinfer.bench.shapes import SHAPES, random_model
 from coreinfer.bench.subjects import Own, random_set, transformers_eager
+from coreinfer.engine import Engine
 
-PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5))
+PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5), texts=3)
 KEYS = {
     "shape",
     "keep",
@@ -45,8 +48,9 @@ def made(little_memory: Any) -> Measured:
 
 
 def test_everybody_is_measured(made: Measured) -> None:
-    assert [(s.engine, s.keep) for s in made.speeds] == [
-        ("transformers", 1.0), ("transformers", 0.5), ("coreinfer", 1.0), ("coreinfer", 0.5),
+    assert [(s.engine, s.keep, s.texts) for s in made.speeds] == [
+        ("transformers", 1.0, 1), ("transformers", 0.5, 1), ("coreinfer", 1.0, 1), ("coreinfer", 0.5, 1),
+        ("coreinfer", 0.5, 3),
     ]  # fmt: skip
     assert all(s.tokens_per_second > 0 for s in made.speeds)
     assert set(made.left_out) == {"transformers, static cache, torch.compile"}
@@ -63,8 +67,8 @@ def test_the_limit_is_the_bandwidth_over_the_bytes(made: Measured) -> None:
     )
     cache = LAYERS * 2 * (8 + 3) * 16
     for speed in made.speeds:
-        read = 4 * (rows * speed.keep + fixed + 32 + cache)  # 32: the embedding's row
-        assert speed.limit == pytest.approx(made.bandwidth / read)
+        read = 4 * (rows * speed.keep + fixed + speed.texts * (32 + cache))  # 32: the embedding's row
+        assert speed.limit == pytest.approx(speed.texts * made.bandwidth / read)
         assert speed.share_of_limit == pytest.approx(speed.tokens_per_second / speed.limit)
 
 
@@ -79,6 +83,9 @@ def test_so_many_tokens_are_decoded() -> None:
     own = Own(model, ids, 32)
     assert own.subject(0.5).decode(5) > 0
     assert int(own.decoder.state.feed.position) == 8 + 5
+    assert own.batch(0.5, 3).decode(5) > 0
+    assert own.decoder.state.feed.position.tolist() == [8 + 5] * 3
+    assert torch.equal(own.decoder.state.history[0], own.decoder.state.history[2])
 
 
 def test_the_last_line_is_json(made: Measured) -> None:
@@ -86,8 +93,22 @@ def test_the_last_line_is_json(made: Measured) -> None:
     assert set(row) >= KEYS
     assert row == json.loads(json.dumps(summary(made)))
     assert row["keep"] == 0.5
-    assert set(row["peers"]) == {"transformers, keep 1", "transformers, keep 0.5", "coreinfer, keep 1"}
+    assert set(row["peers"]) == {
+        "transformers, keep 1", "transformers, keep 0.5", "coreinfer, keep 1", "coreinfer, keep 0.5, 3 texts",
+    }  # fmt: skip
     assert len(table(made)) == 2 + len(made.speeds) + 2
+
+
+def test_lossless_is_measured_where_there_is_an_artifact(engine: Engine, little_memory: Any) -> None:
+    found = measure_lossless(engine, examples(engine)[:2], 6, lambda text: None)
+    assert found.identical
+    assert found.keep == engine.artifact.manifest.default_keep / 2
+    assert 0 <= found.accepted <= 1
+    assert found.tokens_per_second > 0
+    with_it = replace(measure(build("Llama"), "tiny", PLAN), lossless=found)
+    assert summary(with_it)["lossless"]["over_dense"] == found.over_dense
+    assert "the same texts" in table(with_it)[-2]
+    assert "OTHER TEXTS" in table(replace(with_it, lossless=replace(found, identical=False)))[-2]
 
 
 def test_what_is_saved(made: Measured, tmp_path: Path) -> None:

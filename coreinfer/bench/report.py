@@ -1,10 +1,11 @@
 """A run in words: a table for people, a picture, and one row of JSON on the last line for programs."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from coreinfer.bench.run import Measured, Speed
+from coreinfer.bench.run import Measured, Speed, named
 from coreinfer.places import moved_in, writing
 
 GB = 1e9
@@ -12,8 +13,8 @@ GB = 1e9
 
 def summary(made: Measured) -> dict[str, Any]:
     """The row: the leanest of our own, what it could reach, and the peers."""
-    own = min((s for s in made.speeds if s.engine == "coreinfer"), key=lambda s: s.keep)
-    peers = {f"{s.engine}, keep {s.keep:g}": round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
+    own = min((s for s in made.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
+    peers = {named(s.engine, s.keep, s.texts): round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
     adds = made.prefill_with_statistic_s / made.prefill_s - 1
     return {
         "shape": made.shape, "keep": own.keep, "dtype": made.dtype, "device": made.device,
@@ -21,6 +22,7 @@ def summary(made: Measured) -> dict[str, Any]:
         "limit_tokens_per_second": round(own.limit, 2), "share_of_limit": round(own.share_of_limit, 4),
         "prefill_s": round(made.prefill_s, 5), "statistic_adds": round(adds, 4),
         "switch_s": round(made.switch_s, 6), "peers": peers, "left_out": made.left_out,
+        "lossless": None if made.lossless is None else asdict(made.lossless),
     }  # fmt: skip
 
 
@@ -30,18 +32,24 @@ def table(made: Measured) -> list[str]:
     wide = max(len(s.engine) for s in made.speeds)
     lines = [
         f"{made.shape}, {made.dtype}, {made.device}: memory {made.bandwidth / GB:,.1f} GB/s",
-        f"{'':{wide}}   keep     tok/s     limit   share   over {base.engine}, dense",
+        f"{'':{wide}}   keep  texts     tok/s     limit   share   over {base.engine}, dense",
         *(_line(s, wide, base) for s in made.speeds),
         f"prefill {1e3 * made.prefill_s:.1f} ms, with the statistic {1e3 * made.prefill_with_statistic_s:.1f} ms; "
         f"another set in place after {1e3 * made.switch_s:.2f} ms",
     ]
+    if (drafts := made.lossless) is not None:
+        lines.append(
+            f"lossless, drafts at keep {drafts.keep:g}: {drafts.tokens_per_second:.1f} tok/s, {drafts.over_dense:.2f}x "
+            f"its dense steps; {drafts.accepted:.0%} of the drafts accepted, "
+            + ("the same texts" if drafts.identical else "OTHER TEXTS")
+        )
     return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
 
 
 def _line(speed: Speed, wide: int, base: Speed) -> str:
-    times = speed.tokens_per_second / base.tokens_per_second
+    times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
     return (
-        f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.tokens_per_second:8.1f}  {speed.limit:8.1f}  "
+        f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.texts:5}  {rate:8.1f}  {speed.limit:8.1f}  "
         f"{speed.share_of_limit:6.1%}   {times:.2f}x"
     )
 
@@ -73,7 +81,7 @@ def picture(made: Measured) -> str:
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(made.speeds)), layout="constrained")
     FigureCanvasSVG(figure)
     axes, rows = figure.subplots(), list(reversed(made.speeds))
-    names = [f"{s.engine}, keep {s.keep:g}" for s in rows]
+    names = [named(s.engine, s.keep, s.texts) for s in rows]
     axes.barh(
         names, [s.limit for s in rows], color="#e6e4df", label="limit: the memory's bandwidth over the bytes read"
     )

@@ -1,7 +1,7 @@
 """All subjects side by side in one run, so that a machine's moods reach all of them alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from coreinfer.bench.limits import bandwidth, seconds
+from coreinfer.bench.lossless import LosslessSpeed, examples, measure_lossless
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.shapes import random_model
 from coreinfer.bench.subjects import Own, Subject, random_set, transformers_compiled, transformers_eager
 from coreinfer.capture import Reducer
 from coreinfer.decode.families import unsupported
+from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.models import context_length, default_dtype, find_mlps, load_model
 from coreinfer.settings import StatisticSettings
@@ -26,10 +28,13 @@ Say = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Speed:
-    """A subject's tokens a second, the limit by the bytes that it must read, and the share of it reached."""
+    """A subject's tokens a second, of all its texts, the limit by the bytes that it must read, and the share of it
+    reached.
+    """
 
     engine: str
     keep: float
+    texts: int
     tokens_per_second: float
     limit: float
     share_of_limit: float
@@ -37,7 +42,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: all speeds, seconds of prefill without and with the statistic, and of another set being put in place."""
+    """A run: all speeds, seconds of prefill without and with the statistic, and of another set being put in place;
+    lossless decoding where there is an artifact to draft by.
+    """
 
     shape: str
     dtype: str
@@ -48,6 +55,7 @@ class Measured:
     prefill_with_statistic_s: float
     switch_s: float
     left_out: dict[str, str]
+    lossless: LosslessSpeed | None = None
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
@@ -82,12 +90,21 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, say) if device.startswith("cuda") else []
     own = Own(model, ids, plan.context)
-    rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps)]
+    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and not own.decoder.on_gpu else []
+    rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
     speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
     dtype = str(model.dtype).removeprefix("torch.")
     return Measured(shape, dtype, device, speed_of_memory, speeds, dense, watched, switch, left_out)
+
+
+def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None) -> Measured:
+    """The same of an engine's model, and lossless decoding by its artifact, on a CPU."""
+    made = measure(engine.model, Path(engine.artifact.manifest.model.id).name, plan, say)
+    if made.device.startswith("cuda"):
+        return made
+    return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, say))
 
 
 def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, device: str) -> tuple[list[Subject], dict[str, str]]:
@@ -108,19 +125,25 @@ def _race(subjects: Sequence[Subject], plan: Plan, say: Say) -> list[tuple[Subje
     times: list[list[float]] = [[] for _ in subjects]
     for number in range(ROUNDS + 1):
         for subject, mine in zip(subjects, times, strict=True):
-            say(f"{subject.name}, keep {subject.keep:g}" + (" (warming up)" if not number else ""))
+            say(named(subject.name, subject.keep, subject.texts) + (" (warming up)" if not number else ""))
             took = subject.decode(plan.new_tokens)
             if number:
                 mine.append(took)
-    return [(subject, plan.new_tokens / median(mine)) for subject, mine in zip(subjects, times, strict=True)]
+    pairs = zip(subjects, times, strict=True)
+    return [(subject, plan.new_tokens * subject.texts / median(mine)) for subject, mine in pairs]
+
+
+def named(engine: str, keep: float, texts: int) -> str:
+    """A subject in words."""
+    return f"{engine}, keep {keep:g}" + (f", {texts} texts" if texts > 1 else "")
 
 
 def _speeds(raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float) -> tuple[Speed, ...]:
     """With the limit of each: the memory's bandwidth over the bytes that a step in the middle reads."""
     net, at, out = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2, list[Speed]()
     for subject, rate in raced:
-        limit = memory / net.bytes_read(own.set_of(subject.keep).per_layer, at)
-        out.append(Speed(subject.name, subject.keep, rate, limit, rate / limit))
+        limit = subject.texts * memory / net.bytes_read(own.set_of(subject.keep).per_layer, at, subject.texts)
+        out.append(Speed(subject.name, subject.keep, subject.texts, rate, limit, rate / limit))
     return tuple(out)
 
 

@@ -23,11 +23,12 @@ Decode = Callable[[int], float]  # so many tokens -> seconds
 
 @dataclass(frozen=True)
 class Subject:
-    """A way to decode: ``keep`` is the share of MLP neurons that it reads."""
+    """A way to decode: ``keep`` is the share of MLP neurons that it reads, ``texts`` how many it makes at a time."""
 
     name: str
     keep: float
     decode: Decode
+    texts: int = 1
 
 
 def random_set(layers: int, width: int, keep: float, seed: int = 0) -> NeuronSet:
@@ -62,6 +63,23 @@ class Own:
             return time.perf_counter() - begun
 
         return Subject("coreinfer", keep, decode)
+
+    def batch(self, keep: float, texts: int) -> Subject:
+        """So many texts at a time, on one set."""
+        neurons = self.set_of(keep)
+        self.decoder.make_room(self.decoder.context, texts)
+
+        def decode(count: int) -> float:
+            self.decoder.keep(neurons)
+            for slot in range(texts):
+                self.decoder.begin(self.ids, self.cache, self.first, slot)
+            wait(self.device)
+            begun = time.perf_counter()
+            for _ in zip(range(count), self.decoder.rounds(), strict=False):
+                pass
+            return time.perf_counter() - begun
+
+        return Subject("coreinfer", keep, decode, texts)
 
 
 def transformers_eager(model: PreTrainedModel, ids: Tensor, neurons: NeuronSet | None, keep: float) -> Subject:

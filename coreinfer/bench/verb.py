@@ -10,6 +10,10 @@ from coreinfer.cli_options import DeviceOption, DtypeOption, ModelOption, QuietO
 
 def bench(
     model: ModelOption = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option("--artifact", "-a", help="For lossless drafts. [default: the demo's, of its model]"),
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(help="A random model instead: llama-3.1-8b, llama-3.2-1b, opt-6.7b, …")
     ] = None,
@@ -19,6 +23,7 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(help="Of the prompt, which runs dense.")] = 128,
     new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Decoded in each round.")] = 64,
     context: Annotated[int, typer.Option(help="Positions that the cache holds.")] = 1024,
+    batch: Annotated[int, typer.Option(help="Texts decoded at a time, besides one; 1 measures none.")] = 8,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.svg.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
@@ -31,9 +36,9 @@ def bench(
     from coreinfer.errors import CoreInferError
     from coreinfer.settings import Dtype, check_device, check_keep, one_of
 
-    if model is not None and shape is not None:
-        raise CoreInferError(f"--model {model} and --shape {shape} both say what to measure: leave out one of them")
-    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keep or (1.0, 0.4)))
+    if (other := model or artifact) is not None and shape is not None:
+        raise CoreInferError(f"{other} and --shape {shape} both say what to measure: leave out one of them")
+    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keep or (1.0, 0.4)), batch)
     one_of("--dtype", dtype, get_args(Dtype))
     from coreinfer.bench.shapes import check_shape
 
@@ -48,10 +53,20 @@ def bench(
         make_folder(output)
     quiet_libraries()
     from coreinfer.bench.report import last_line, save, table
-    from coreinfer.bench.run import measure, opened
+    from coreinfer.bench.run import measure, measure_with_drafts, opened
 
-    some, name = opened(model, shape, dtype, device)
-    made = measure(some, name, plan, lambda text: say(text, quiet))
+    def tell(text: str) -> None:
+        say(text, quiet)
+
+    if shape is None and (artifact is not None or model is None):
+        from coreinfer.engine import Engine
+        from coreinfer.paths import DEMO_CLUSTERS
+
+        engine = Engine.load(artifact or DEMO_CLUSTERS, model=model, device=device, dtype=dtype)
+        made = measure_with_drafts(engine, plan, tell)
+    else:
+        some, name = opened(model, shape, dtype, device)
+        made = measure(some, name, plan, tell)
     print("\n".join(table(made)))
     if output is not None:
         save(made, output)

@@ -107,10 +107,10 @@ class Network:
         """F."""
         return len(self.layers[0].rows[0])
 
-    def bytes_read(self, kept: list[int], position: int) -> int:
+    def bytes_read(self, kept: list[int], position: int, texts: int = 1) -> int:
         """Bytes of weights and cache that one step reads, at least: the limit is the memory's bandwidth over this."""
         size = self.embedding.element_size()
-        fixed = self.head.numel() + self.hidden + sum(x.qkv.numel() + x.out.numel() for x in self.layers)
+        fixed = self.head.numel() + texts * self.hidden + sum(x.qkv.numel() + x.out.numel() for x in self.layers)
         rows = sum(k * len(x.rows) * self.hidden for k, x in zip(kept, self.layers, strict=True))
-        seen = sum(min(position, x.window or position) for x in self.layers)
+        seen = texts * sum(min(position, x.window or position) for x in self.layers)
         return size * (fixed + rows + 2 * seen * self.kv_heads * self.head_dim)
