@@ -14,6 +14,7 @@ from families import one_thread as one_thread
 from coreinfer import CoreInferError
 from coreinfer.bench import limits
 from coreinfer.bench.lossless import examples, measure_lossless
+from coreinfer.bench.page import TOP, put, section, title, write
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.report import last_line, picture, save, summary, table
 from coreinfer.bench.run import Measured, measure
@@ -115,6 +116,22 @@ def test_what_is_saved(made: Measured, tmp_path: Path) -> None:
     save(made, tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text("utf-8"))["speeds"][0]["engine"] == "transformers"
     assert (tmp_path / "bench.svg").read_text("utf-8").count("<svg") == picture(made).count("<svg") == 1
+
+
+def test_a_page_grows_by_sections_and_replaces_them(made: Measured, tmp_path: Path) -> None:
+    place, other = tmp_path / "page.md", replace(made, shape="large")
+    write(made, "coreinfer bench --keep 1", place)
+    write(other, "coreinfer bench --shape large", place)
+    both = place.read_text("utf-8")
+    write(replace(made, bandwidth=7e9), "coreinfer bench --keep 0.5", place)
+    again = place.read_text("utf-8")
+    assert both.count("\n## ") == again.count("\n## ") == 2
+    assert both.startswith(TOP)
+    assert [line for line in again.splitlines() if line.startswith("## ")] == [f"## {title(m)}" for m in (made, other)]
+    assert "--keep 1" not in again
+    assert "Memory 7.0 GB/s" in again
+    assert again.partition("## large")[2] == both.partition("## large")[2]
+    assert put("", section(other, "x")).startswith(TOP)
 
 
 def test_what_cannot_be_measured() -> None:

@@ -34,8 +34,15 @@ def table(made: Measured) -> list[str]:
         f"{made.shape}, {made.dtype}, {made.device}: memory {made.bandwidth / GB:,.1f} GB/s",
         f"{'':{wide}}   keep  texts     tok/s     limit   share   over {base.engine}, dense",
         *(_line(s, wide, base) for s in made.speeds),
+    ]
+    return lines + _ends(made)
+
+
+def _ends(made: Measured) -> list[str]:
+    """What is said of a run besides speeds."""
+    lines = [
         f"prefill {1e3 * made.prefill_s:.1f} ms, with the statistic {1e3 * made.prefill_with_statistic_s:.1f} ms; "
-        f"another set in place after {1e3 * made.switch_s:.2f} ms",
+        f"another set in place after {1e3 * made.switch_s:.2f} ms"
     ]
     if (drafts := made.lossless) is not None:
         lines.append(
@@ -51,6 +58,25 @@ def _line(speed: Speed, wide: int, base: Speed) -> str:
     return (
         f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.texts:5}  {rate:8.1f}  {speed.limit:8.1f}  "
         f"{speed.share_of_limit:6.1%}   {times:.2f}x"
+    )
+
+
+def table_of(made: Measured) -> str:
+    """The same in Markdown."""
+    base = next(s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0)
+    rows = [
+        f"Memory {made.bandwidth / GB:,.1f} GB/s.\n",
+        f"| | keep | texts | tok/s | limit | share | over {base.engine} |",
+    ]
+    rows += ["|---|---|---|---|---|---|---|", *(_cells(s, base) for s in made.speeds)]
+    return "\n".join([*rows, "", *(f"- {line}" for line in _ends(made))])
+
+
+def _cells(speed: Speed, base: Speed) -> str:
+    times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
+    return (
+        f"| {speed.engine} | {speed.keep:g} | {speed.texts} | {rate:.1f} | {speed.limit:.1f} | "
+        f"{speed.share_of_limit:.1%} | {times:.2f}x |"
     )
 
 

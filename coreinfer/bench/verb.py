@@ -1,5 +1,7 @@
 """``coreinfer bench``: how fast this machine decodes, beside what else it could decode with."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +27,7 @@ def bench(
     context: Annotated[int, typer.Option(help="Positions that the cache holds.")] = 1024,
     batch: Annotated[int, typer.Option(help="Texts decoded at a time, besides one; 1 measures none.")] = 8,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.svg.")] = None,
+    page: Annotated[Path | None, typer.Option(help="A Markdown page to put this run's section into.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
     quiet: QuietOption = False,
@@ -51,6 +54,10 @@ def bench(
         from coreinfer.evaluate.saving import make_folder
 
         make_folder(output)
+    if page is not None:
+        from coreinfer.places import check_file
+
+        check_file(page, "choose another --page")
     quiet_libraries()
     from coreinfer.bench.report import last_line, save, table
     from coreinfer.bench.run import measure, measure_with_drafts, opened
@@ -70,4 +77,8 @@ def bench(
     print("\n".join(table(made)))
     if output is not None:
         save(made, output)
+    if page is not None:
+        from coreinfer.bench.page import write
+
+        write(made, shlex.join(["coreinfer", *sys.argv[1:]]), page)
     print(last_line(made))

@@ -1,21 +1,15 @@
-"""What a run's numbers depend on, and on what machine they were made."""
+"""What a run's numbers depend on."""
 
 import hashlib
-import os
-import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import coreinfer
 from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
 from coreinfer.layout import Layout
+from coreinfer.machine import versions
 from coreinfer.manifest import sha256_of
 
 
@@ -38,11 +32,6 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
     }  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Of what computes; the project's own also where it runs from a folder and is not installed."""
-    return {"coreinfer": coreinfer.__version__, **{name: version(name) for name in ("torch", "transformers")}}
-
-
 def _artifact(engine: Engine) -> dict[str, Any]:
     made = engine.artifact.manifest
     return {
@@ -55,24 +44,6 @@ def paths(engine: Engine, compare: Sequence[tuple[str, Engine]]) -> dict[str, st
     """Where the artifacts lie, by name, "" for the one measured; relative where they lie below this folder."""
     here, roots = Path.cwd(), {"": engine.artifact.root, **{name: other.artifact.root for name, other in compare}}
     return {name: str(root.relative_to(here) if root.is_relative_to(here) else root) for name, root in roots.items()}
-
-
-def machine() -> dict[str, Any]:
-    """The hardware, the date."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"date": date, "cpu": _cpu(), "cores": cores, "gpu": gpu, "python": platform.python_version()}
-
-
-def _cpu() -> str:
-    """Its name; on Linux ``platform`` does not know it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def seen_by_build(engine: Engine, dataset: str) -> bool:

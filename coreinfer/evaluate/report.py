@@ -9,6 +9,7 @@ from coreinfer.evaluate.page import CSS, POLICIES
 from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
 from coreinfer.evaluate.scoring import Results
+from coreinfer.machine import hardware
 from coreinfer.refresh import Refresh, when
 
 
@@ -182,7 +183,7 @@ def _facts(facts: dict[str, Any], results: Results) -> str:
         "policy settings": ", ".join(f"{name} {value}" for name, value in facts["policy_settings"].items()),
         "seed": str(facts["seed"]),
         "date": machine["date"],
-        "hardware": f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpu']}" if machine["gpu"] else ""),
+        "hardware": hardware(machine),
         "software": ", ".join(f"{name} {made}" for name, made in versions.items()) + f", Python {machine['python']}",
         "files": "ladder.md, rows.json, rows.parquet, texts.parquet and settings.json lie beside this page",
     }

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from coreinfer.engine import Engine
-from coreinfer.evaluate.facts import deciding, machine, paths, seen_by_build
+from coreinfer.evaluate.facts import deciding, paths, seen_by_build
 from coreinfer.evaluate.partial import Partial, key_of
 from coreinfer.evaluate.plan import RENEWED, Plan, Text
 from coreinfer.evaluate.policies import Rungs
 from coreinfer.evaluate.rows import Row, rows_of
 from coreinfer.evaluate.saving import save
 from coreinfer.evaluate.scoring import batch_size, measure
+from coreinfer.machine import machine
 
 
 def run(

@@ -6,8 +6,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import DEFAULT, Embedder
-from coreinfer.evaluate.facts import machine, versions
 from coreinfer.generation import check_room
+from coreinfer.machine import machine, versions
 from coreinfer.models import find_mlps, fingerprint, load_model
 from pipeline.analysis.observe import most_tokens
 from pipeline.analysis.plan import Plan

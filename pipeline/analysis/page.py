@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from coreinfer.evaluate.page import CSS
+from coreinfer.machine import hardware
 from pipeline.analysis.records import Findings, Mean, Stable
 from pipeline.analysis.table import paper_words, value
 
@@ -93,7 +94,6 @@ def _cells(mean: Mean) -> tuple[str, str]:
 
 def _facts(facts: dict[str, Any]) -> str:
     machine = facts["machine"]
-    hardware = f"{machine['cpu']}, {machine['cores']} cores" + (f", {machine['gpu']}" if machine["gpu"] else "")
     lines = {
         "texts": f"{facts['dataset']}, {facts['texts']} used of {facts['seen']}",
         "model": f"{facts['model']}, weights {facts['weights'][:16]}, {facts['dtype']} on {facts['device']}; embedder "
@@ -104,7 +104,7 @@ def _facts(facts: dict[str, Any]) -> str:
         ),
         "paper": "CoreInfer, arXiv 2410.18311; its values are read off its plots",
         "date": machine["date"],
-        "hardware": hardware,
+        "hardware": hardware(machine),
         "software": ", ".join(f"{name} {made}" for name, made in facts["versions"].items())
         + f", Python {machine['python']}",
         "files": "analysis.json holds all numbers; each picture lies beside this page as .png and .svg",
