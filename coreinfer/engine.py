@@ -29,7 +29,7 @@ from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
 from coreinfer.runtime import Runtime, Runtimes
 from coreinfer.settings import RUNTIMES, Dtype, Policy, at_least, check_device, check_keep, one_of
-from coreinfer.streaming import Stream, check_options
+from coreinfer.streaming import Stream, check_options, end_tokens
 
 Decide = Callable[[NDArray[np.float64] | None, int], Prediction]  # of a prompt's statistic and its number of tokens
 
@@ -137,14 +137,14 @@ class Engine:
             check_with_refresh(options)
         plan, ids, used = self._plan(prompt, policy, keep, None), self.encode(prompt), list[Prediction]()
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
-        clock = Clock(streamer)
+        clock, ends = Clock(streamer), end_tokens(options, self.model.generation_config)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
                 plan = self._plan(so_far, policy, keep, None)
-            ids, prediction, maker = self._part(ids, plan, length, clock, runtime, options)
+            ids, prediction, maker = self._part(ids, plan, length, clock, ends, runtime, options)
             used.append(prediction)
-            if ids.shape[1] < known + length or self._is_end(int(ids[0, -1])):
+            if ids.shape[1] < known + length or int(ids[0, -1]) in ends:
                 break
         clock.close()
         made = ids.shape[1] - start
@@ -153,8 +153,8 @@ class Engine:
         return Generation(text, used[0], start, made, stopped, clock.first_s, clock.rest_s, len(used) - 1, maker)
 
     def _part(
-        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, runtime: Runtime,
-        options: dict[str, Any],
+        self, ids: torch.Tensor, plan: tuple[Prediction, Decide], length: int, clock: Clock, ends: frozenset[int],
+        runtime: Runtime, options: dict[str, Any],
     ) -> tuple[torch.Tensor, Prediction, str]:  # fmt: skip
         """Up to ``length`` more tokens on one set: all ids, the prediction with that set, and which runtime it was."""
         prediction, decide = plan
@@ -166,7 +166,7 @@ class Engine:
             return chosen[-1].neurons
 
         neurons = prediction.neurons or once
-        out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
+        out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, ends.__contains__, options)
         return out, chosen[-1], maker
 
     @property
@@ -175,11 +175,6 @@ class Engine:
             if self._made is None:
                 self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
             return self._made
-
-    def _is_end(self, token: int) -> bool:
-        """Whether ``generate`` stops at a token."""
-        ends: Any = self.model.generation_config.eos_token_id
-        return ends is not None and token in torch.as_tensor(ends).flatten().tolist()
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""

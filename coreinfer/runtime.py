@@ -79,7 +79,7 @@ class Runtimes:
             clock.start()
             made: Tensor = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
-                pad_token_id=self.pad, **options,
+                **{"pad_token_id": self.pad, **options},
             )  # fmt: skip
         return made
 
