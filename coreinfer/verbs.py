@@ -99,7 +99,7 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import beginning, full_context, generation_row, in_lines
+    from coreinfer.output import beginning, full_context, generation_row, hear, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
     from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
@@ -113,6 +113,7 @@ def generate(
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype)
+    hear(quiet)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     import torch
 

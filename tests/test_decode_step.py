@@ -72,7 +72,7 @@ def test_a_model_whose_weights_are_views_is_saved_and_loaded(name: str, tmp_path
     one, other = (load_file(tmp_path / kind / "model.safetensors") for kind in ("views", "plain"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    save_model(model, tmp_path / "model.safetensors")
+    save_model(model, str(tmp_path / "model.safetensors"))
     held = dict(model.state_dict(keep_vars=True))
     assert all(held[key] is weight for key, weight in model.named_parameters())
     model.load_state_dict({key: weight + 1 for key, weight in plain.state_dict().items()})

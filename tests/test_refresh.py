@@ -120,7 +120,7 @@ def test_a_caller_says_what_ends_it(
     ("option", "said"),
     [
         ({"eos_token_id": "."}, r"eos_token_id is '\.': give a token's id"), ({"eos_token_id": [2, -1]}, r"\[2, -1\]"),
-        ({"eos_token_id": 2.5}, "eos_token_id is 2.5"), ({"pad_token_id": [1, 2]}, r"pad_token_id is \[1, 2\]: give one"),
+        ({"eos_token_id": 2.5}, "eos_token_id is 2.5"), ({"pad_token_id": [1, 2]}, r"pad_token_id is \[1, 2\]: give"),
         ({"pad_token_id": "x"}, "pad_token_id is 'x'"),
     ],
 )  # fmt: skip

@@ -5,7 +5,8 @@ In reading order: ``network`` (a model's weights as decoding reads them: each ne
 (one step in plain torch, the slow truth); ``state`` (what a step reads and writes, at fixed addresses). Then the same
 step three times: ``steps`` in Triton kernels, captured once; ``swift`` in loops for a CPU that ``compiled`` holds;
 ``lean`` in few torch calls, where Numba is missing. ``picking`` draws a CPU's tokens. ``decoder`` puts them together:
-prefill, sets, tokens; ``continuing`` makes a continuation of that.
+prefill, sets, tokens; ``continuing`` makes a continuation of that. ``views`` are how a model lives on other memory,
+``compiling`` what a first step may come to.
 
 Dimension letters: V vocabulary, H hidden, A = heads * head_dim, G = kv_heads * head_dim, F neurons of a layer, k kept,
 P rows of a neuron (gate, up and down column, or two where there is no gate), C positions of the context.

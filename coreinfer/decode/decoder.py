@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from coreinfer.decode.compiling import faults_named, said_if_long
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.state import State
@@ -69,6 +70,9 @@ class Decoder:
     def keep(self, neurons: NeuronSet) -> None:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
         each set's weights are gathered, unless they are still there.
+
+        Raises:
+            NotCompiled: a GPU for which the kernels cannot be made.
         """
         self.state.keep(neurons)
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
@@ -88,18 +92,22 @@ class Decoder:
             return LeanStep(self.network, self.state, neurons)
         step = SwiftStep(self.network, self.state, neurons)
         if not self._warm:
-            with self._aside():
+            with said_if_long("compiling the loops of this processor's steps, once on a machine"), self._aside():
                 step.run()
         self._warm = True
         return step
 
     def _captured(self, neurons: NeuronSet) -> Runs:
-        from coreinfer.decode.steps import Step  # needs Triton
+        with (
+            faults_named(str(self.model.device)),
+            said_if_long("compiling kernels for this GPU, once on a machine"),
+            self._aside(),
+        ):
+            from coreinfer.decode.steps import Step  # needs Triton
 
-        step = Step(self.network, self.state, neurons.per_layer)
-        with self._aside():
+            step = Step(self.network, self.state, neurons.per_layer)
             step.capture()
-        return step
+            return step
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

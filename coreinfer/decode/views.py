@@ -15,7 +15,7 @@ def become(module: nn.Module, view: Tensor) -> None:
     weight: Any = module.weight
     weight.data = view
     if _of_its_own not in module._state_dict_hooks.values():
-        module.register_state_dict_post_hook(_of_its_own)
+        module.register_state_dict_post_hook(_of_its_own)  # type: ignore[no-untyped-call]
 
 
 def _of_its_own(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
