@@ -38,7 +38,7 @@ def short_passages(count: int, path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux")
 def test_five_times_the_passages_take_no_more_memory(shop: Path, tmp_path: Path) -> None:
-    """The peak of one process, which a small corpus has set by then: libraries, models and what allocators keep are in it."""
+    """The peak of one process, which a small corpus has set by then: libraries and models are in it."""
     save_llama(tmp_path / "lm", LAYERS, WIDTH, 512)
     short_passages(FEW, tmp_path / "few.jsonl")
     short_passages(MANY, tmp_path / "many.jsonl")
