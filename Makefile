@@ -7,6 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 # torch's threads sleep while they wait: spinning, they stand still beside any other busy process
 export OMP_WAIT_POLICY ?= passive
+WORKERS ?= 2
 
 .PHONY: demo demo-gemma test test-gemma lint clean
 
@@ -16,8 +17,9 @@ demo: $(READY)
 demo-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python demo.py --gemma
 
+# Two workers with one thread each, a file to a worker: most of what the tests do runs on one core.
 test: $(READY)
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma

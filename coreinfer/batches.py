@@ -14,6 +14,7 @@ from coreinfer.models import context_length, decoder_of
 from coreinfer.planning import Planned
 from coreinfer.prompts import Prompt
 from coreinfer.settings import Policy
+from coreinfer.streaming import end_tokens
 from coreinfer.turns import alone
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Wish:
     new_tokens: int
     sampling: Sampling
     seed: int
+    ends: frozenset[int]
 
 
 def generate_many(
@@ -53,7 +55,8 @@ def generate_many(
     if why := engine.runtimes.why_not(options):
         raise CoreInferError(f"a batch is decoded by coreinfer's own steps, which cannot serve {why}: leave it out")
     sampling = sampling_of(options) or Sampling()
-    wish = Wish(batch, policy, keep, new_tokens, sampling, sampling.seed())
+    ends = end_tokens(options, engine.model.generation_config)
+    wish = Wish(batch, policy, keep, new_tokens, sampling, sampling.seed(), ends)
     for begin in range(0, len(prompts), AHEAD * batch):
         yield from _some(engine, prompts[begin : begin + AHEAD * batch], wish)
 
@@ -70,7 +73,7 @@ def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> list[Gener
         kept = [one.text.begun.kept for one in waiting]
         for members in groups(kept, wish.batch):
             union, some = joined([kept[n] for n in members]), [waiting[n] for n in members]
-            decode(own.decoder, [one.text for one in some], union, engine.is_end, wish.sampling, wish.seed)
+            decode(own.decoder, [one.text for one in some], union, wish.ends.__contains__, wish.sampling, wish.seed)
             for one in some:
                 one.planned.prediction = replace(one.planned.prediction, neurons=union)
     return [_made(engine, one, wish) for one in waiting]

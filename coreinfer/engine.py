@@ -28,7 +28,7 @@ from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
 from coreinfer.runtime import Runtime, Runtimes
 from coreinfer.settings import RUNTIMES, Dtype, Policy, at_least, check_device, check_keep, one_of
-from coreinfer.streaming import Stream, check_options
+from coreinfer.streaming import Stream, check_options, end_tokens
 
 
 class Engine:
@@ -141,16 +141,16 @@ class Engine:
         planned, ids = self.planned(prompt, policy, keep), self.encode(prompt)
         used, drafts = list[Prediction](), list[Drafts | None]()
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
-        clock = Clock(streamer)
+        clock, ends = Clock(streamer), end_tokens(options, self.model.generation_config)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
                 planned = self.planned(so_far, policy, keep)
-            made = self.runtimes.run(runtime, ids, planned.wanted, length, clock, self.is_end, options, lossless)
+            made = self.runtimes.run(runtime, ids, planned.wanted, length, clock, ends.__contains__, options, lossless)
             ids = made.ids
             used.append(planned.prediction)
             drafts.append(made.drafts)
-            if ids.shape[1] < known + length or self.is_end(int(ids[0, -1])):
+            if ids.shape[1] < known + length or int(ids[0, -1]) in ends:
                 break
         clock.close()
         new = ids.shape[1] - start
@@ -189,11 +189,6 @@ class Engine:
             if self._made is None:
                 self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
             return self._made
-
-    def is_end(self, token: int) -> bool:
-        """Whether ``generate`` stops at a token."""
-        ends: Any = self.model.generation_config.eos_token_id
-        return ends is not None and token in torch.as_tensor(ends).flatten().tolist()
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:
         """Pieces of text as they are made, and last the ``Generation``. Closing the iterator ends the generation."""

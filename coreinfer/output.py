@@ -188,6 +188,21 @@ def quiet_libraries() -> None:
         standard.getLogger(name).setLevel(standard.ERROR)
 
 
+def hear(quiet: bool) -> None:
+    """Let what the library logs be talk on stderr; called by the command line alone."""
+    import logging
+
+    from coreinfer.cli_options import say
+
+    class Talk(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage(), quiet)
+
+    ours = logging.getLogger("coreinfer")
+    ours.handlers = [Talk()]
+    ours.setLevel(logging.INFO)
+
+
 def print_calibration(policy: dict[str, Any], found: dict[str, Any]) -> None:
     """What a calibration chose, and its curve as a table, on stdout."""
     from rich.table import Table

@@ -1,5 +1,6 @@
 """Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
+from coreinfer.decode.compiling import NotCompiled
 from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
 from coreinfer.decode.families import unsupported
 from coreinfer.decode.lossless import Drafts
@@ -20,6 +22,7 @@ from coreinfer.settings import StatisticSettings
 from coreinfer.slimming import slim
 from coreinfer.turns import alone
 
+log = logging.getLogger(__name__)
 Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
 ROOM = 1024  # positions of the first cache; longer texts get larger ones
 
@@ -40,6 +43,7 @@ class Runtimes:
         self.model, self.statistic, self.pad = model, statistic, pad
         self._steps: Continuing | None = None
         self._seen: tuple[tuple[int, int], ...] = ()
+        self._fault: str | None = None  # of kernels that were tried
 
     def why_not(self, options: dict[str, Any]) -> str | None:
         """What keeps the project's own steps from serving these options of ``generate``, in words; None if nothing."""
@@ -51,7 +55,7 @@ class Runtimes:
             return f"the device {self.model.device.type!r}"
         if self.model.device.type == "cuda" and not _has_triton():
             return "a missing Triton"
-        return unsupported(self.model)
+        return self._fault or unsupported(self.model)
 
     def run(
         self, wanted: Runtime, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock,
@@ -69,9 +73,15 @@ class Runtimes:
                 why = self.why_not(options)
                 if why is None:
                     clock.start()
-                    own = self.own(ids.shape[1] + length)
-                    made, drafts = own.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
-                    return Made(made, "coreinfer", drafts)
+                    try:
+                        own = self.own(ids.shape[1] + length)
+                        made, drafts = own.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
+                        return Made(made, "coreinfer", drafts)
+                    except NotCompiled as error:  # before the first token
+                        self._steps, self._fault = None, error.why
+                        why = error.why
+                        if wanted == "auto" and not lossless:
+                            log.warning("coreinfer's own steps cannot serve %s: Transformers makes the tokens", why)
             if wanted == "coreinfer" or lossless:
                 instead = "leave out --lossless" if lossless else "let --runtime be auto"
                 raise CoreInferError(f"coreinfer's own steps cannot serve {why}: {instead}")
@@ -94,7 +104,7 @@ class Runtimes:
             clock.start()
             made: Tensor = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, streamer=clock,
-                pad_token_id=self.pad, **options,
+                **{"pad_token_id": self.pad, **options},
             )  # fmt: skip
         return made
 

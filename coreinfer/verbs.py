@@ -108,7 +108,7 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import beginning, drafted, full_context, generation_row, in_lines
+    from coreinfer.output import beginning, drafted, full_context, generation_row, hear, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
     from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
@@ -126,6 +126,7 @@ def generate(
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype)
+    hear(quiet)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     options |= {"policy": policy, "keep": keep, "max_new_tokens": max_new_tokens}
     import torch

@@ -18,6 +18,13 @@ def start(*arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen
     )  # fmt: skip
 
 
+def in_new_process(code: str, *arguments: object) -> Result:
+    """How a Python program ended that nothing was imported into before."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return Result(said.returncode, said.stdout, said.stderr)
+
+
 def fine(result: Result) -> Result:
     assert result.code == 0, result.err
     assert "Traceback" not in result.err

@@ -199,7 +199,8 @@ def test_build_ends_early(
     monkeypatch.setattr(f"pipeline.build.{'' if stage in STAGES else 'index.'}{stage}", fail)
     shutil.copytree(artifact, tmp_path / "made")
     before = tree(tmp_path)
-    common = ("build-clusters", shop / "small.jsonl", "-c", 2, "--limit", 8, "--passage-tokens", 16, "-q")
+    models = ("--model", shop / "llama", "--embedder", shop / "bert")
+    common = ("build-clusters", shop / "small.jsonl", *models, "-c", 2, "--limit", 8, "--passage-tokens", 16, "-q")
     for output in ((tmp_path / "made", "--overwrite"), (tmp_path / "not" / "yet",)):
         ended(run_cli(*common, "-o", *output), fault)
         assert tree(tmp_path) == before

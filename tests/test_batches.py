@@ -118,7 +118,7 @@ def test_the_engine_keeps_the_order_and_says_which_neurons(engine: Engine, polic
         assert used is not None
         assert (used.mask() | own.mask() == used.mask()).all()
         alone = engine.runtimes.run(
-            "coreinfer", engine.encode(prompt), used, 10, Clock(None), engine.is_end, {"do_sample": False}
+            "coreinfer", engine.encode(prompt), used, 10, Clock(None), lambda token: False, {"do_sample": False}
         )
         ids = alone.ids[0, one.prompt_tokens :]
         assert engine.tokenizer.decode(ids, skip_special_tokens=True) == one.text

@@ -1,5 +1,6 @@
 """A step of decoding, in plain torch and in the kernels (on Triton's interpreter), against Transformers and masks."""
 
+from pathlib import Path
 from typing import Any
 
 import families
@@ -8,6 +9,7 @@ import pytest
 import torch
 from families import BOS, FAMILIES, VOCAB, build, down_modules, tokens
 from families import one_thread as one_thread
+from safetensors.torch import load_file, save_model
 from slow_truths import generated, logits, naive, some
 from transformers import LlamaConfig
 
@@ -56,6 +58,26 @@ def test_the_model_computes_on_views_of_the_network(name: str) -> None:
         net.layers[0].rows[-1][3] += 1.0
         net.layers[0].qkv[0] += 1.0
     assert not torch.equal(logits(model, ids), before)
+
+
+@known
+def test_a_model_whose_weights_are_views_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    """By Transformers and by safetensors, after a second reading too; what training asks for are the weights."""
+    model, plain, ids = build(name), build(name), tokens(1, 8)
+    for _ in range(2):
+        read_network(model)
+    model.save_pretrained(tmp_path / "views")
+    plain.save_pretrained(tmp_path / "plain")
+    again: Any = type(model).from_pretrained(tmp_path / "views")
+    assert torch.equal(logits(again.eval(), ids), logits(plain, ids))
+    one, other = (load_file(tmp_path / kind / "model.safetensors") for kind in ("views", "plain"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    held = dict(model.state_dict(keep_vars=True))
+    assert all(held[key] is weight for key, weight in model.named_parameters())
+    model.load_state_dict({key: weight + 1 for key, weight in plain.state_dict().items()})
+    assert not torch.equal(logits(model, ids), logits(plain, ids))
 
 
 @known
@@ -205,7 +227,7 @@ def picked(logits_: torch.Tensor, state: State, block: int, programs: int) -> in
 @torch.no_grad()
 def test_what_is_drawn_follows_the_probabilities(kernels: Any) -> None:
     """The kernel's and the CPU's."""
-    logits_, temperature, many = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7, 400
+    logits_, temperature, many = torch.tensor([0.0, 1.0, 2.0, -1.0]), 0.7, 200
     state = State(read_network(build("Llama")), 64)
     state.feed.temperature.fill_(temperature)
     wanted = (logits_ / temperature).softmax(0).numpy()

@@ -41,7 +41,7 @@ def divergences(engine: Engine, texts: list[Text]) -> tuple[dict[tuple[float, st
 def test_auto_is_as_good_as_the_better_of_both(engine: Engine, side: str) -> None:
     lines = (DEMO_PASSAGES if side == "inside" else DEMO_OUTSIDE).read_text("utf-8").splitlines()
     texts = name_texts(engine.tokenizer, [json.loads(line)["text"] for line in lines], PLAN)
-    texts = texts[:: len(texts) // 24]
+    texts = texts[:: len(texts) // 16]
     if side == "outside":
         texts += noise(engine, 4)
     kl, found = divergences(engine, texts)

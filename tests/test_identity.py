@@ -1,6 +1,7 @@
 """The identity of models: what changes numbers changes it, what does not leaves it alone."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,26 +14,49 @@ from small_models import save_llama
 
 from coreinfer.embedder import DEFAULT, Embedder, embedder_place
 from coreinfer.identity import config_facts, identity, plain, setup_of
+from coreinfer.manifest import ModelIdentity
 from coreinfer.models import load_model
 from coreinfer.paths import DEMO_CLUSTERS
 
 Edit = Callable[[dict[str, Any]], Any]
 
 
+def setup(folder: Path, dtype: str = "float32") -> str:
+    return setup_of(*load_model(str(folder), dtype))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A tiny Llama with the demo's tokenizer, and its setup."""
+    place = save_llama(tmp_path_factory.mktemp("llama"), layers=2, width=48, context=64)
+    return place, setup(place)
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A tiny saved Llama with the demo's tokenizer."""
-    return save_llama(tmp_path, layers=2, width=48, context=64)
+def folder(saved: tuple[Path, str], tmp_path: Path) -> Path:
+    """The same Llama, to be changed."""
+    return shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def before(saved: tuple[Path, str]) -> str:
+    return saved[1]
+
+
+@pytest.fixture(scope="module")
+def saved_embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelIdentity]:
+    """The default embedder, saved by sentence-transformers, and its identity."""
+    place = tmp_path_factory.mktemp("embedder") / "own"
+    shutil.copytree(embedder_place(DEFAULT), place)
+    Embedder(dtype="float32").model.save(str(place))
+    return place, Embedder(str(place)).identity
 
 
 def edited(folder: Path, name: str, edit: Edit) -> None:
     raw = json.loads((folder / name).read_text("utf-8"))
     edit(raw)
+    (folder / name).unlink()  # it may be a link to the original
     (folder / name).write_text(json.dumps(raw), "utf-8")
-
-
-def setup(folder: Path, dtype: str = "float32") -> str:
-    return setup_of(*load_model(str(folder), dtype))
 
 
 def swap(raw: dict[str, Any]) -> None:
@@ -55,8 +79,7 @@ TOKENIZER: dict[str, Edit] = {
 }
 
 
-def test_dtype_saving_and_the_last_digits_do_not_matter(folder: Path) -> None:
-    before = setup(folder)
+def test_dtype_saving_and_the_last_digits_do_not_matter(folder: Path, before: str) -> None:
     assert setup(folder, "bfloat16") == before
     model, tokenizer = load_model(str(folder), "float32")
     model.save_pretrained(folder / "again")
@@ -69,15 +92,13 @@ def test_dtype_saving_and_the_last_digits_do_not_matter(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", CONFIG)
-def test_a_setting_that_changes_the_function_is_seen(folder: Path, change: str) -> None:
-    before = setup(folder)
+def test_a_setting_that_changes_the_function_is_seen(folder: Path, before: str, change: str) -> None:
     edited(folder, "config.json", CONFIG[change])
     assert setup(folder) != before
 
 
 @pytest.mark.parametrize("change", TOKENIZER)
-def test_another_tokenizer_is_seen(folder: Path, change: str) -> None:
-    before = setup(folder)
+def test_another_tokenizer_is_seen(folder: Path, before: str, change: str) -> None:
     edited(folder, "tokenizer.json", TOKENIZER[change])
     assert setup(folder) != before
 
@@ -96,6 +117,10 @@ def test_the_shipped_clusters_know_the_shipped_models() -> None:
     assert (vectors.weights, vectors.setup) == (stored["embedder"]["weights"], stored["embedder"]["setup"])
 
 
+def test_saving_does_not_change_an_embedder(saved_embedder: tuple[Path, ModelIdentity]) -> None:
+    assert saved_embedder[1].setup == Embedder(dtype="float32").setup
+
+
 EMBEDDER: dict[str, tuple[str, Edit]] = {
     "pooling": ("1_Pooling/config.json", lambda raw: raw.update(pooling_mode="cls")),
     "window": ("sentence_bert_config.json", lambda raw: raw.update(max_seq_length=128)),
@@ -110,11 +135,9 @@ EMBEDDER: dict[str, tuple[str, Edit]] = {
 
 
 @pytest.mark.parametrize("change", EMBEDDER)
-def test_what_decides_vectors_is_seen(tmp_path: Path, change: str) -> None:
-    shutil.copytree(embedder_place(DEFAULT), tmp_path / "own")
-    Embedder(dtype="float32").model.save(str(tmp_path / "own"))
-    before, (name, edit) = Embedder(str(tmp_path / "own")).identity, EMBEDDER[change]
-    assert before.setup == Embedder(dtype="float32").setup
+def test_what_decides_vectors_is_seen(saved_embedder: tuple[Path, ModelIdentity], tmp_path: Path, change: str) -> None:
+    (place, before), (name, edit) = saved_embedder, EMBEDDER[change]
+    shutil.copytree(place, tmp_path / "own", copy_function=os.link)
     edited(tmp_path / "own", name, edit)
     after = Embedder(str(tmp_path / "own")).identity
     assert after.setup != before.setup

@@ -18,6 +18,19 @@ from coreinfer.refresh import LEAST, blocks, check_with_refresh, parse_refresh
 PROMPT = "User: Hi, I would like to book a table for two at an Italian restaurant in San Jose. Assistant:"
 
 
+class Tokens:
+    """A streamer that remembers."""
+
+    def __init__(self) -> None:
+        self.tokens = list[int]()
+
+    def put(self, value: torch.Tensor) -> None:
+        self.tokens += value.flatten().tolist()
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return Engine.load(dtype="float32")
@@ -80,6 +93,40 @@ def test_an_end_token_ends_it_also_where_a_refresh_is_due(engine: Engine, monkey
     monkeypatch.setattr(engine.model.generation_config, "eos_token_id", last)
     made = engine.generate(PROMPT, keep=0.4, max_new_tokens=20, refresh=4)
     assert (made.text, made.refreshes, made.stopped) == (whole.text, 0, "eos")
+
+
+@pytest.mark.parametrize("runtime", ["coreinfer", "transformers"])
+@pytest.mark.parametrize("refresh", [None, 4])
+def test_a_caller_says_what_ends_it(
+    engine: Engine, runtime: Any, refresh: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its first such token, wherever in a block, whatever the model's own end is; None ends it nowhere."""
+    seen = Tokens()
+    common: dict[str, Any] = {"keep": 0.4, "max_new_tokens": 9, "refresh": refresh, "runtime": runtime}
+    whole = engine.generate(PROMPT, streamer=seen, **common)
+    tokens = seen.tokens[whole.prompt_tokens :]
+    for last in (tokens[1], tokens[3], torch.tensor([tokens[5], 8191])):
+        made = engine.generate(PROMPT, eos_token_id=last, pad_token_id=0, **common)
+        ends = torch.as_tensor(last).flatten().tolist()
+        assert made.new_tokens == next(i for i, token in enumerate(tokens, 1) if token in ends)
+        assert (made.stopped, whole.text.startswith(made.text), made.runtime) == ("eos", True, runtime)
+    monkeypatch.setattr(engine.model.generation_config, "eos_token_id", tokens[3])
+    assert engine.generate(PROMPT, **common).new_tokens < 9
+    for other in (None, 8191):
+        assert engine.generate(PROMPT, eos_token_id=other, **common).text == whole.text
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"eos_token_id": "."}, r"eos_token_id is '\.': give a token's id"), ({"eos_token_id": [2, -1]}, r"\[2, -1\]"),
+        ({"eos_token_id": 2.5}, "eos_token_id is 2.5"), ({"pad_token_id": [1, 2]}, r"pad_token_id is \[1, 2\]: give"),
+        ({"pad_token_id": "x"}, "pad_token_id is 'x'"),
+    ],
+)  # fmt: skip
+def test_ends_that_are_no_tokens(engine: Engine, option: dict[str, Any], said: str) -> None:
+    with pytest.raises(CoreInferError, match=said):
+        engine.generate(PROMPT, max_new_tokens=2, **option)
 
 
 def test_evaluation_gives_each_block_all_before_it_for_a_prompt(engine: Engine) -> None:

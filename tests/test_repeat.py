@@ -8,18 +8,19 @@ from pathlib import Path
 from conftest import ROOT, demo_texts, tree, write_corpus
 
 
-def built(corpus: Path, place: Path, threads: int) -> dict[str, str]:
-    """The files of a build by the command line, and their hashes."""
+def building(corpus: Path, place: Path, threads: int) -> subprocess.Popen[bytes]:
+    """A build by the command line."""
     command: list[str | Path] = [sys.executable, "-m", "cli", "build-clusters", corpus, "-o", place, "-q"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    subprocess.run(command, cwd=ROOT, check=True, env=environment, timeout=300)
-    return tree(place)
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
 
 
 def test_processes_and_threads_do_not_matter(tmp_path: Path) -> None:
     """Up to 200 tokens: among them those whose last bits depend on their batch. Two numbers of clusters are tried."""
     texts = [text[: 200 + 337 * i % 611] for i, text in enumerate(demo_texts(48, 800))]
     corpus = write_corpus(tmp_path / "corpus.jsonl", texts)
-    one, two = (built(corpus, tmp_path / f"on-{threads}", threads) for threads in (1, 2))
+    builds = [building(corpus, tmp_path / f"on-{threads}", threads) for threads in (1, 2)]
+    assert [build.wait(600) for build in builds] == [0, 0]
+    one, two = (tree(tmp_path / f"on-{threads}") for threads in (1, 2))
     assert one == two
     assert len(one) == 7

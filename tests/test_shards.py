@@ -14,7 +14,7 @@ from pipeline.data import Statistics
 from pipeline.passages import Passage, write_passages
 from pipeline.record import Recorder
 
-BLOCK, CLUSTERS, COUNT = 12, 3, 60
+BLOCK, CLUSTERS, COUNT = 8, 3, 40
 LABELS = np.random.default_rng(0).integers(0, CLUSTERS, (1, COUNT))
 LABELS[0, ::7] = -1  # held out
 
@@ -47,7 +47,7 @@ def test_windows_hold_whole_blocks() -> None:
 
 
 def test_shards_equal_one_pass(corpus: Path, recorder: Recorder, whole: Statistics) -> None:
-    edges = (12, 36, 48)
+    edges = (8, 24, 32)
     shard = np.searchsorted(np.array(edges), np.arange(COUNT), side="right")
     merged = Statistics.zeros(CLUSTERS, *recorder.shape)
     for number in reversed(range(len(edges) + 1)):

@@ -39,7 +39,7 @@ def slow_core(row: list[float], fraction: float, mode: CountMode) -> list[bool]:
 
 
 @given(batches(), st.sampled_from(FRACTIONS), st.sampled_from(["magnitude", "positive"]))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_count_is_equations_1_and_2(batch: tuple[Floats, NDArray[np.bool_]], fraction: float, mode: CountMode) -> None:
     a, valid = batch
     chosen = StatisticSettings("count", fraction, mode)
@@ -74,7 +74,7 @@ def test_energy_is_mean_square_times_column_norm(batch: tuple[Floats, NDArray[np
 
 
 @given(batches())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_griffin_is_the_norm_of_normalised_tokens(batch: tuple[Floats, NDArray[np.bool_]]) -> None:
     a, valid = batch
     chosen = StatisticSettings("griffin")

@@ -48,7 +48,7 @@ def bench(
     if shape is not None:
         check_shape(shape)
     check_device(device)
-    from coreinfer.output import quiet_libraries
+    from coreinfer.output import hear, quiet_libraries
 
     if output is not None:
         from coreinfer.evaluate.saving import make_folder
@@ -59,6 +59,7 @@ def bench(
 
         check_file(page, "choose another --page")
     quiet_libraries()
+    hear(quiet)
     from coreinfer.bench.report import last_line, save, table
     from coreinfer.bench.run import measure, measure_with_drafts, opened
 

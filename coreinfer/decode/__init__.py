@@ -7,6 +7,7 @@ step three times: ``steps`` in Triton kernels, captured once; ``swift`` in loops
 ``tiles`` hold; ``lean`` in few torch calls, where Numba is missing. ``picking`` draws a CPU's tokens. ``decoder`` puts
 them together: prefill, sets, tokens; ``continuing`` makes a continuation of that, ``together`` several at a time.
 ``lossless`` lets the kept neurons draft for the dense model, as many tokens as ``drafting`` finds to pay.
+``views`` are how a model lives on other memory, ``compiling`` what a first step may come to.
 
 Dimension letters: V vocabulary, H hidden, A = heads * head_dim, G = kv_heads * head_dim, F neurons of a layer, k kept,
 P rows of a neuron (gate, up and down column, or two where there is no gate), C positions of the context.

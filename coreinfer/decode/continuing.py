@@ -29,6 +29,7 @@ SHAPING = (
     "watermarking_config", "penalty_alpha", "dola_layers", "constraints", "force_words_ids",
     "prompt_lookup_num_tokens", "return_dict_in_generate",
 )  # fmt: skip
+ENDING = ("eos_token_id", "pad_token_id")  # the caller says at which tokens a text ends; one text needs no padding
 NEUTRAL = dict.fromkeys(
     ("typical_p", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "temperature", "top_p"), 1.0
 )
@@ -47,9 +48,9 @@ class Sampling:
 
 def sampling_of(options: dict[str, Any]) -> Sampling | None:
     """What the options of ``generate`` come to, or None if the steps do not do it: greedy, or drawn from all tokens."""
-    if any(name != "temperature" and name not in DRAWN for name in options):
+    rest = {name: value for name, value in options.items() if name not in ("temperature", *ENDING)}
+    if any(name not in DRAWN for name in rest):
         return None
-    rest = {name: value for name, value in options.items() if name != "temperature"}
     if rest.get("do_sample", False) is False:
         return Sampling() if "temperature" not in options and _equal(rest, GREEDY) else None
     heat = options.get("temperature", 1.0)

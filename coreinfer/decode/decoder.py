@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from coreinfer.decode.compiling import faults_named, said_if_long
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Lossless, rows_needed
@@ -77,6 +78,9 @@ class Decoder:
     def keep(self, neurons: NeuronSet) -> None:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
         each set's weights are gathered, unless they are still there.
+
+        Raises:
+            NotCompiled: a GPU for which the kernels cannot be made.
         """
         self.state.keep(neurons)
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
@@ -108,18 +112,22 @@ class Decoder:
         """The first of a process compiles its loops, or loads what was compiled."""
         step = self._cpu_step(neurons)
         if not self._warm:
-            with self._aside():
+            with said_if_long("compiling the loops of this processor's steps, once on a machine"), self._aside():
                 step.run()
         self._warm = True
         return step
 
     def _captured(self, neurons: NeuronSet) -> Runs:
-        from coreinfer.decode.steps import Step  # needs Triton
+        with (
+            faults_named(str(self.model.device)),
+            said_if_long("compiling kernels for this GPU, once on a machine"),
+            self._aside(),
+        ):
+            from coreinfer.decode.steps import Step  # needs Triton
 
-        step = Step(self.network, self.state, neurons.per_layer)
-        with self._aside():
+            step = Step(self.network, self.state, neurons.per_layer)
             step.capture()
-        return step
+            return step
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

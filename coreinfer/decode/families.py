@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from coreinfer.decode import views
 from coreinfer.decode.network import Act, Layer, Network, Norm
 from coreinfer.mlp import full
 from coreinfer.models import context_length, decoder_of
@@ -87,7 +88,7 @@ def packed(linears: Sequence[nn.Linear]) -> Tensor:
         return linears[0].weight.detach()
     whole = torch.cat([x.weight.detach() for x in linears])
     for module, part in zip(linears, torch.split(whole, [x.out_features for x in linears]), strict=True):
-        module.weight.data = part
+        views.become(module, part)
     return whole
 
 
@@ -120,8 +121,8 @@ def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
     whole = torch.stack(_rows(inputs, down), 1)
     if not _fused(inputs, down):
         for part, module in enumerate(inputs):
-            module.weight.data = whole[:, part]
-    down.weight.data = whole[:, -1].T
+            views.become(module, whole[:, part])
+    views.become(down, whole[:, -1].T)
     return whole
 
 

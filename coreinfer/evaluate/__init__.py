@@ -2,7 +2,7 @@
 
 Each text: P prompt tokens run dense, then C tokens of its true continuation are scored on a fixed neuron set (teacher
 forcing). The prompt's tokens never count. In reading order: plan, masked, policies, scoring, rows; what lies around
-them: bootstrap, partial (resuming), compare, saving, table, charts and report.
+them: bootstrap, partial (resuming), compare, saving, table, and the report with its drawing, charts and forest.
 """
 
 from collections.abc import Iterable, Sequence

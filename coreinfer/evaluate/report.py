@@ -5,6 +5,8 @@ from html import escape
 from typing import Any
 
 from coreinfer.evaluate import charts
+from coreinfer.evaluate.drawing import FLOOR, colour, shown_keeps
+from coreinfer.evaluate.forest import ladder
 from coreinfer.evaluate.page import CSS, POLICIES
 from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
@@ -19,7 +21,7 @@ def report(rows: list[Row], results: Results, facts: dict[str, Any]) -> str:
     threshold = float(facts["policy_settings"]["threshold"])
     parts = [
         _head(whole, results, facts),
-        _figure("The ladder", charts.ladder(rows, results), _LADDER),
+        _figure("The ladder", ladder(rows, results), _LADDER),
         _figure("Against keep", charts.against_keep(rows, results), "To the left, fewer neurons are kept."),
         _figure("Against the length of the prompt", charts.against_prompt(rows, results), _PROMPT),
         _figure("Against the position in the continuation", charts.against_position(results), _POSITION),
@@ -125,14 +127,14 @@ def _domain_tables(rows: list[Row], results: Results) -> list[str]:
     """NLL rise by domain, shaded by its size: a table for each keep shown, at the first prompt length."""
     tokens = results.plan.prompt_tokens[0]
     mine = [row for row in rows if row.domain is not None and row.prompt_tokens == tokens]
-    return [_domain_table(mine, keep) for keep in charts.shown_keeps(results) if mine]
+    return [_domain_table(mine, keep) for keep in shown_keeps(results) if mine]
 
 
 def _domain_table(rows: list[Row], keep: float) -> str:
     at = {(row.domain, row.policy): row for row in rows if row.keep == keep}
     policies = list(dict.fromkeys(policy for _, policy in at if policy != "dense"))
     texts = {row.domain: row.texts for row in rows}
-    most = max([row.nll_rise for row in at.values() if row.policy not in charts.FLOOR] + [1e-9])
+    most = max([row.nll_rise for row in at.values() if row.policy not in FLOOR] + [1e-9])
     body = ""
     for domain in sorted(texts, key=lambda name: -texts[name]):
         cells = "".join(_shaded(at[domain, policy].nll_rise, most) for policy in policies)
@@ -153,7 +155,7 @@ def _shaded(value: float, most: float) -> str:
 def _policies(results: Results) -> str:
     names = list(dict.fromkeys(policy for _, policy in results.rungs))
     items = "".join(
-        f'<dt><i style="background:{charts.colour(name, names)}"></i>{escape(name)}</dt>'
+        f'<dt><i style="background:{colour(name, names)}"></i>{escape(name)}</dt>'
         f"<dd>{_described(name, results.plan.refresh)}</dd>"
         for name in names
     )

@@ -36,7 +36,7 @@ def run(
     results = measure(engine, texts, plan, rungs, [other for _, other in compare], partial, tick)
     rows = rows_of(results, rungs)
     if folder is not None and partial is not None:
-        from coreinfer.evaluate.charts import ladder
+        from coreinfer.evaluate.forest import ladder
         from coreinfer.evaluate.report import report
 
         facts = {"dataset": dataset, **facts, "paths": paths(engine, compare), "machine": machine()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coreinfer.evaluate.charts import GREY, INK, RISE, STYLE
+from coreinfer.evaluate.drawing import GREY, INK, RISE, STYLE
 from pipeline.analysis.plan import Plan
 from pipeline.analysis.records import Findings, Mean, Pairs, Similar, Stable
 

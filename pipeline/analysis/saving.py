@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreinfer.evaluate.charts import inline
+from coreinfer.evaluate.drawing import inline
 from coreinfer.evaluate.saving import REMEDY
 from coreinfer.places import moved_in, writing
 from pipeline.analysis.charts import PAPER, draw_all, styled

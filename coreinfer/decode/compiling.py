@@ -1,0 +1,54 @@
+"""What the first step on a machine may come to: a wait for compilers, which is said, or a fault of theirs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import SubprocessError
+from threading import Timer
+
+import torch
+
+from coreinfer.errors import CoreInferError
+
+PATIENCE = 2.0  # seconds; what was compiled before loads in less
+
+log = logging.getLogger(__name__)
+
+
+class NotCompiled(CoreInferError):
+    """A kernel that this machine cannot make or start; ``why`` says which fault of what."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why} is not decoded by coreinfer's own steps: use Transformers' generate")
+        self.why = why
+
+
+@contextmanager
+def said_if_long(what: str) -> Iterator[None]:
+    """Log ``what`` is being done once it takes longer than ``PATIENCE``; whether it will cannot be known before."""
+    timer = Timer(PATIENCE, log.info, (what,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def faults_named(device: str) -> Iterator[None]:
+    """Turn what Triton, its compilers and the driver raise into one line; no memory is another matter.
+
+    Raises:
+        NotCompiled: the kernels do not work here; nothing was made with them.
+    """
+    from triton.errors import TritonError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (TritonError, RuntimeError, SubprocessError, OSError, ImportError) as error:
+        why = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        words = ": ".join([type(error).__name__, *why])[:300]
+        raise NotCompiled(f"the device {device!r}, where a kernel fails ({words})") from error
