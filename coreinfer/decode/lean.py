@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from coreinfer.decode.network import Layer, Network, Norm, gathered
-from coreinfer.decode.picking import pick
+from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
@@ -90,11 +90,11 @@ class LeanStep:
 
     def run(self) -> None:
         self.look()
-        pick(self.state, self.feed)
+        advance(self.state, self.feed)
 
     @torch.inference_mode()
     def look(self) -> None:
-        """Logits of all rows in use; their keys and values go into the caches."""
+        """Logits of all rows in use, and the tokens picked from them; their keys and values go into the caches."""
         net, feed = self.network, self.feed
         for row in range(feed.count):
             token, at, slot = int(feed.token[row]), int(feed.position[row]), int(feed.slot[row])
@@ -106,6 +106,7 @@ class LeanStep:
                 x += layer.after_mlp(layer.down(self._active(layer.inputs, layer.before_mlp(x))))
             logits, cap = self.head(self.final(x)), net.softcap
             feed.logits[row] = logits if cap is None else torch.tanh(logits / cap) * cap
+        pick(feed)
 
     def _active(self, inputs: tuple[Product, ...], x: Tensor) -> Tensor:
         """The normed residual stream (H,) -> activations (k,)."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from coreinfer.decode.drafting import MOST, Drafting
-from coreinfer.decode.picking import drawn
 from coreinfer.decode.state import Feed, State
 
 
 class Looks(Protocol):
-    """A step that leaves the logits of every row in use of its feed."""
+    """A step that leaves the token picked of every row in use of its feed."""
 
     feed: Feed
 
@@ -76,15 +77,16 @@ class Lossless:
 
     def _right(self, at: int, tokens: list[int]) -> list[int]:
         """What dense steps would have made of ``tokens``, the first of them known and at ``at``."""
-        mine, feed = self.state.feed, self.dense.feed
+        mine, feed, rows = self.state.feed, self.dense.feed, slice(len(tokens))
         feed.count = len(tokens)
-        for row, token in enumerate(tokens):
-            feed.token[row], feed.position[row] = token, at + row
+        feed.temperature.copy_(mine.temperature[:1].expand_as(feed.temperature))
+        feed.seed.copy_(mine.seed[:1].expand_as(feed.seed))
+        feed.token[rows], feed.position[rows] = feed.token.new_tensor(tokens), torch.arange(at, at + len(tokens))
         self.dense.look()
-        heat, seed, made = float(mine.temperature[0]), int(mine.seed[0]), list[int]()
-        for row, expected in enumerate([*tokens[1:], -1]):
-            made.append(drawn(feed.logits[row], heat, seed, at + row))
-            if made[-1] != expected:
+        made = list[int]()
+        for token, expected in zip(feed.next[rows].tolist(), [*tokens[1:], -1], strict=True):
+            made.append(token)
+            if token != expected:
                 break
         return made
 

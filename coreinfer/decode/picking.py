@@ -20,10 +20,16 @@ def drawn(logits: Tensor, temperature: float, seed: int, at: int) -> int:
     return int((torch.softmax(logits / temperature, 0) / alarms).argmax())
 
 
-def pick(state: State, feed: Feed) -> None:
-    """Of each row in use the token drawn becomes the next step's input."""
+def pick(feed: Feed) -> None:
+    """The token drawn of each row in use."""
     for row in range(feed.count):
-        at, heat = int(feed.position[row]), float(feed.temperature[row])
-        token = drawn(feed.logits[row], heat, int(feed.seed[row]), at)
-        feed.token[row], feed.position[row] = token, at + 1
-        state.history[feed.slot[row], at + 1] = token
+        heat, seed, at = float(feed.temperature[row]), int(feed.seed[row]), int(feed.position[row])
+        feed.next[row] = drawn(feed.logits[row], heat, seed, at)
+
+
+def advance(state: State, feed: Feed) -> None:
+    """What was picked becomes the next step's input."""
+    rows = slice(feed.count)
+    feed.token[rows] = feed.next[rows]
+    feed.position[rows] += 1
+    state.history[feed.slot[rows], feed.position[rows]] = feed.token[rows]

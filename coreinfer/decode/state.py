@@ -22,15 +22,27 @@ class Feed:
     Attributes:
         token, position, slot: int32 (R,), the next step's input, of which the first ``count`` rows are in use.
         temperature, seed: float32 and int32 (R,), of sampling.
-        logits: float32 (R, V), of the last step.
+        logits, next: float32 (R, V) and int32 (R,), of the last step: what it gave, and the token picked from that.
     """
 
     def __init__(self, network: Network, rows: int) -> None:
         device = network.embedding.device
-        self.token, self.position, self.slot, self.seed = torch.zeros(4, rows, dtype=torch.int32, device=device)
+        self.token, self.position, self.slot, self.seed, self.next = torch.zeros(
+            5, rows, dtype=torch.int32, device=device
+        )
         self.temperature = torch.zeros(rows, device=device)
         self.logits = torch.zeros(rows, len(network.head), device=device)
-        self.count = rows
+        self.used = torch.full((1,), rows, dtype=torch.int32, device=device)  # for kernels
+        self._count = rows
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    @count.setter
+    def count(self, rows: int) -> None:
+        self._count = rows
+        self.used.fill_(rows)
 
     def drop(self, row: int) -> None:
         """The last row in use takes this one's place."""

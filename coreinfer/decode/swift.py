@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coreinfer.decode import compiled
 from coreinfer.decode.network import Layer, Network, Norm, gathered
-from coreinfer.decode.picking import pick
+from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
 
@@ -93,7 +93,7 @@ def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLaye
 class SwiftStep:
     """One token of each row in use of ``feed``, the state's own if none is given, on the neurons of a set.
 
-    ``run`` as ``steps.Step``'s; ``look`` is all of it but the picking of the next tokens.
+    ``run`` as ``steps.Step``'s; after ``look`` what was picked is not yet the next step's input.
     """
 
     def __init__(self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None) -> None:
@@ -115,10 +115,10 @@ class SwiftStep:
 
     def run(self) -> None:
         self.look()
-        pick(self.state, self.feed)
+        advance(self.state, self.feed)
 
     def look(self) -> None:
-        """Logits of all rows in use; their keys and values go into the caches."""
+        """Logits of all rows in use, and the tokens picked from them; their keys and values go into the caches."""
         rows = self.feed.count
         x, y, z = self.x[:rows], self.y[:rows], self.z[:rows]
         self._embed(x)
@@ -135,6 +135,7 @@ class SwiftStep:
             x += z
         self.final(x, y)
         self._head(y, self.logits[:rows])
+        pick(self.feed)
 
     def _active(self, layer: SwiftLayer, x: Floats) -> Floats:
         projected, active = [out[: len(x)] for out in layer.projected], layer.active[: len(x)]
