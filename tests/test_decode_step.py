@@ -219,8 +219,9 @@ def picked(logits_: torch.Tensor, state: State, block: int, programs: int) -> in
     from coreinfer.kernels.ends import pick
 
     s, f = state, state.feed
-    pick[(programs,)](logits_, len(logits_), f.temperature, f.seed, f.token, f.position, s.history, s.best, s.where,
-                      s.counts[2], BLOCK=block, PROGRAMS=programs, PDL=False)  # fmt: skip
+    pick[(programs,)](logits_, len(logits_), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
+                      s.history, s.context, s.best, s.where, s.counts[2], BLOCK=block, PROGRAMS=programs, ADVANCE=True,
+                      PDL=False)  # fmt: skip
     return int(f.token)
 
 

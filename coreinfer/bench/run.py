@@ -90,7 +90,7 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, say) if device.startswith("cuda") else []
     own = Own(model, ids, plan.context)
-    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and not own.decoder.on_gpu else []
+    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 else []
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
     speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
@@ -100,10 +100,8 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
 
 
 def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None) -> Measured:
-    """The same of an engine's model, and lossless decoding by its artifact, on a CPU."""
+    """The same of an engine's model, and lossless decoding by its artifact."""
     made = measure(engine.model, Path(engine.artifact.manifest.model.id).name, plan, say)
-    if made.device.startswith("cuda"):
-        return made
     return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, say))
 
 

@@ -70,7 +70,7 @@ class Own:
         self.decoder.make_room(self.decoder.context, texts)
 
         def decode(count: int) -> float:
-            self.decoder.keep(neurons)
+            self.decoder.keep(neurons, texts)
             for slot in range(texts):
                 self.decoder.begin(self.ids, self.cache, self.first, slot)
             wait(self.device)

@@ -1,9 +1,9 @@
 """Prefill by Transformers, then tokens by steps of the project's own; sets change between two steps at no cost."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from coreinfer.decode.compiling import faults_named, said_if_long
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
-from coreinfer.decode.lossless import Lossless, rows_needed
+from coreinfer.decode.lossless import Looks, Lossless, rows_needed
 from coreinfer.decode.state import Feed, State
 from coreinfer.errors import CoreInferError
 from coreinfer.models import find_mlps
@@ -50,6 +50,7 @@ class Decoder:
             self.network = read_network(model, bundle=self.on_gpu)
         self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
         self._step: Runs | None = None
+        self._dense: Looks | None = None
         self._warm = False  # whether the compiled loops are there
         self._new_state(min(context or self.network.context, self.network.context))
 
@@ -66,7 +67,7 @@ class Decoder:
         longer = tokens > held < self.network.context
         if longer or slots > self.state.slots:
             self._steps.clear()
-            self._step = None
+            self._step = self._dense = None
             before = self.state.slots
             del self.state
             self._new_state(min(self.network.context, max(tokens, 2 * held)) if longer else held, max(slots, before))
@@ -75,30 +76,45 @@ class Decoder:
         with torch.inference_mode(False):
             self.state = State(self.network, context, slots)
 
-    def keep(self, neurons: NeuronSet) -> None:
-        """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
-        each set's weights are gathered, unless they are still there.
+    def keep(self, neurons: NeuronSet, texts: int = 1) -> None:
+        """Run the next steps on these neurons, of so many texts at a time. On a GPU, the first set of other layer
+        budgets captures a step; on a CPU each set's weights are gathered, unless they are still there.
 
         Raises:
             NotCompiled: a GPU for which the kernels cannot be made.
         """
         self.state.keep(neurons)
-        key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
+        key: Hashable = (tuple(neurons.per_layer), texts > 1) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
             while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
-            self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
+            self._steps[key] = self._gpu_step(neurons, texts) if self.on_gpu else self._on_cpu(neurons)
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
     def lossless(self) -> Lossless:
         """The kept neurons, set by ``keep``, draft for the dense model."""
         assert self._step is not None, "keep comes first"
+        self._dense = self._dense or self._looking()
+        return Lossless(self.state, self._step.run, self._dense)
+
+    def _looking(self) -> Looks:
+        """A step on all neurons that looks at drafts."""
+        net = self.network
         with torch.inference_mode(False):
-            feed = Feed(self.network, rows_needed())
-        dense = self._cpu_step(every(len(self.network.layers), self.network.width), feed)
-        return Lossless(self.state, self._step.run, dense)
+            feed = Feed(net, rows_needed())
+        feed.position.fill_(self.context - 2)  # where a capture may write
+        if not self.on_gpu:
+            return self._cpu_step(every(len(net.layers), net.width), feed)
+        all_of = torch.arange(net.width, dtype=torch.int32, device=self.model.device).expand(len(net.layers), -1)
+
+        def made() -> Any:
+            from coreinfer.decode.rows import RowsStep
+
+            return RowsStep(self.state, [net.width] * len(net.layers), feed, all_of, looking=True)
+
+        return cast(Looks, self._captured(made))
 
     def _cpu_step(self, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
         """By compiled loops where Numba is installed."""
@@ -117,15 +133,22 @@ class Decoder:
         self._warm = True
         return step
 
-    def _captured(self, neurons: NeuronSet) -> Runs:
-        with (
-            faults_named(str(self.model.device)),
-            said_if_long("compiling kernels for this GPU, once on a machine"),
-            self._aside(),
-        ):
-            from coreinfer.decode.steps import Step  # needs Triton
+    def _gpu_step(self, neurons: NeuronSet, texts: int) -> Runs:
+        def made() -> Any:
+            from coreinfer.decode.rows import RowsStep
+            from coreinfer.decode.steps import Step
 
-            step = Step(self.network, self.state, neurons.per_layer)
+            if texts > 1:
+                return RowsStep(self.state, neurons.per_layer)
+            return Step(self.network, self.state, neurons.per_layer)
+
+        return cast(Runs, self._captured(made))
+
+    def _captured(self, make: Callable[[], Any]) -> Any:
+        """A step of kernels, compiled and captured."""
+        said = said_if_long("compiling kernels for this GPU, once on a machine")
+        with faults_named(str(self.model.device)), said, self._aside():
+            step = make()  # imports Triton
             step.capture()
             return step
 

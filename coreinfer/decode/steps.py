@@ -46,26 +46,22 @@ def even(pieces: int, most: int) -> int:
     return min(max(1, pieces), min(tried, key=lambda n: (triton.cdiv(pieces, n) * n, -n)))
 
 
-class Step:
-    """One token: ``run`` launches it kernel by kernel; after ``capture`` one replay does all of it."""
+class Launches:
+    """Kernel launches in a row: ``run`` does them one by one; after ``capture`` one replay does all of them."""
 
-    def __init__(
-        self, network: Network, state: State, kept: Sequence[int], tiles: Tiles | None = None, early: bool = True
-    ) -> None:
-        self.network, self.state, self.kept, self.tiles = network, state, list(kept), tiles or Tiles()
-        on_gpu = network.embedding.is_cuda
-        self.units = torch.cuda.get_device_properties(network.embedding.device).multi_processor_count if on_gpu else 2
-        early = early and on_gpu and torch.version.hip is None
-        early = early and torch.cuda.get_device_capability(network.embedding.device) >= (9, 0)
-        self._pdl: dict[str, Any] = {"PDL": True, "launch_pdl": True} if early else {"PDL": False}
-        self._launches = [*self._begin(), *self._layers(), *self._end()]
+    def __init__(self, weights: Tensor) -> None:
+        on_gpu = weights.is_cuda
+        self.units = torch.cuda.get_device_properties(weights.device).multi_processor_count if on_gpu else 2
+        early = on_gpu and torch.version.hip is None and torch.cuda.get_device_capability(weights.device) >= (9, 0)
+        self.pdl: dict[str, Any] = {"PDL": True, "launch_pdl": True} if early else {"PDL": False}
+        self.launches = list[Callable[[], Any]]()
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def run(self) -> None:
         if self.graph is not None:
             self.graph.replay()
             return
-        for launch in self._launches:
+        for launch in self.launches:
             launch()
 
     def capture(self) -> None:
@@ -78,13 +74,22 @@ class Step:
             self.run()
         self.graph = graph
 
+
+class Step(Launches):
+    """One token of one text."""
+
+    def __init__(self, network: Network, state: State, kept: Sequence[int], tiles: Tiles | None = None) -> None:
+        super().__init__(network.embedding)
+        self.network, self.state, self.kept, self.tiles = network, state, list(kept), tiles or Tiles()
+        self.launches = [*self._begin(), *self._layers(), *self._end()]
+
     def _begin(self) -> list[Callable[[], Any]]:
         net, s = self.network, self.state
         places = net.embedding if net.positions is None else net.positions
         return [
             lambda: embed[(1,)](
-                s.stream[0], s.added[1], net.embedding, places, s.feed.token, s.feed.position, net.embedding_scale,
-                H=net.hidden, HB=power(net.hidden), PLACES=net.positions is not None,
+                s.stream[0], s.added[1], net.embedding, places, s.feed.token, s.feed.position, s.feed.used,
+                net.embedding_scale, H=net.hidden, HB=power(net.hidden), PLACES=net.positions is not None,
             )
         ]  # fmt: skip
 
@@ -113,9 +118,9 @@ class Step:
         center = norm is not None and norm.center
         return lambda: project[grid](
             out, weight, weight if bias is None else bias, before, before if added is None else added,
-            before if now is None else now, *_vectors(norm, after, before), n, norm.eps if norm else 0.0, cap or 0.0,
+            before if now is None else now, *vectors(norm, after, before), n, norm.eps if norm else 0.0, cap or 0.0,
             H=hidden, HB=power(hidden), BN=rows, NORMED=norm is not None, CENTER=center, AFTER=after is not None,
-            BIAS=bias is not None, CAP=cap is not None, num_warps=self._warps(hidden), **self._pdl,
+            BIAS=bias is not None, CAP=cap is not None, num_warps=self._warps(hidden), **self.pdl,
         )  # fmt: skip
 
     def _warps(self, hidden: int) -> int:
@@ -127,14 +132,14 @@ class Step:
         norms = [like if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
         eps = layer.q_norm.eps if layer.q_norm else 1.0
         return lambda: attend[(net.heads, s.chunks)](
-            s.attended, s.qkv, s.keys[number, 0], s.values[number, 0],
+            s.attended, s.qkv, s.keys[number], s.values[number],
             like if layer.rope is None else net.ropes[layer.rope],
-            *norms, s.feed.position, s.parts, s.tops, s.sums, s.counts[0],
+            *norms, s.feed.position, s.feed.slot, s.feed.used, s.context, s.parts, s.tops, s.sums, s.counts[0],
             net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
-            HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
+            OWN=True, HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
             TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
             CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, TOGETHER=min(16, power(s.chunks)),
-            num_warps=4, **self._pdl,
+            num_warps=4, **self.pdl,
         )  # fmt: skip
 
     def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
@@ -150,16 +155,16 @@ class Step:
         return [
             lambda: activate[grid](
                 s.active, layer.neurons, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
-                s.stream[0], *_vectors(norm, layer.after_attention, s.stream[0]), k, width, norm.eps,
+                s.stream[0], *vectors(norm, layer.after_attention, s.stream[0]), k, width, norm.eps,
                 H=hidden, HB=power(hidden), P=parts, BN=rows, ACT=self.network.act, CENTER=norm.center,
                 AFTER=layer.after_attention is not None, BIAS=in_bias is not None, num_warps=self._warps(hidden),
-                **self._pdl,
+                **self.pdl,
             ),
             lambda: deactivate[(triton.cdiv(hidden, block), splits)](
                 s.added[1], layer.neurons, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
                 s.counts[1], k,
                 H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), BIAS=down_bias is not None,
-                num_warps=t.down_warps, **self._pdl,
+                num_warps=t.down_warps, **self.pdl,
             ),
         ]  # fmt: skip
 
@@ -172,13 +177,14 @@ class Step:
         return [
             head,
             lambda: pick[(PICKERS,)](
-                f.logits, len(net.head), f.temperature, f.seed, f.token, f.position, s.history, s.best, s.where,
-                s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, num_warps=4, **self._pdl,
+                f.logits, len(net.head), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
+                s.history, s.context, s.best, s.where, s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, ADVANCE=True,
+                num_warps=4, **self.pdl,
             ),
         ]  # fmt: skip
 
 
-def _vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A norm's weight and bias, and the weight of the norm of what was added; something of its kind where there is
     none, which the kernel does not read.
     """

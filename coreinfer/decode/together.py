@@ -35,7 +35,7 @@ def decode(
     going = [text for text in texts if not text.take(text.begun.first, ends)]
     if not going:
         return
-    decoder.keep(neurons)
+    decoder.keep(neurons, len(going))
     for slot, text in enumerate(going):
         decoder.begin(text.begun.ids, text.begun.cache, text.begun.first, slot)
     decoder.sample(sampling.temperature, seed)

@@ -1,4 +1,4 @@
-"""Attention of one token: queries and keys turned and normed here, its key and value put into the cache."""
+"""Attention of a step's tokens: queries and keys turned and normed here, keys and values put into the cache."""
 
 import triton
 import triton.language as tl
@@ -33,28 +33,67 @@ def head_of(
 
 
 @triton.jit
-def attend(
-    out, qkv, keys, values, table,  # (A,); (A + 2 G,); (C, KV, D) each; (C, 2, D)
-    q_norm, k_norm, position,  # (D,) each; int32
-    parts, tops, sums, count,  # (HEADS, S, D), (HEADS, S) each, (HEADS,)
-    scale, cap, eps, window,
+def remember(
+    qkv, keys, values, table, k_norm, position, slot, used, C, eps,  # as ``attend``
     HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DB: tl.constexpr, TURNED: tl.constexpr,
+    NORMED: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (g, r): a key head and a value head of row r into the caches, before any row attends to them."""
+    g, row = tl.program_id(0), tl.program_id(1)
+    d = tl.arange(0, DB)
+    inside = d < D
+    wait(PDL)
+    if row < tl.load(used):
+        at = tl.load(position + row)
+        qkv += row * (HEADS + 2 * KV) * D
+        turns = table + at.to(tl.int64) * 2 * D
+        cos, sin, norm, other = 1.0, 0.0, 1.0, 1.0
+        if TURNED > 0:
+            cos = tl.load(turns + d, mask=inside, other=0.0)
+            sin = tl.load(turns + D + d, mask=inside, other=0.0)
+        if NORMED:
+            norm = tl.load(k_norm + d, mask=inside, other=0.0)
+            other = tl.load(k_norm + partner(d, TURNED), mask=inside, other=0.0)
+        here = ((tl.load(slot + row).to(tl.int64) * C + at) * KV + g) * D + d
+        k = head_of(qkv + (HEADS + g) * D, norm, other, cos, sin, d, eps, D, TURNED, NORMED)
+        v = tl.load(qkv + (HEADS + KV + g) * D + d, mask=inside, other=0.0, cache_modifier=".cg")
+        tl.store(keys + here, k.to(keys.dtype.element_ty), mask=inside)
+        tl.store(values + here, v.to(values.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def attend(
+    out, qkv, keys, values, table,  # (R, A); (R, A + 2 G); (S, C, KV, D) each; (C, 2, D)
+    q_norm, k_norm, position, slot, used, C,  # (D,) each; int32 (R,) each, and how many rows count
+    parts, tops, sums, count,  # (R, HEADS, S, D), (R, HEADS, S) each, (R, HEADS)
+    scale, cap, eps, window,
+    OWN: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DB: tl.constexpr, TURNED: tl.constexpr,
     NORMED: tl.constexpr, CAP: tl.constexpr, CHUNK: tl.constexpr, S: tl.constexpr, TOGETHER: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (h, s): a query head over CHUNK positions of the cache; the last of a head's programs adds them up."""
-    h, s = tl.program_id(0), tl.program_id(1)
+    """Program (h, s, r): a query head of row r over CHUNK positions of the cache; the last of a head's programs adds
+    them up. OWN: the row's key and value go into the cache here; else ``remember`` has put those of all rows there.
+    """
+    h, s, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if row >= tl.load(used):
+        return
     group: tl.constexpr = HEADS // KV
     g = h // group
     d = tl.arange(0, DB)
     inside = d < D
-    at = tl.load(position)
+    at = tl.load(position + row)
     since = tl.maximum(0, at + 1 - window)
+    held = tl.load(slot + row).to(tl.int64) * C * KV * D
+    out, qkv, count = out + row * HEADS * D, qkv + row * (HEADS + 2 * KV) * D, count + row * HEADS
+    keys, values = keys + held, values + held
+    parts, tops, sums = parts + row * HEADS * S * D, tops + row * HEADS * S, sums + row * HEADS * S
     begin, end = since // CHUNK, at // CHUNK + 1
     if (s >= begin) & (s < end):  # the others end at once, and leave their place to the next kernel
         j = s * CHUNK + tl.arange(0, CHUNK)
-        old = (j < at) & (j >= since)
+        old = (j < at + (0 if OWN else 1)) & (j >= since)
         cached = (j.to(tl.int64)[:, None] * KV + g) * D + d
+        if not OWN:
+            wait(PDL)
         kt = tl.load(keys + cached, mask=old[:, None] & inside, other=0.0)  # of earlier steps: no need to wait for them
         vt = tl.load(values + cached, mask=old[:, None] & inside, other=0.0)
         turns = table + at.to(tl.int64) * 2 * D
@@ -66,22 +105,26 @@ def attend(
             nq, nk = tl.load(q_norm + d, mask=inside, other=0.0), tl.load(k_norm + d, mask=inside, other=0.0)
             nq_other = tl.load(q_norm + partner(d, TURNED), mask=inside, other=0.0)
             nk_other = tl.load(k_norm + partner(d, TURNED), mask=inside, other=0.0)
-        wait(PDL)
+        if OWN:
+            wait(PDL)
         q = head_of(qkv + h * D, nq, nq_other, cos, sin, d, eps, D, TURNED, NORMED)
-        k = head_of(qkv + (HEADS + g) * D, nk, nk_other, cos, sin, d, eps, D, TURNED, NORMED).to(kt.dtype)
-        v = tl.load(qkv + (HEADS + KV + g) * D + d, mask=inside, other=0.0, cache_modifier=".cg").to(kt.dtype)
-        mine = (j == at)[:, None]
-        score = tl.sum(tl.where(mine, k, kt).to(tl.float32) * q, 1) * scale
+        if OWN:
+            k = head_of(qkv + (HEADS + g) * D, nk, nk_other, cos, sin, d, eps, D, TURNED, NORMED).to(kt.dtype)
+            v = tl.load(qkv + (HEADS + KV + g) * D + d, mask=inside, other=0.0, cache_modifier=".cg").to(kt.dtype)
+            mine = (j == at)[:, None]
+            kt, vt = tl.where(mine, k, kt), tl.where(mine, v, vt)
+        score = tl.sum(kt.to(tl.float32) * q, 1) * scale
         if CAP:
             score = (2 * tl.sigmoid(2 * score / cap) - 1) * cap
         score = tl.where(old | (j == at), score, float("-inf"))
         top = tl.max(score, 0)
         weight = tl.exp(score - top)
-        y, total = tl.sum(weight[:, None] * tl.where(mine, v, vt).to(tl.float32), 0), tl.sum(weight, 0)
-        if (s == end - 1) & (h % group == 0):
-            here = (at.to(tl.int64) * KV + g) * D + d
-            tl.store(keys + here, k, mask=inside)
-            tl.store(values + here, v, mask=inside)
+        y, total = tl.sum(weight[:, None] * vt.to(tl.float32), 0), tl.sum(weight, 0)
+        if OWN:  # noqa: SIM102, decided when it compiles, and the next when it runs
+            if (s == end - 1) & (h % group == 0):
+                here = (at.to(tl.int64) * KV + g) * D + d
+                tl.store(keys + here, k, mask=inside)
+                tl.store(values + here, v, mask=inside)
         if end - begin == 1:
             tl.store(out + h * D + d, y / total, mask=inside)
         else:

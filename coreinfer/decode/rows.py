@@ -1,0 +1,163 @@
+"""A step of several rows as a row of kernel launches, as ``steps`` has them for one; captured likewise."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from coreinfer.decode.network import Layer, Norm
+from coreinfer.decode.state import CHUNK, PICKERS, Feed, State
+from coreinfer.decode.steps import FAR, Launches, power, vectors
+from coreinfer.kernels.attend import attend, remember
+from coreinfer.kernels.ends import embed, pick
+from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, ready
+
+LEAST = 16  # vectors that a tensor core takes at a time
+
+Launch = Callable[[], Any]
+
+
+class Vectors:
+    """What lies between the weights of so many rows, in ``many``, which tensor cores take."""
+
+    def __init__(self, state: State, rows: int, splits: int) -> None:
+        net, self.many = state.network, max(LEAST, power(rows))
+        self.device, narrow = net.embedding.device, net.embedding.dtype
+        count, side, heads = net.heads * net.head_dim, net.kv_heads * net.head_dim, net.heads
+        self.stream, self.added = self._room(net.hidden), self._room(net.hidden)
+        self.x, self.attended = self._room(net.hidden, dtype=narrow), self._room(count, dtype=narrow)
+        self.active, self.qkv = self._room(net.width, dtype=narrow), self._room(count + 2 * side)
+        self.logits, self.parts = self._room(len(net.head)), self._room(heads, state.chunks, net.head_dim)
+        self.tops, self.sums = self._room(heads, state.chunks), self._room(heads, state.chunks)
+        self.down_parts = self._room(splits, net.hidden)
+        self.best, self.where = self._room(PICKERS), self._room(PICKERS, dtype=torch.int32)
+        self.counts = self._room(3, max(heads, net.hidden), dtype=torch.int32).view(3, -1)
+
+    def _room(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(self.many, *shape, dtype=dtype, device=self.device)
+
+
+class RowsStep(Launches):
+    """One token of each row in use of ``feed``, the state's own if none is given.
+
+    ``ids``: as the state's, which they are if none are given. ``run`` makes the tokens the next input; ``look``, of a
+    step that was made for it, leaves them in ``feed.next``. A program reads ``wide`` rows of a matrix, ``deep`` columns
+    at a time; ``splits`` programs share a block of down columns.
+    """
+
+    def __init__(
+        self, state: State, kept: Sequence[int], feed: Feed | None = None, ids: Tensor | None = None,
+        looking: bool = False, wide: int = 64, deep: int = 64, splits: int = 4,
+    ) -> None:  # fmt: skip
+        super().__init__(state.network.embedding)
+        self.network, self.state, self.kept, self.feed = state.network, state, list(kept), feed or state.feed
+        self.looking, self.wide, self.deep, self.splits = looking, wide, deep, splits
+        self.rows, self.ids = len(self.feed.token), state.ids if ids is None else ids
+        self.v = Vectors(state, self.rows, splits)
+        self.launches = [self._embed(), *self._layers(), *self._end()]
+
+    def look(self) -> None:
+        assert self.looking
+        self.run()
+
+    def _embed(self) -> Launch:
+        net, f = self.network, self.feed
+        places = net.embedding if net.positions is None else net.positions
+        return lambda: embed[(self.rows,)](
+            self.v.stream, self.v.added, net.embedding, places, f.token, f.position, f.used, net.embedding_scale,
+            H=net.hidden, HB=power(net.hidden), PLACES=net.positions is not None,
+        )  # fmt: skip
+
+    def _layers(self) -> list[Launch]:
+        out, after, v = list[Launch](), None, self.v
+        for number, layer in enumerate(self.network.layers):
+            out += [
+                self._ready(layer.before_attention, after), self._multiply(v.qkv, layer.qkv, layer.qkv_bias, v.x),
+                self._remember(number, layer), self._attend(number, layer),
+                self._multiply(v.added, layer.out, layer.out_bias, v.attended),
+                self._ready(layer.before_mlp, layer.after_attention), *self._mlp(number, layer),
+            ]  # fmt: skip
+            after = layer.after_mlp
+        return out
+
+    def _ready(self, norm: Norm, after: Norm | None) -> Launch:
+        v, hidden = self.v, self.network.hidden
+        return lambda: ready[(self.rows,)](
+            v.x, v.stream, v.added, v.stream, *vectors(norm, after, v.stream), norm.eps,
+            H=hidden, HB=power(hidden), CENTER=norm.center, AFTER=after is not None, **self.pdl,
+        )  # fmt: skip
+
+    def _multiply(
+        self, out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, cap: float | None = None
+    ) -> Launch:
+        n, hidden = weight.shape
+        return lambda: multiply[(triton.cdiv(n, self.wide),)](
+            out, weight, out if bias is None else bias, x, n, cap or 0.0,
+            H=hidden, BN=self.wide, BK=self._deep(hidden), R=self.v.many, BIAS=bias is not None, CAP=cap is not None,
+            **self.pdl,
+        )  # fmt: skip
+
+    def _deep(self, n: int) -> int:
+        return max(16, min(self.deep, power(n)))
+
+    def _remember(self, number: int, layer: Layer) -> Launch:
+        net, s, f, v = self.network, self.state, self.feed, self.v
+        norm = v.stream if layer.k_norm is None else layer.k_norm.weight
+        return lambda: remember[(net.kv_heads, self.rows)](
+            v.qkv, s.keys[number], s.values[number], self._table(layer), norm, f.position, f.slot, f.used, s.context,
+            layer.k_norm.eps if layer.k_norm else 1.0, **self._heads(layer), **self.pdl,
+        )  # fmt: skip
+
+    def _attend(self, number: int, layer: Layer) -> Launch:
+        net, s, f, v = self.network, self.state, self.feed, self.v
+        norms = [v.stream if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
+        return lambda: attend[(net.heads, s.chunks, self.rows)](
+            v.attended, v.qkv, s.keys[number], s.values[number], self._table(layer), *norms, f.position, f.slot,
+            f.used, s.context, v.parts, v.tops, v.sums, v.counts[0],
+            net.scale, net.attention_softcap or 0.0, layer.q_norm.eps if layer.q_norm else 1.0, layer.window or FAR,
+            OWN=False, CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks,
+            TOGETHER=min(16, power(s.chunks)), **self._heads(layer), num_warps=4, **self.pdl,
+        )  # fmt: skip
+
+    def _table(self, layer: Layer) -> Tensor:
+        return self.v.stream if layer.rope is None else self.network.ropes[layer.rope]
+
+    def _heads(self, layer: Layer) -> dict[str, Any]:
+        net = self.network
+        return {
+            "HEADS": net.heads, "KV": net.kv_heads, "D": net.head_dim, "DB": power(net.head_dim),
+            "TURNED": 0 if layer.rope is None else net.turned, "NORMED": layer.q_norm is not None,
+        }  # fmt: skip
+
+    def _mlp(self, number: int, layer: Layer) -> list[Launch]:
+        net, k, ids, neurons, v = self.network, self.kept[number], self.ids[number], layer.neurons, self.v
+        assert neurons is not None, "the network was read without its bundle"
+        width, parts, hidden = neurons.shape
+        in_bias, down_bias, block = layer.in_bias, layer.down_bias, max(16, min(self.wide, power(hidden)))
+        return [
+            lambda: activate_rows[(triton.cdiv(k, self.wide),)](
+                v.active, neurons, ids, v.stream if in_bias is None else in_bias, v.x, k, width,
+                H=hidden, P=parts, BN=self.wide, BK=self._deep(hidden), R=v.many, ACT=net.act,
+                BIAS=in_bias is not None, **self.pdl,
+            ),
+            lambda: deactivate_rows[(triton.cdiv(hidden, block), self.splits)](
+                v.added, neurons, ids, v.active, v.stream if down_bias is None else down_bias, v.down_parts,
+                v.counts[1], k, width,
+                H=hidden, P=parts, BF=self._deep(k), BH=block, R=v.many, S=self.splits, BIAS=down_bias is not None,
+                **self.pdl,
+            ),
+        ]  # fmt: skip
+
+    def _end(self) -> list[Launch]:
+        net, s, f, v = self.network, self.state, self.feed, self.v
+        return [
+            self._ready(net.final, net.layers[-1].after_mlp),
+            self._multiply(v.logits, net.head, net.head_bias, v.x, net.softcap),
+            lambda: pick[(PICKERS, self.rows)](
+                v.logits, len(net.head), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
+                s.history, s.context, v.best, v.where, v.counts[2], BLOCK=1024, PROGRAMS=PICKERS,
+                ADVANCE=not self.looking, num_warps=4, **self.pdl,
+            ),
+        ]  # fmt: skip

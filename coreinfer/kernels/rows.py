@@ -1,0 +1,112 @@
+"""Several rows at a time: matrices of weights times a few vectors, on tensor cores.
+
+A tile of weights meets all R vectors, of which there are 16 or more, some of them idle. What a row gives does not
+depend on the others: each element of a product is summed by itself, in the same order. Vectors are (R, n), in the
+weights' dtype from where they are made.
+"""
+
+import triton
+import triton.language as tl
+
+from coreinfer.kernels.neurons import activated
+from coreinfer.kernels.vectors import is_last, scaled, stream, wait
+
+
+@triton.jit
+def ready(
+    out, before, added, now, norm, shift, after, eps,  # (R, H), then as ``project``
+    H: tl.constexpr, HB: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Program r: the residual stream of a row with what was added to it, and the same normed."""
+    row, i = tl.program_id(0) * H, tl.arange(0, HB)
+    inside = i < H
+    scale = tl.load(norm + i, mask=inside, other=0.0)
+    bias = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
+    scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
+    wait(PDL)
+    x = stream(before + row, added + row, i, inside, scale_after, eps, H, AFTER)
+    tl.store(now + row + i, x, mask=inside)
+    tl.store(out + row + i, scaled(x, scale, bias, inside, eps, H, CENTER).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def product(weight, at, there, x, H: tl.constexpr, BK: tl.constexpr, R: tl.constexpr):
+    """Rows that begin at ``at`` (n,) of a matrix, times R vectors (R, H): (n, R)."""
+    k, r = tl.arange(0, BK), tl.arange(0, R)
+    total = tl.zeros((at.shape[0], R), tl.float32)
+    for begin in tl.range(0, H, BK):
+        inside = begin + k < H
+        w = tl.load(weight + at[:, None] + begin + k, mask=there[:, None] & inside, other=0.0)
+        v = tl.load(x + r[None, :] * H + begin + k[:, None], mask=inside[:, None], other=0.0)
+        total = tl.dot(w, v, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def multiply(
+    out, weight, bias, x, N, cap,  # (R, N) float32; (N, H); (N,) float32; (R, H)
+    H: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, R: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """out = x @ weight^T + bias; CAP: softly capped at ``cap``."""
+    n, r = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, R)
+    wait(PDL)
+    y = product(weight, n.to(tl.int64) * H, n < N, x, H, BK, R)
+    if BIAS:
+        y += tl.load(bias + n, mask=n < N, other=0.0)[:, None]
+    if CAP:
+        y = (2 * tl.sigmoid(2 * y / cap) - 1) * cap
+    tl.store(out + r[None, :] * N + n[:, None], y, mask=(n < N)[:, None])
+
+
+@triton.jit
+def activate_rows(
+    out, neurons, ids, bias, x, K, F,  # (R, F), of which K a row; (F, P, H); (K,) int32; (P - 1, F); (R, H)
+    H: tl.constexpr, P: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr,
+    BIAS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """The activations of the neurons ``ids``, rounded to the weights' dtype."""
+    n, r = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, R)
+    there = n < K
+    which = tl.load(ids + n, mask=there, other=0)
+    at = which.to(tl.int64) * P * H
+    wait(PDL)
+    a = product(neurons, at, there, x, H, BK, R)
+    if BIAS:
+        a += tl.load(bias + which, mask=there, other=0.0)[:, None]
+    a = activated(a, ACT)
+    if P == 3:
+        up = product(neurons, at + H, there, x, H, BK, R)
+        if BIAS:
+            up += tl.load(bias + F + which, mask=there, other=0.0)[:, None]
+        a *= up
+    tl.store(out + r[None, :] * F + n[:, None], a.to(out.dtype.element_ty), mask=there[:, None])
+
+
+@triton.jit
+def deactivate_rows(
+    out, neurons, ids, a, bias, parts, count, K, F,  # (R, H) float32; as above; (S, R, H) float32; a count a block
+    H: tl.constexpr, P: tl.constexpr, BF: tl.constexpr, BH: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
+    BIAS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """out = a @ down columns of the neurons ``ids``. Program (b, s): a block of columns, of every S-th BF neurons."""
+    block, part = tl.program_id(0), tl.program_id(1)
+    h, r, f = block * BH + tl.arange(0, BH), tl.arange(0, R), tl.arange(0, BF)
+    inside = h < H
+    wait(PDL)
+    total = tl.zeros((R, BH), tl.float32)
+    for begin in tl.range(part * BF, K, S * BF):
+        there = begin + f < K
+        at = (tl.load(ids + begin + f, mask=there, other=0).to(tl.int64) * P + P - 1) * H
+        w = tl.load(neurons + at[:, None] + h, mask=there[:, None] & inside, other=0.0)
+        v = tl.load(a + r[:, None] * F + begin + f, mask=there, other=0.0)
+        total = tl.dot(v, w, total, input_precision="ieee")
+    here = r[:, None] * H + h
+    tl.store(parts + part * R * H + here, total, mask=inside)
+    if is_last(count + block, S):
+        y = tl.zeros((R, BH), tl.float32)
+        for other in tl.range(0, S):
+            y += tl.load(parts + other * R * H + here, mask=inside, other=0.0, cache_modifier=".cg")
+        if BIAS:
+            y += tl.load(bias + h, mask=inside, other=0.0)
+        tl.store(out + here, y, mask=inside)
