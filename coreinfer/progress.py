@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-Stage = Callable[[str, int | None], Callable[[int], Any]]  # (name, total) -> tick; how a caller shows progress
+Tick = Callable[[int], Any]  # so many more are done
+Stage = Callable[[str, int | None], Tick]  # of a name and a total; how a caller shows progress
 
 
 def unseen(name: str, total: int | None) -> Callable[[int], Any]:
@@ -17,7 +18,9 @@ def unseen(name: str, total: int | None) -> Callable[[int], Any]:
 
 
 def logged(name: str, total: int | None) -> Callable[[int], Any]:
-    """A stage in a log: its name, once something of it is done, so that what is refused at once has the error alone."""
+    """A stage in a log: its name, once something of it is done, so that what is refused at once has the error alone.
+    A tick of 0 says that it will take a while.
+    """
     waiting = [name]
 
     def tick(n: int) -> None:

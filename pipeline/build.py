@@ -73,13 +73,14 @@ def build_clusters(
     watch = Stopwatch(stage)
     with appearing(output, overwrite) as (made, scratch):
         passages, vectors = scratch / "passages.parquet", scratch / "embeddings.npy"
-        watch.start("load models")
         _look_at(settings.source)
+        watch.show("load models")
         recorder, embedder = _recorder(settings), Embedder(settings.embedder, settings.device)
 
         tick = watch.start("read passages", settings.source.limit)
         counts = Counts()
         total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
+        watch.show("hold out")
         parts = hold_out(passages, settings.seed)
         ks = _numbers(settings.clusters, parts)
         texts = texts_at(passages, parts.held)
@@ -91,7 +92,7 @@ def build_clusters(
             say(too_few(len(ids), len(texts), settings.source.max_tokens, output))
 
         embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
-        watch.start("cluster")
+        watch.show("cluster")
         options = candidates(open_vectors(vectors), parts.kept, ks, settings.seed)
         stats = record(
             passages, options.labels, options.rows[-1].stop, recorder, watch.start("record", len(parts.kept))
@@ -105,7 +106,7 @@ def build_clusters(
         weakest = _threshold(options.centroids[best], embedder, texts)
         policy = PolicySettings(threshold=weakest, strong=weakest)
 
-        watch.start("write")
+        watch.show("write")
         clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
         sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
         learned = _Learned(

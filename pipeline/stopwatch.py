@@ -17,6 +17,10 @@ class Stopwatch:
         self.time(name)
         return self.stage(name, total)
 
+    def show(self, name: str) -> None:
+        """Start one that does its work in one piece, so that no tick would come before its end."""
+        self.start(name)(0)
+
     def time(self, name: str) -> None:
         """Start one that shows stages of its own."""
         self.stop()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 
 from coreinfer.errors import CoreInferError
 from coreinfer.evaluate.plan import FEWEST, Plan, Text, check_enough, cut
+from coreinfer.progress import Tick
 from coreinfer.settings import at_least
 from pipeline.passages import Passage
 from pipeline.readers import Row, file_rows, hub_rows, local_files
 from pipeline.sources import Counts, SourceSettings, read_passages
 
 BATCH = 64  # texts tokenized together
+STRETCH = 16  # batches between two ticks: a dataset that is soon read needs no progress
 DOMAIN_COLUMNS = ("domain", "topic", "category", "subset")
 WHOLE = 1 << 30  # tokens of a passage: texts are not split
 
@@ -31,8 +33,9 @@ class Found:
 
 
 def read_texts(
-    source: SourceSettings, plan: Plan, tokenizer: Any, limit: int | None = None, domain_column: str | None = None
-) -> Found:
+    source: SourceSettings, plan: Plan, tokenizer: Any, limit: int | None = None, domain_column: str | None = None,
+    tick: Tick = lambda n: None,
+) -> Found:  # fmt: skip
     """The texts that are long enough; ``limit`` of them, evenly over the whole dataset. Of ``source``,
     limits and sizes are unused.
 
@@ -41,19 +44,25 @@ def read_texts(
     """
     if limit is not None:
         at_least("--limit", limit, FEWEST)
-    found = long_texts(source, tokenizer, plan.length, plan.length, limit)
+    found = long_texts(source, tokenizer, plan.length, plan.length, limit, tick)
     check_enough(len(found.texts), found.seen, plan, repr(source.dataset))
     domains = _domains(source, {text.name for text in found.texts}, domain_column)
     return replace(found, texts=[replace(text, domain=domains.get(text.name)) for text in found.texts])
 
 
-def long_texts(source: SourceSettings, tokenizer: Any, least: int, most: int, limit: int | None) -> Found:
+def long_texts(
+    source: SourceSettings, tokenizer: Any, least: int, most: int, limit: int | None, tick: Tick = lambda n: None
+) -> Found:
     """The texts of at least ``least`` tokens, the first ``most`` of each; ``limit`` of them, evenly over all of it."""
     counts, short = Counts(), [0]
     passages = _whole(replace(source, limit=None, min_chars=0), counts)
 
     def long_enough() -> Iterator[Text]:
-        while batch := list(islice(passages, BATCH)):
+        for number in count(1):
+            if not (batch := list(islice(passages, BATCH))):
+                return
+            if number % STRETCH == 0:
+                tick(STRETCH * BATCH)
             rows = cut(tokenizer, [passage.text for passage in batch], least, most)
             short[0] += sum(row is None for row in rows)
             yield from (Text(p.source, row) for p, row in zip(batch, rows, strict=True) if row is not None)

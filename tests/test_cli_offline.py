@@ -23,6 +23,8 @@ def test_build(tmp_path: Path) -> None:
     assert row["tokens"] > 100
     assert set(row["seconds"]) >= {"load models", "read passages", "embed", "cluster", "record", "write"}
     assert 0 < row["threshold"] < 1
+    stages = [line for line in told.err.splitlines() if line in row["seconds"]]
+    assert stages == ["load models", "read passages", "hold out", "embed", "cluster", "record", "write"]
     assert "19 passages" in told.err
     assert "0 of 0 held-out texts have the 128 tokens that calibration needs" in told.err
     assert f"build with more or longer texts, or run `coreinfer calibrate {tmp_path / 'made'} TEXTS`" in told.err

@@ -43,7 +43,7 @@ def test_five_times_the_passages_take_no_more_memory(shop: Path, tmp_path: Path)
     short_passages(FEW, tmp_path / "few.jsonl")
     short_passages(MANY, tmp_path / "many.jsonl")
     corpora = [*["few.jsonl"] * 3, "many.jsonl"]
-    command = [sys.executable, "-c", BUILDS, tmp_path, shop / "bert", *corpora]
+    command: list[str | Path] = [sys.executable, "-c", BUILDS, tmp_path, shop / "bert", *corpora]
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}  # what one thread gave back, another takes
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     *_, (few, small), (many, large) = [map(int, line.split()) for line in said.stdout.splitlines()]

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from coreinfer.progress import Stage, stages
+from pipeline.stopwatch import Stopwatch
 
 
 class Terminal(io.StringIO):
@@ -28,6 +29,16 @@ def test_a_log_names_each_stage_that_gets_on(capsys: pytest.CaptureFixture[str])
         tick(5)
         assert capsys.readouterr().err == "measure\n"
         tick(5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_names_a_stage_in_one_piece_at_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    with stages(quiet=False) as stage:
+        watch = Stopwatch(stage)
+        watch.show("cluster")
+        assert capsys.readouterr().err == "cluster\n"
+        watch.stop()
+    assert watch.seconds["cluster"] >= 0
     assert capsys.readouterr() == ("", "")
 
 

@@ -48,6 +48,13 @@ def test_short_texts_are_counted_and_left_out(tmp_path: Path) -> None:
     assert {len(text.ids) for text in found.texts} == {18}
 
 
+@pytest.mark.parametrize(("count", "ticked"), [(900, []), (2100, [1024, 1024])])
+def test_a_long_reading_is_shown(tmp_path: Path, count: int, ticked: list[int]) -> None:
+    corpus, seen = write_corpus(tmp_path / "c.jsonl", [words(18)] * count), list[int]()
+    assert read_texts(SourceSettings(str(corpus)), PLAN, split, 2, tick=seen.append).seen == count
+    assert seen == ticked
+
+
 @pytest.mark.parametrize("long", [0, 1])
 def test_too_few_are_refused_with_their_number(tmp_path: Path, long: int) -> None:
     corpus = write_corpus(tmp_path / "c.jsonl", [words(17)] * 3 + [words(18)] * long)

@@ -9,6 +9,7 @@ from coreinfer.embedder import DEFAULT, Embedder
 from coreinfer.generation import check_room
 from coreinfer.machine import machine, versions
 from coreinfer.models import find_mlps, fingerprint, load_model
+from coreinfer.progress import Tick
 from pipeline.analysis.observe import most_tokens
 from pipeline.analysis.plan import Plan
 from pipeline.analysis.texts import read_texts
@@ -19,8 +20,9 @@ Opened = tuple[PreTrainedModel, PreTrainedTokenizerBase, Embedder, Found]
 
 
 def opened(
-    source: SourceSettings, plan: Plan, model: str, embedder: str | None, limit: int, device: str, dtype: str
-) -> Opened:
+    source: SourceSettings, plan: Plan, model: str, embedder: str | None, limit: int, device: str, dtype: str,
+    tick: Tick = lambda n: None,
+) -> Opened:  # fmt: skip
     """
     Raises:
         CoreInferError: a model or embedder that cannot be used, no room for the plan's texts, or too few of them.
@@ -28,7 +30,7 @@ def opened(
     lm, tokenizer = load_model(model, dtype, device)
     find_mlps(lm)
     check_room(lm, plan.length)
-    found = read_texts(source, plan, tokenizer, most_tokens(lm, plan), limit)
+    found = read_texts(source, plan, tokenizer, most_tokens(lm, plan), limit, tick)
     return lm, tokenizer, Embedder(embedder or DEFAULT, device), found
 
 

@@ -62,7 +62,10 @@ def analyze(
     from pipeline.analysis.run import analyze as measure
     from pipeline.analysis.table import print_findings
 
-    lm, tokenizer, meaning, found = opened(source, plan, model or "demo", embedder, limit, device, dtype)
+    with stages(quiet) as stage:
+        lm, tokenizer, meaning, found = opened(
+            source, plan, model or "demo", embedder, limit, device, dtype, stage("read texts", None)
+        )
     if found.short:
         say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
     with stages(quiet) as stage:

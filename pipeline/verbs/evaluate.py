@@ -84,7 +84,8 @@ def evaluate(
     if output is not None:
         make_folder(output)
     check_room(engine.model, plan.length)
-    found = read_texts(source, plan, engine.tokenizer, limit, domain_column)
+    with stages(quiet) as stage:
+        found = read_texts(source, plan, engine.tokenizer, limit, domain_column, stage("read texts", None))
     if found.short:
         say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
     with stages(quiet) as stage:
