@@ -124,7 +124,7 @@ class Engine:
         ``refresh``: choose the neurons again after so many tokens, or ``auto``: each time that the text has doubled. A
         refresh runs the text so far dense; its time is part of ``decode_s``.
         ``runtime``: coreinfer's own steps, ``transformers``, or ``auto``, which is the former where they know the model
-        and the options: greedy, or drawn with ``top_k=0`` and without penalties.
+        and the options: greedy, or drawn with ``top_k=0`` and without penalties. ``llama.cpp`` does the same options.
 
         Raises:
             CoreInferError: an empty prompt, one that fills the model's context, or options that make several texts, or
@@ -173,7 +173,7 @@ class Engine:
     def _runtimes(self) -> Runtimes:
         with self._once:  # two of them would lay the model's weights out twice
             if self._made is None:
-                self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
+                self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad, self.tokenizer)
             return self._made
 
     def _is_end(self, token: int) -> bool:

@@ -1,4 +1,6 @@
-"""Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``."""
+"""Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``; where
+it is asked for, llama.cpp.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,38 +11,49 @@ from transformers import PreTrainedModel
 
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
-from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
+from coreinfer.decode.continuing import Continuing, Decodes, continuing, sampling_of, shaped_by
+from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
+from coreinfer.gguf.layouts import unwritable
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
 from coreinfer.slimming import slim
 from coreinfer.turns import alone
 
-Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
+Runtime = Literal["auto", "coreinfer", "transformers", "llama.cpp"]  # settings.RUNTIMES
+WHO = {"coreinfer": "coreinfer's own steps", "llama.cpp": "llama.cpp"}
 ROOM = 1024  # positions of the first cache; longer texts get larger ones
 
 
 class Runtimes:
-    """The ways to continue a prompt on a model; what the steps need is made when they first run."""
+    """The ways to continue a prompt on a model; what one needs is made when it first runs.
 
-    def __init__(self, model: PreTrainedModel, statistic: StatisticSettings, pad: int | None) -> None:
-        self.model, self.statistic, self.pad = model, statistic, pad
-        self._steps: Continuing | None = None
+    ``tokenizer``: for the files that llama.cpp reads, so that other programs can use them too.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, statistic: StatisticSettings, pad: int | None, tokenizer: Any = None
+    ) -> None:
+        self.model, self.statistic, self.pad, self.tokenizer = model, statistic, pad, tokenizer
+        self._made = dict[str, Continuing]()
         self._seen: tuple[tuple[int, int], ...] = ()
 
-    def why_not(self, options: dict[str, Any]) -> str | None:
-        """What keeps the project's own steps from serving these options of ``generate``, in words; None if nothing."""
+    def why_not(self, options: dict[str, Any], name: str = "coreinfer") -> str | None:
+        """What keeps the project's own steps, or llama.cpp, from serving these options of ``generate``, in words; None
+        if nothing.
+        """
         if sampling_of(options) is None:
             return "options that only Transformers' generate knows"
-        if name := shaped_by(self.model, options):
-            return f"the {name} of the model's generation_config"
-        if self.model.device.type not in ("cpu", "cuda"):
-            return f"the device {self.model.device.type!r}"
-        if self.model.device.type == "cuda" and not _has_triton():
+        if shaping := shaped_by(self.model, options):
+            return f"the {shaping} of the model's generation_config"
+        device = self.model.device.type
+        if device not in ("cpu", "cuda") or (name == "llama.cpp" and device != "cpu"):
+            return f"the device {device!r}"
+        if device == "cuda" and not _has_triton():
             return "a missing Triton"
-        return unsupported(self.model)
+        return unwritable(self.model) if name == "llama.cpp" else unsupported(self.model)
 
     def run(
         self, wanted: Runtime, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock,
@@ -49,27 +62,37 @@ class Runtimes:
         """``ids`` and up to ``length`` more tokens, (1, P + n), and who made them.
 
         Raises:
-            CoreInferError: ``wanted`` is coreinfer, and something is in the way.
+            CoreInferError: ``wanted`` is coreinfer or llama.cpp, and something is in the way.
         """
         if wanted != "transformers":
+            name = "coreinfer" if wanted == "auto" else wanted
             with alone(decoder_of(self.model), "Engine.generate", ends=True):
-                why = self.why_not(options)
+                why = self.why_not(options, name)
                 if why is None:
                     clock.start()
-                    own = self._own(ids.shape[1] + length)
-                    return own.run(ids, neurons, length, clock.put, ends, sampling_of(options)), "coreinfer"
-            if wanted == "coreinfer":
-                raise CoreInferError(f"coreinfer's own steps cannot serve {why}: let --runtime be auto")
+                    made = self._continuing(name, ids.shape[1] + length)
+                    return made.run(ids, neurons, length, clock.put, ends, sampling_of(options)), name
+            if wanted == name:
+                raise CoreInferError(f"{WHO[name]} cannot serve {why}: let --runtime be auto")
         return self._transformers(ids, neurons, length, clock, options), "transformers"
 
-    def _own(self, tokens: int) -> Continuing:
-        """The steps, made anew if the model's weights are not what they were, with room for so many tokens."""
-        if self._steps is None or self._seen != _versions(self.model):
-            self._steps = None  # its memory goes first
-            self._steps = continuing(self.model, self.statistic, ROOM)
+    def _continuing(self, name: str, tokens: int) -> Continuing:
+        """Made anew if the model's weights are not what they were, with room for so many tokens."""
+        if self._seen != _versions(self.model):
+            self._made.clear()  # its memory goes first
+        if name not in self._made:
+            self._made[name] = continuing(self._decoder(name), self.statistic)
             self._seen = _versions(self.model)
-        self._steps.decoder.make_room(tokens)
-        return self._steps
+        self._made[name].decoder.make_room(tokens)
+        return self._made[name]
+
+    def _decoder(self, name: str) -> Decodes:
+        if name == "coreinfer":
+            return Decoder(self.model, ROOM)
+        from coreinfer.llamacpp.decoder import LlamaDecoder
+        from coreinfer.llamacpp.files import Files, cache_folder
+
+        return LlamaDecoder(self.model, Files(cache_folder()), self.tokenizer, ROOM)
 
     def _transformers(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]

@@ -89,7 +89,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
     refresh: RefreshOption = None,
     runtime: Annotated[
-        str, typer.Option(help="coreinfer's own steps, transformers; auto: own where they can.")
+        str, typer.Option(help="coreinfer's own steps, transformers, llama.cpp; auto: own where they can.")
     ] = "auto",
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
