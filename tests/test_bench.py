@@ -1,6 +1,7 @@
 """The bench: its arithmetic, what it counts, what it says; on a tiny model, whose speeds mean nothing."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from coreinfer.bench.report import last_line, picture, save, summary, table
 from coreinfer.bench.run import Measured, measure
 from coreinfer.bench.shapes import SHAPES, random_model
 from coreinfer.bench.subjects import Own, random_set, transformers_eager
+from coreinfer.llamacpp.session import library
 
 PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5))
 KEYS = {
@@ -41,7 +43,11 @@ def little_memory() -> Any:
 
 @pytest.fixture(scope="module")
 def made(little_memory: Any) -> Measured:
-    return measure(build("Llama"), "tiny", PLAN)
+    """Without llama.cpp, whether it is installed or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "llama_cpp", None)
+        library.cache_clear()
+        return measure(build("Llama"), "tiny", PLAN)
 
 
 def test_everybody_is_measured(made: Measured) -> None:
@@ -49,7 +55,8 @@ def test_everybody_is_measured(made: Measured) -> None:
         ("transformers", 1.0), ("transformers", 0.5), ("coreinfer", 1.0), ("coreinfer", 0.5),
     ]  # fmt: skip
     assert all(s.tokens_per_second > 0 for s in made.speeds)
-    assert set(made.left_out) == {"transformers, static cache, torch.compile"}
+    assert set(made.left_out) == {"transformers, static cache, torch.compile", "llama.cpp"}
+    assert made.left_out["llama.cpp"].startswith("llama.cpp needs the package llama-cpp-python: pip install")
     assert made.prefill_s > 0
     assert made.switch_s > 0
 
@@ -87,7 +94,7 @@ def test_the_last_line_is_json(made: Measured) -> None:
     assert row == json.loads(json.dumps(summary(made)))
     assert row["keep"] == 0.5
     assert set(row["peers"]) == {"transformers, keep 1", "transformers, keep 0.5", "coreinfer, keep 1"}
-    assert len(table(made)) == 2 + len(made.speeds) + 2
+    assert len(table(made)) == 2 + len(made.speeds) + 3
 
 
 def test_what_is_saved(made: Measured, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import struct
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coreinfer import CoreInferError
 from coreinfer.llamacpp.handover import Shape, sequence_state
 
 
@@ -97,3 +99,12 @@ def test_a_window_that_holds_more_than_it_shows() -> None:
     positions, rows = reading.cache(1, torch.float32)
     assert positions == [4, 5, 6]
     assert np.array_equal(rows[0], some[0][0][0, 4:].numpy())
+
+
+def test_numbers_too_large_for_float16() -> None:
+    keys = torch.full((1, 2, 4), 7e4)
+    for dtype in (torch.float32, torch.bfloat16):
+        some = [(keys.to(dtype), keys.to(dtype))]
+        assert sequence_state(some, 2, Shape((None,), 4, False, torch.float32))
+        with pytest.raises(CoreInferError, match=r"too large for float16, in which llama.cpp keeps them: give --dtype"):
+            sequence_state(some, 2, Shape((None,), 4, False, torch.float16))

@@ -25,6 +25,8 @@ from transformers import (
 )
 
 from coreinfer import CoreInferError
+from coreinfer.bench.plan import Plan
+from coreinfer.bench.run import measure
 from coreinfer.clock import Clock
 from coreinfer.decode.families import read_network
 from coreinfer.gguf.writer import Kind, write_gguf
@@ -301,3 +303,13 @@ def test_the_command_line_says_the_same_by_each_runtime() -> None:
     assert [result.code for result in said] == [0, 0]
     assert said[0].rows[0]["text"] == said[1].rows[0]["text"]
     assert said[0].rows[0]["runtime"] == "llama.cpp"
+
+
+def test_the_bench_has_it_as_a_peer() -> None:
+    found = measure(build("Llama"), "tiny", Plan(8, 6, 32, (1.0, 0.5)))
+    assert [s.keep for s in found.speeds if s.engine == "llama.cpp" and s.tokens_per_second > 0] == [1.0, 0.5]
+    assert "llama.cpp" not in found.left_out
+    assert (
+        measure(build("OPT"), "tiny", Plan(8, 6, 32)).left_out["llama.cpp"]
+        == "it has no graph for the architecture 'opt'"
+    )

@@ -37,12 +37,12 @@ class LlamaDecoder:
         self.model, self.mlps, self.files, self.tokenizer = model, find_mlps(model), files, tokenizer
         with torch.inference_mode(False):  # weights laid out inside of it could never be trained again
             self.network = read_network(model, bundle=False)
-        self.layout, exact = layout_of(model), model.dtype is torch.float32
-        self.kind: Kind = "f32" if exact else "bf16"
+        self.layout, short = layout_of(model), model.dtype is torch.bfloat16
+        self.kind: Kind = "bf16" if short else "f32"  # which holds float16 too
         windows = tuple(layer.window for layer in self.network.layers)
         self.reach = self._reach(windows)
         known = windows if self.layout.windows else (None,) * len(windows)
-        dtype = torch.float32 if exact else torch.float16
+        dtype = torch.float16 if short else torch.float32
         self.shape = Shape(known, self.network.head_dim, self.layout.neighbours, dtype)
         words = None if tokenizer is None else tokenizer_facts(tokenizer)
         self.model_key = digest(FORMAT, fingerprint(model), config_facts(model.config), words)

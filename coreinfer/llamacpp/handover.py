@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coreinfer.errors import CoreInferError
 from coreinfer.gguf.tensors import interleaved
 
 EMPTY = 8  # bytes of a cache without cells
@@ -47,7 +48,11 @@ class Shape:
 
 
 def sequence_state(caches: Sequence[Cache], known: int, shape: Shape) -> bytes:
-    """The state of sequence 0 after ``known`` positions, given each layer's cache."""
+    """The state of sequence 0 after ``known`` positions, given each layer's cache.
+
+    Raises:
+        CoreInferError: numbers that float16 does not hold.
+    """
     windows = [window for window in shape.windows if window is not None]
     plain = [cache for cache, window in zip(caches, shape.windows, strict=True) if window is None]
     if shape.caches == 1:
@@ -79,7 +84,13 @@ def _one(caches: Sequence[Cache], known: int, cells: int, shape: Shape) -> Itera
 
 def _rows(heads: Tensor, cells: int, dtype: torch.dtype) -> Tensor:
     """(kv_heads, T, D) -> the last cells (cells, kv_heads * D)."""
-    return heads[:, heads.shape[1] - cells :].transpose(0, 1).reshape(cells, -1).to("cpu", dtype)
+    rows = heads[:, heads.shape[1] - cells :].transpose(0, 1).reshape(cells, -1).to("cpu", dtype)
+    if not rows.isfinite().all():
+        raise CoreInferError(
+            "the prompt's keys or values are too large for float16, in which llama.cpp keeps them: give --dtype "
+            "float32 or choose another --runtime"
+        )
+    return rows
 
 
 def _bytes(rows: Tensor) -> bytes:

@@ -31,8 +31,7 @@ def library() -> Any:
         missing = isinstance(error, ModuleNotFoundError)
         why = "" if missing else f" ({str(error).splitlines()[0]})"
         raise CoreInferError(
-            f"the runtime llama.cpp needs llama-cpp-python{why}: pip install 'coreinfer[llama]', which needs a C++ "
-            "compiler, or choose another --runtime"
+            f"llama.cpp needs the package llama-cpp-python{why}: pip install 'coreinfer[llama]', with a C++ compiler"
         ) from error
     global _LISTENER
     _LISTENER = llama_cpp.llama_log_callback(_listen)
