@@ -13,7 +13,16 @@ from gguf import GGUFReader, dequantize
 from slow_truths import some
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from coreinfer import CoreInferError
 from coreinfer.decode.families import read_network
@@ -23,6 +32,7 @@ from coreinfer.gguf.writer import Kind, encoded, write_gguf
 from coreinfer.paths import DEMO_LM
 
 WRITTEN = ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Phi3"]
+GEMMA: dict[str, Any] = {**families._LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8}
 HEAD = 8  # dimensions of a head in all of them
 
 
@@ -196,14 +206,16 @@ def test_names_of_ways_to_split_text(expression: str, name: str) -> None:
 def test_what_llama_cpp_does_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name in FAMILIES if unwritable(build(name)) is None] == WRITTEN
     assert unwritable(build("OPT")) == "the architecture 'opt'"
-    for name, config, why in (
+    part = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    odd: list[tuple[str, PreTrainedConfig, str]] = [
         ("Llama", LlamaConfig(**families._LLAMA, hidden_act="relu"), "the activation 'relu': its graph of llama has"),
-        (
-            "Qwen3",
-            Qwen3Config(**families._LLAMA, head_dim=8, attention_bias=True),
-            "the bias layers.0.self_attn.o_proj",
-        ),
-    ):
+        ("Qwen3", Qwen3Config(**families._LLAMA, attention_bias=True), "the bias layers.0.self_attn.o_proj.bias"),
+        ("Phi3", Phi3Config(**families._LLAMA, rope_parameters=part), "positions that turn a part of each head"),
+        ("Gemma2", Gemma2Config(**GEMMA, layer_types=["full_attention"] * 2), "a Gemma 2 without sliding windows"),
+        ("Gemma2", Gemma2Config(**GEMMA, final_logit_softcapping=None), "logits or attention scores without a cap"),
+        ("Gemma3", Gemma3TextConfig(**GEMMA, hidden_activation="gelu"), "the activation 'gelu': its graph of gemma3"),
+    ]
+    for name, config, why in odd:
         monkeypatch.setitem(FAMILIES, name, config)
         assert (unwritable(build(name)) or "").startswith(why)
     monkeypatch.undo()

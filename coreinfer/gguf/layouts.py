@@ -21,7 +21,7 @@ class Layout:
         neighbours: whether rope turns dimensions 2 i and 2 i + 1 of a head together, rather than i and i + D / 2.
         windows: whether it knows sliding windows.
         ropes: the kinds of positions that it can be told.
-        capped: whether it always caps logits and attention scores, and its head is always its embedding.
+        capped: whether it always caps logits and attention scores, has windows, and its embedding as its head.
         unusual: number of layers at which it scales attention by hidden size over heads instead of the head's size.
     """
 
@@ -64,17 +64,18 @@ def _odd(model: Any, config: Any, layout: Layout) -> str | None:
     act = getattr(config, "hidden_activation", None) or config.hidden_act
     if act != layout.act:
         return f"the activation {act!r}: its graph of {config.model_type} has {layout.act!r} alone"
-    kinds = [ropes["rope_type"] for ropes in rope_parameters(config).values()]
-    if odd := [kind for kind in kinds if kind not in layout.ropes]:
+    ropes = list(rope_parameters(config).values())
+    if odd := [one["rope_type"] for one in ropes if one["rope_type"] not in layout.ropes]:
         return f"positions of the kind {odd[0]!r} in {config.model_type}"
-    if float(getattr(config, "partial_rotary_factor", None) or 1.0) != 1.0:
+    parts = [getattr(config, "partial_rotary_factor", None), *(one.get("partial_rotary_factor") for one in ropes)]
+    if any(part not in (None, 1.0) for part in parts):
         return "positions that turn a part of each head"
     attention: Any = decoder_of(model).layers[0].self_attn  # type: ignore[index, union-attr]
     heads = config.num_attention_heads
     over = config.hidden_size // heads if config.num_hidden_layers == layout.unusual else attention.head_dim
     if abs(attention.scaling * over**0.5 - 1) > 1e-3:
         return f"attention scores scaled by {attention.scaling:.4g}"
-    return _odd_biases(model, layout) or (_odd_head(model, config) if layout.capped else None)
+    return _odd_biases(model, layout) or (_odd_gemma_2(model, config) if layout.capped else None)
 
 
 def _odd_biases(model: Any, layout: Layout) -> str | None:
@@ -87,7 +88,10 @@ def _odd_biases(model: Any, layout: Layout) -> str | None:
     return None
 
 
-def _odd_head(model: Any, config: Any) -> str | None:
+def _odd_gemma_2(model: Any, config: Any) -> str | None:
+    """What is a choice in its configuration and none in llama.cpp's graph."""
+    if "sliding_attention" not in config.layer_types:
+        return "a Gemma 2 without sliding windows"
     if not (config.final_logit_softcapping and config.attn_logit_softcapping):
         return "logits or attention scores without a cap"
     tied = model.get_output_embeddings().weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()

@@ -80,13 +80,15 @@ class LlamaDecoder:
         self._state = sequence_state(caches, self._at, self.shape)
 
     def keep(self, neurons: NeuronSet) -> None:
-        """Run the next tokens on these neurons: their file is written, unless it is there, and loaded, unless it is."""
+        """Run the tokens after ``begin`` on these neurons: their file is written and loaded, unless it was."""
+        assert self._state, "begin comes first"
         if self._session is None or self._kept != neurons:
             self._session = None  # its memory goes first
             path = self.files.get(self._key(neurons), lambda path: self._write(path, neurons))
             self._session = Session(path, self.context, self.shape, torch.get_num_threads())
             self._kept = neurons
         self._session.restore(self._state)
+        self._state = b""  # llama.cpp has it now
 
     def _key(self, neurons: NeuronSet) -> str:
         return digest(self.model_key, self.kind, neurons.width, [ids.tolist() for ids in neurons.layers])

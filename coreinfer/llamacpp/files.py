@@ -47,10 +47,11 @@ class Files:
 
     def _found(self, key: str) -> Path | None:
         for path in self.folder.glob(f"{key}-*.gguf"):
-            if path.stem == f"{key}-{_digest(path)}":
-                os.utime(path)
-                return path
-            path.unlink()
+            with suppress(FileNotFoundError):  # another process tidied
+                if path.stem == f"{key}-{_digest(path)}":
+                    os.utime(path)
+                    return path
+                path.unlink()
         return None
 
     def _made(self, key: str, write: Callable[[Path], None]) -> Path:
@@ -62,7 +63,8 @@ class Files:
         finally:
             with suppress(OSError):
                 new.unlink()
-        self._tidy()
+        with suppress(FileNotFoundError):  # another process does the same
+            self._tidy()
         return path
 
     def _tidy(self) -> None:

@@ -1,6 +1,7 @@
 """llama.cpp itself, by llama-cpp-python's plain bindings: a loaded file and its context, one token a call."""
 
 import ctypes
+import os
 import weakref
 from functools import cache
 from pathlib import Path
@@ -56,7 +57,7 @@ class Session:
         self.shape, self.context, self.lib = shape, context, library()
         how = self.lib.llama_model_default_params()
         how.n_gpu_layers = 0
-        model = self.lib.llama_model_load_from_file(str(path).encode(), how)
+        model = self.lib.llama_model_load_from_file(os.fsencode(path), how)
         if not model:
             raise CoreInferError(
                 f"llama.cpp cannot load {path}: {_said()}; remove that file or choose another --runtime"
