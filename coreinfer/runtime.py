@@ -1,9 +1,11 @@
-"""Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``."""
+"""Who makes the tokens: the project's own steps where they can, else Transformers' ``generate`` inside ``slim``; where
+it is asked for, llama.cpp.
+"""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -12,10 +14,12 @@ from transformers import PreTrainedModel
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
 from coreinfer.decode.compiling import NotCompiled
-from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
+from coreinfer.decode.continuing import Continuing, Decodes, continuing, sampling_of, shaped_by
+from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.families import unsupported
 from coreinfer.decode.lossless import Drafts
 from coreinfer.errors import CoreInferError
+from coreinfer.gguf.layouts import unwritable
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
@@ -23,7 +27,8 @@ from coreinfer.slimming import slim
 from coreinfer.turns import alone
 
 log = logging.getLogger(__name__)
-Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
+Runtime = Literal["auto", "coreinfer", "transformers", "llama.cpp"]  # settings.RUNTIMES
+WHO = {"coreinfer": "coreinfer's own steps", "llama.cpp": "llama.cpp"}
 ROOM = 1024  # positions of the first cache; longer texts get larger ones
 
 
@@ -37,24 +42,34 @@ class Made:
 
 
 class Runtimes:
-    """The ways to continue a prompt on a model; what the steps need is made when they first run."""
+    """The ways to continue a prompt on a model; what one needs is made when it first runs.
 
-    def __init__(self, model: PreTrainedModel, statistic: StatisticSettings, pad: int | None) -> None:
-        self.model, self.statistic, self.pad = model, statistic, pad
-        self._steps: Continuing | None = None
+    ``tokenizer``: for the files that llama.cpp reads, so that other programs can use them too.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, statistic: StatisticSettings, pad: int | None, tokenizer: Any = None
+    ) -> None:
+        self.model, self.statistic, self.pad, self.tokenizer = model, statistic, pad, tokenizer
+        self._made = dict[str, Continuing]()
         self._seen: tuple[tuple[int, int], ...] = ()
         self._fault: str | None = None  # of kernels that were tried
 
-    def why_not(self, options: dict[str, Any]) -> str | None:
-        """What keeps the project's own steps from serving these options of ``generate``, in words; None if nothing."""
+    def why_not(self, options: dict[str, Any], name: str = "coreinfer") -> str | None:
+        """What keeps the project's own steps, or llama.cpp, from serving these options of ``generate``, in words; None
+        if nothing.
+        """
         if sampling_of(options) is None:
             return "options that only Transformers' generate knows"
-        if name := shaped_by(self.model, options):
-            return f"the {name} of the model's generation_config"
-        if self.model.device.type not in ("cpu", "cuda"):
-            return f"the device {self.model.device.type!r}"
-        if self.model.device.type == "cuda" and not _has_triton():
+        if shaping := shaped_by(self.model, options):
+            return f"the {shaping} of the model's generation_config"
+        device = self.model.device.type
+        if device not in ("cpu", "cuda") or (name == "llama.cpp" and device != "cpu"):
+            return f"the device {device!r}"
+        if device == "cuda" and not _has_triton():
             return "a missing Triton"
+        if name == "llama.cpp":
+            return unwritable(self.model)
         return self._fault or unsupported(self.model)
 
     def run(
@@ -64,37 +79,55 @@ class Runtimes:
         """``ids`` and up to ``length`` more tokens, and who made them.
 
         Raises:
-            CoreInferError: ``wanted`` is coreinfer, or they are to be ``lossless``, and something is in the way.
+            CoreInferError: ``wanted`` is coreinfer or llama.cpp, or they are to be ``lossless``, and something is in
+                the way.
         """
-        if wanted == "transformers" and lossless:
+        if lossless and wanted in ("transformers", "llama.cpp"):
             raise CoreInferError("lossless is coreinfer's own way to decode: let --runtime be auto")
         if wanted != "transformers":
+            name = "coreinfer" if wanted == "auto" else wanted
             with alone(decoder_of(self.model), "Engine.generate", ends=True):
-                why = self.why_not(options)
+                why = self.why_not(options, name)
                 if why is None:
                     clock.start()
                     try:
-                        own = self.own(ids.shape[1] + length)
-                        made, drafts = own.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
-                        return Made(made, "coreinfer", drafts)
+                        made = self._continuing(name, ids.shape[1] + length)
+                        out, drafts = made.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
+                        return Made(out, name, drafts)
                     except NotCompiled as error:  # before the first token
-                        self._steps, self._fault = None, error.why
-                        why = error.why
+                        self._made.pop(name, None)
+                        self._fault = why = error.why
                         if wanted == "auto" and not lossless:
                             log.warning("coreinfer's own steps cannot serve %s: Transformers makes the tokens", why)
-            if wanted == "coreinfer" or lossless:
+            if wanted == name or lossless:
                 instead = "leave out --lossless" if lossless else "let --runtime be auto"
-                raise CoreInferError(f"coreinfer's own steps cannot serve {why}: {instead}")
+                raise CoreInferError(f"{WHO[name]} cannot serve {why}: {instead}")
         return Made(self._transformers(ids, neurons, length, clock, options), "transformers")
 
-    def own(self, tokens: int, slots: int = 1) -> Continuing:
-        """The steps, made anew if the model's weights changed, with room for so many texts of so many tokens."""
-        if self._steps is None or self._seen != _versions(self.model):
-            self._steps = None  # its memory goes first
-            self._steps = continuing(self.model, self.statistic, ROOM)
+    def several(self, tokens: int, texts: int) -> tuple[Continuing, Decoder]:
+        """The project's own steps, with room for so many texts of so many tokens."""
+        made = self._continuing("coreinfer", tokens)
+        decoder = cast(Decoder, made.decoder)
+        decoder.make_room(tokens, texts)
+        return made, decoder
+
+    def _continuing(self, name: str, tokens: int) -> Continuing:
+        """Made anew if the model's weights are not what they were, with room for so many tokens."""
+        if self._seen != _versions(self.model):
+            self._made.clear()  # its memory goes first
+        if name not in self._made:
+            self._made[name] = continuing(self._decoder(name), self.statistic)
             self._seen = _versions(self.model)
-        self._steps.decoder.make_room(tokens, slots)
-        return self._steps
+        self._made[name].decoder.make_room(tokens)
+        return self._made[name]
+
+    def _decoder(self, name: str) -> Decodes:
+        if name == "coreinfer":
+            return Decoder(self.model, ROOM)
+        from coreinfer.llamacpp.decoder import LlamaDecoder
+        from coreinfer.llamacpp.files import Files, cache_folder
+
+        return LlamaDecoder(self.model, Files(cache_folder()), self.tokenizer, ROOM)
 
     def _transformers(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]

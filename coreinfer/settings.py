@@ -74,7 +74,7 @@ class StatisticSettings:
             raise CoreInferError(f"token fraction is {self.token_fraction:g}: give a share above 0 and at most 1")
 
 
-RUNTIMES = ("auto", "coreinfer", "transformers")  # who makes tokens
+RUNTIMES = ("auto", "coreinfer", "transformers", "llama.cpp")  # who makes tokens
 DOUBT_TOKENS = 64  # of the prompts that ``PolicySettings.doubt`` is of
 
 

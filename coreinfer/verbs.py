@@ -94,7 +94,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n")] = 64,
     refresh: RefreshOption = None,
     runtime: Annotated[
-        str, typer.Option(help="coreinfer's own steps, transformers; auto: own where they can.")
+        str, typer.Option(help="coreinfer's own steps, transformers, llama.cpp; auto: own where they can.")
     ] = "auto",
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The neurons only draft: the text is the dense model's.")

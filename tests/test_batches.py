@@ -17,6 +17,7 @@ from slow_truths import generated, greedy, some
 
 from coreinfer.clock import Clock
 from coreinfer.decode.continuing import Begun, Continuing, Sampling, continuing
+from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.together import Text, decode
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
@@ -60,6 +61,11 @@ def test_like_ones_meet() -> None:
     assert groups(sets_of(np.stack([a, b, near_a, b])), 1) == [[0], [1], [2], [3]]
 
 
+def made_of(name: str) -> tuple[Continuing, Decoder]:
+    decoder = Decoder(build(name), 64)
+    return continuing(decoder, StatisticSettings()), decoder
+
+
 def text_of(own: Continuing, ids: torch.Tensor, neurons: NeuronSet, length: int, sampling: Sampling) -> Text:
     return Text(own.prefill(ids, neurons, sampling, 5), length)
 
@@ -67,14 +73,14 @@ def text_of(own: Continuing, ids: torch.Tensor, neurons: NeuronSet, length: int,
 @pytest.mark.parametrize("name", ["OPT", "Llama", "Gemma3"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_texts_of_unequal_lengths_equal_those_alone(name: str, temperature: float) -> None:
-    own, sampling, neurons = continuing(build(name), StatisticSettings(), 64), Sampling(temperature), some()
+    (own, decoder), sampling, neurons = made_of(name), Sampling(temperature), some()
     prompts = [torch.tensor([[BOS, *tokens(1, 4 + 3 * n, n)[0].tolist()]]) for n in range(4)]
     lengths = [30, 1, 11, 24]
 
     def made(which: list[int], slots: int) -> list[list[int]]:
-        own.decoder.make_room(64, slots)
+        decoder.make_room(64, slots)
         texts = [text_of(own, prompts[n], neurons, lengths[n], sampling) for n in which]
-        decode(own.decoder, texts, neurons, lambda token: False, sampling, 5)
+        decode(decoder, texts, neurons, lambda token: False, sampling, 5)
         return [text.made for text in texts]
 
     together = made([0, 1, 2, 3], 4)
@@ -88,23 +94,23 @@ def test_texts_of_unequal_lengths_equal_those_alone(name: str, temperature: floa
 
 def test_a_text_ends_where_it_should() -> None:
     """And those beside it go on."""
-    own, all_of = continuing(build("Llama"), StatisticSettings(), 64), every(2, 48)
+    (own, decoder), all_of = made_of("Llama"), every(2, 48)
     prompts = [torch.tensor([[BOS, *tokens(1, 6, n)[0].tolist()]]) for n in range(3)]
     wanted = [generated(build("Llama"), ids, 20)[0][7:] for ids in prompts]
     stop = wanted[1][5]
-    own.decoder.make_room(64, 3)
+    decoder.make_room(64, 3)
     texts = [text_of(own, ids, all_of, 20, Sampling()) for ids in prompts]
-    decode(own.decoder, texts, all_of, lambda token: token == stop, Sampling(), 0)
+    decode(decoder, texts, all_of, lambda token: token == stop, Sampling(), 0)
     cut = [text[: text.index(stop) + 1] if stop in text else text for text in wanted]
     assert [text.made for text in texts] == cut
     assert [text.seconds > 0 for text in texts] == [len(text) > 1 for text in cut]
 
 
 def test_a_text_of_one_token_needs_no_step() -> None:
-    own = continuing(build("Llama"), StatisticSettings(), 64)
+    _, decoder = made_of("Llama")
     ids = torch.tensor([[BOS, 5, 6]])
     text = Text(Begun(ids, None, some(), 7), 1)
-    decode(own.decoder, [text], some(), lambda token: False, Sampling(), 0)
+    decode(decoder, [text], some(), lambda token: False, Sampling(), 0)
     assert (text.made, text.seconds) == ([7], 0.0)
 
 

@@ -1,6 +1,7 @@
 """The bench: its arithmetic, what it counts, what it says; on a tiny model, whose speeds mean nothing."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from coreinfer.bench.run import Measured, measure
 from coreinfer.bench.shapes import SHAPES, random_model
 from coreinfer.bench.subjects import Own, random_set, transformers_eager
 from coreinfer.engine import Engine
+from coreinfer.llamacpp.session import library
 
 PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5), texts=3)
 KEYS = {
@@ -45,7 +47,11 @@ def little_memory() -> Any:
 
 @pytest.fixture(scope="module")
 def made(little_memory: Any) -> Measured:
-    return measure(build("Llama"), "tiny", PLAN)
+    """Without llama.cpp, whether it is installed or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "llama_cpp", None)
+        library.cache_clear()
+        return measure(build("Llama"), "tiny", PLAN)
 
 
 def test_everybody_is_measured(made: Measured) -> None:
@@ -54,7 +60,8 @@ def test_everybody_is_measured(made: Measured) -> None:
         ("coreinfer", 0.5, 3),
     ]  # fmt: skip
     assert all(s.tokens_per_second > 0 for s in made.speeds)
-    assert set(made.left_out) == {"transformers, static cache, torch.compile"}
+    assert set(made.left_out) == {"transformers, static cache, torch.compile", "llama.cpp"}
+    assert made.left_out["llama.cpp"].startswith("llama.cpp needs the package llama-cpp-python: pip install")
     assert made.prefill_s > 0
     assert made.switch_s > 0
 
@@ -97,7 +104,7 @@ def test_the_last_line_is_json(made: Measured) -> None:
     assert set(row["peers"]) == {
         "transformers, keep 1", "transformers, keep 0.5", "coreinfer, keep 1", "coreinfer, keep 0.5, 3 texts",
     }  # fmt: skip
-    assert len(table(made)) == 2 + len(made.speeds) + 2
+    assert len(table(made)) == 2 + len(made.speeds) + 3
 
 
 def test_lossless_is_measured_where_there_is_an_artifact(engine: Engine, little_memory: Any) -> None:
@@ -108,8 +115,8 @@ def test_lossless_is_measured_where_there_is_an_artifact(engine: Engine, little_
     assert found.tokens_per_second > 0
     with_it = replace(measure(build("Llama"), "tiny", PLAN), lossless=found)
     assert summary(with_it)["lossless"]["over_dense"] == found.over_dense
-    assert "the same texts" in table(with_it)[-2]
-    assert "OTHER TEXTS" in table(replace(with_it, lossless=replace(found, identical=False)))[-2]
+    assert "the same texts" in table(with_it)[-3]
+    assert "OTHER TEXTS" in table(replace(with_it, lossless=replace(found, identical=False)))[-3]
 
 
 def test_what_is_saved(made: Measured, tmp_path: Path) -> None:

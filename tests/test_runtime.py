@@ -1,5 +1,6 @@
 """Who makes the tokens: the project's own steps equal Transformers', and stand back where they would not."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from slow_truths import greedy, some
 from coreinfer import CoreInferError
 from coreinfer.clock import Clock
 from coreinfer.decode.continuing import Sampling, sampling_of, shaped_by
+from coreinfer.llamacpp.session import library
 from coreinfer.neurons import NeuronSet
 from coreinfer.runtime import Runtime, Runtimes
 from coreinfer.settings import StatisticSettings
@@ -126,6 +128,19 @@ def test_what_only_transformers_does(shaped: Any) -> None:
     with pytest.raises(CoreInferError, match="cannot serve the architecture 'gpt2'"):
         run(build("GPT2"), "coreinfer")
     assert run(build("GPT2"), "auto")[1] == "transformers"
+
+
+def test_llama_cpp_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs with it is in tests_llama. What it has no graph for is said first; no weight is touched."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    library.cache_clear()
+    model = build("Llama")
+    before = {name: value.data_ptr() for name, value in model.named_parameters()}
+    with pytest.raises(CoreInferError, match=r"llama.cpp needs the package llama-cpp-python: pip install 'coreinfer"):
+        run(model, "llama.cpp")
+    assert before == {name: value.data_ptr() for name, value in model.named_parameters()}
+    with pytest.raises(CoreInferError, match=r"llama.cpp cannot serve the architecture 'gpt2': let --runtime be auto"):
+        run(build("GPT2"), "llama.cpp")
 
 
 def test_what_sampling_options_come_to() -> None:

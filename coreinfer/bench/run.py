@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,7 +15,15 @@ from coreinfer.bench.limits import bandwidth, seconds
 from coreinfer.bench.lossless import LosslessSpeed, examples, measure_lossless
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.shapes import random_model
-from coreinfer.bench.subjects import Own, Subject, random_set, transformers_compiled, transformers_eager
+from coreinfer.bench.subjects import (
+    Own,
+    Subject,
+    llama_cpp,
+    no_llama_cpp,
+    random_set,
+    transformers_compiled,
+    transformers_eager,
+)
 from coreinfer.capture import Reducer
 from coreinfer.decode.families import unsupported
 from coreinfer.engine import Engine
@@ -69,9 +78,8 @@ def opened(model: str | None, shape: str | None, dtype: str, device: str) -> tup
     return random_model(shape, default_dtype(device) if dtype == "auto" else getattr(torch, dtype), device), shape
 
 
-@torch.inference_mode()
 def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None) -> Measured:
-    """Everything of one model; its weights are laid out anew, in place.
+    """Everything of one model; its weights are laid out anew, in place. What peers read lies on disk meanwhile.
 
     Raises:
         CoreInferError: a model that the project's own steps do not decode, or whose context is too short.
@@ -80,13 +88,18 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
         raise CoreInferError(f"nothing to measure: coreinfer's own steps do not decode {why}")
     if plan.context > (most := context_length(model)):
         raise CoreInferError(f"--context is {plan.context}, {shape} has a context of {most}: give at most that")
+    with torch.inference_mode(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return _measured(model, shape, plan, say, Path(folder))
+
+
+def _measured(model: PreTrainedModel, shape: str, plan: Plan, say: Say, folder: Path) -> Measured:
     device = str(model.device)
     words = min(1000, int(model.config.get_text_config().vocab_size))
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
     dense, watched = _prefills(model, ids, device)
-    peers, left_out = _peers(model, ids, plan, device)
+    peers, left_out = _peers(model, ids, plan, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, say) if device.startswith("cuda") else []
     own = Own(model, ids, plan.context)
@@ -105,16 +118,19 @@ def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None
     return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, say))
 
 
-def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, device: str) -> tuple[list[Subject], dict[str, str]]:
+def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, folder: Path) -> tuple[list[Subject], dict[str, str]]:
     """What else decodes here, and what does not and why."""
     mlps, least, left_out = find_mlps(model), min(plan.keeps), dict[str, str]()
-    subjects = [transformers_eager(model, ids, None, 1.0)]
-    if least < 1:
-        subjects.append(transformers_eager(model, ids, random_set(len(mlps), mlps[0].width, least), least))
-    if device.startswith("cuda"):
+    sets = {keep: random_set(len(mlps), mlps[0].width, keep) for keep in sorted({1.0, least}, reverse=True)}
+    subjects = [transformers_eager(model, ids, None if keep == 1 else some, keep) for keep, some in sets.items()]
+    if model.device.type == "cuda":
         subjects.append(transformers_compiled(model, ids, plan.context))
     else:
         left_out["transformers, static cache, torch.compile"] = "measured on GPUs only: it needs a C++ compiler here"
+    if why := no_llama_cpp(model):
+        left_out["llama.cpp"] = why
+    else:
+        subjects += [llama_cpp(model, ids, some, keep, plan.context, folder) for keep, some in sets.items()]
     return subjects, left_out
 
 

@@ -6,6 +6,7 @@ Peers run as their users run them. What a peer cannot do on this machine is left
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from coreinfer.bench.limits import wait
 from coreinfer.decode.decoder import Decoder
+from coreinfer.errors import CoreInferError
 from coreinfer.neurons import NeuronSet, top, uniform_budgets
 from coreinfer.slimming import slim
 
@@ -125,6 +127,44 @@ def transformers_compiled(model: PreTrainedModel, ids: Tensor, context: int) -> 
         return time.perf_counter() - begun
 
     return Subject("transformers, static cache, torch.compile", 1.0, decode)
+
+
+def llama_cpp(
+    model: PreTrainedModel, ids: Tensor, neurons: NeuronSet, keep: float, context: int, folder: Path
+) -> Subject:
+    """llama.cpp on a GGUF file of the same weights, written to ``folder``, on as many threads."""
+    from coreinfer.llamacpp.decoder import LlamaDecoder
+    from coreinfer.llamacpp.files import Files
+
+    decoder = LlamaDecoder(model, Files(folder), None, context)
+    out = cast(Any, model)(input_ids=ids, use_cache=True, logits_to_keep=1)
+    cache, first = out.past_key_values, int(out.logits[0, -1].argmax())
+
+    def decode(count: int) -> float:
+        decoder.begin(ids, cache, first)
+        decoder.keep(neurons)
+        begun = time.perf_counter()
+        for _ in decoder.tokens(count):
+            pass
+        return time.perf_counter() - begun
+
+    return Subject("llama.cpp", keep, decode)
+
+
+def no_llama_cpp(model: PreTrainedModel) -> str | None:
+    """Why llama.cpp is left out, in words; None if it is not."""
+    from coreinfer.gguf.layouts import unwritable
+    from coreinfer.llamacpp.session import library
+
+    if model.device.type != "cpu":
+        return "measured on CPUs only"
+    if why := unwritable(model):
+        return f"it has no graph for {why}"
+    try:
+        library()
+    except CoreInferError as error:
+        return str(error)
+    return None
 
 
 class _Ticks:

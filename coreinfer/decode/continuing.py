@@ -1,18 +1,22 @@
-"""One continuation by the project's own steps: prefill dense, its statistic taken in passing, then token by token."""
+"""One continuation, by the project's own steps or others': prefill dense, its statistic taken in passing, then token by
+token.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from coreinfer.capture import Reducer, valid_tokens
 from coreinfer.deciding import Decide
 from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.lossless import Drafts, Lossless
 from coreinfer.decode.picking import drawn
+from coreinfer.mlp import Mlp
 from coreinfer.models import bos_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
@@ -81,10 +85,23 @@ class Begun:
     first: int
 
 
+class Decodes(Protocol):
+    """What makes the tokens after a prefill; ``decoder.Decoder`` says what each method does."""
+
+    model: PreTrainedModel
+    mlps: list[Mlp]
+
+    def make_room(self, tokens: int) -> None: ...
+    def begin(self, ids: Tensor, cache: Any, first: int) -> None: ...
+    def keep(self, neurons: NeuronSet) -> None: ...
+    def sample(self, temperature: float, seed: int) -> None: ...
+    def tokens(self, count: int) -> Iterator[int]: ...
+
+
 class Continuing:
     """A model, its decoder and the statistic that a decision in prefill wants."""
 
-    def __init__(self, decoder: Decoder, reducer: Reducer) -> None:
+    def __init__(self, decoder: Decodes, reducer: Reducer) -> None:
         self.decoder, self.reducer, self.model = decoder, reducer, decoder.model
         self._lossless: Lossless | None = None
 
@@ -122,7 +139,7 @@ class Continuing:
         del begun  # its cache was copied
         self.decoder.sample(sampling.temperature, seed)
         yield first
-        self._lossless = self.decoder.lossless() if lossless else None
+        self._lossless = cast(Decoder, self.decoder).lossless() if lossless else None
         yield from (self._lossless or self.decoder).tokens(length - 1)
 
     def prefill(self, ids: Tensor, neurons: NeuronSet | Decide, sampling: Sampling, seed: int) -> "Begun":
@@ -146,7 +163,6 @@ class Continuing:
         return model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
 
-def continuing(model: Any, statistic: StatisticSettings, room: int) -> Continuing:
-    """For a model whose family decodes here (``families.unsupported``), with room for so many tokens."""
-    decoder = Decoder(model, room)
+def continuing(decoder: Decodes, statistic: StatisticSettings) -> Continuing:
+    """With the statistic that a decision may want."""
     return Continuing(decoder, Reducer(decoder.mlps, statistic))

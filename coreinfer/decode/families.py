@@ -83,13 +83,26 @@ def read_network(model: PreTrainedModel, bundle: bool = True) -> Network:
 
 
 def packed(linears: Sequence[nn.Linear]) -> Tensor:
-    """The weights (n_i, H) one below another, (sum n_i, H); the modules become views of that."""
+    """The weights (n_i, H) one below another, (sum n_i, H); the modules become views of that, unless they are."""
     if len(linears) == 1:
         return linears[0].weight.detach()
+    if (whole := _lying_together([x.weight.detach() for x in linears])) is not None:
+        return whole
     whole = torch.cat([x.weight.detach() for x in linears])
     for module, part in zip(linears, torch.split(whole, [x.out_features for x in linears]), strict=True):
         views.become(module, part)
     return whole
+
+
+def _lying_together(weights: Sequence[Tensor]) -> Tensor | None:
+    """The whole that these weights are views of, one below another, if they are."""
+    first, rows = weights[0], sum(len(w) for w in weights)
+    at, storage = first.storage_offset(), first.untyped_storage().data_ptr()
+    for w in weights:
+        if w.untyped_storage().data_ptr() != storage or w.storage_offset() != at or not w.is_contiguous():
+            return None
+        at += w.numel()
+    return first.as_strided((rows, first.shape[1]), first.stride())
 
 
 def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:

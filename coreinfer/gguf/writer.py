@@ -1,0 +1,101 @@
+"""The file: metadata, the list of tensors, then one tensor after another, so that no second model lies in memory."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from coreinfer.decode.network import Network
+from coreinfer.errors import CoreInferError
+from coreinfer.gguf.layouts import layout_of
+from coreinfer.gguf.metadata import describe, describe_tokens, rope_factors
+from coreinfer.gguf.tensors import Part, parts, widths_of
+from coreinfer.neurons import NeuronSet
+from coreinfer.places import moved_in, writing
+from coreinfer.settings import one_of
+
+Kind = Literal["f32", "bf16", "q8_0"]
+BLOCK = 32  # numbers that share a scale in q8_0
+
+
+def write_gguf(
+    path: Path, model: PreTrainedModel, network: Network, neurons: NeuronSet, kind: Kind, tokenizer: Any = None,
+    remedy: str = "choose another place",
+) -> None:  # fmt: skip
+    """Write a model, with these neurons alone, to ``path``; vectors are float32, matrices of the ``kind``.
+
+    ``network`` is the model's (``read_network``). In q8_0, layers are filled up with zero neurons to a multiple of 32,
+    and matrices whose rows are no multiple of 32 are bfloat16. What stands at ``path`` is replaced when all is written.
+
+    Raises:
+        CoreInferError: no package ``gguf``, another kind, or the disk refuses; ``remedy`` is what to do then.
+    """
+    one_of("the kind of GGUF weights", kind, get_args(Kind))
+    gguf, layout = library(), layout_of(model)
+    widths = widths_of(neurons, layout, BLOCK if kind == "q8_0" else 1)
+    whole = list(parts(network, layout, neurons, widths, rope_factors(model, layout)))
+    with writing(path, remedy), moved_in(path) as part:
+        writer = gguf.GGUFWriter(part, layout.name)
+        try:
+            describe(writer, model, network, layout, widths)
+            describe_tokens(writer, tokenizer, len(network.embedding))
+            _write(writer, whole, kind)
+        finally:
+            writer.close()
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def library() -> Any:
+    """The package ``gguf``."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise CoreInferError("GGUF files need the package gguf: pip install 'coreinfer[llama]'") from error
+    return gguf
+
+
+def _write(writer: Any, whole: Sequence[Part], kind: Kind) -> None:
+    types = library().GGMLQuantizationType
+    raw = {"f32": types.F32, "bf16": types.BF16, "q8_0": types.Q8_0}
+    for part in whole:
+        stored = _stored(part.shape, kind)
+        writer.add_tensor_info(part.name, part.shape, np.dtype(np.float32), _bytes(part.shape, stored), raw[stored])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for part in whole:
+        writer.write_tensor_data(encoded(part.make(), _stored(part.shape, kind)))
+
+
+def _bytes(shape: tuple[int, ...], stored: Kind) -> int:
+    """What a tensor takes in the file: a block of q8_0 is 32 bytes and a float16 scale."""
+    count = math.prod(shape)
+    return {"f32": 4 * count, "bf16": 2 * count, "q8_0": count // BLOCK * (BLOCK + 2)}[stored]
+
+
+def _stored(shape: tuple[int, ...], kind: Kind) -> Kind:
+    """How a tensor of this shape is written."""
+    if len(shape) == 1:
+        return "f32"
+    return "bf16" if kind == "q8_0" and shape[-1] % BLOCK else kind
+
+
+def encoded(tensor: Tensor, kind: Kind) -> NDArray[Any]:
+    """The tensor as the file holds it: float32, bfloat16's bits, or blocks of 32 numbers with a scale."""
+    tensor = tensor.detach().cpu()
+    if kind == "bf16":
+        return tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
+    plain = tensor.float().contiguous().numpy()
+    if kind == "f32":
+        return plain
+    gguf = library()
+    blocks: NDArray[Any] = gguf.quants.quantize(plain, gguf.GGMLQuantizationType.Q8_0)
+    return blocks
