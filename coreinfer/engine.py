@@ -19,12 +19,13 @@ from coreinfer.clock import Clock
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
-from coreinfer.identity import identity
 from coreinfer.match import Match, make_index, nearest
-from coreinfer.models import bos_of, context_length, find_mlps, load_model
+from coreinfer.models import bos_of, context_length
 from coreinfer.neurons import NeuronSet
+from coreinfer.opening import Opening
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.policy import Prediction, choose, score
+from coreinfer.progress import Stage, unseen
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
 from coreinfer.runtime import Runtime, Runtimes
@@ -45,11 +46,18 @@ class Engine:
         *,
         device: str = "cpu",
         dtype: str = "auto",
+        memory: str | None = None,
+        bundles: str | Path | None = None,
+        stage: Stage = unseen,
     ) -> None:
+        """``memory``: what weights, caches and activations may take on the device, such as "12GiB". Of a model that
+        takes more, only the current neurons are resident; all are laid out in the folder ``bundles``, once.
+        """
         one_of("the dtype", dtype, get_args(Dtype))
         check_device(device)
         self.artifact = artifact
-        self._model, self._embedder, self._device, self._dtype = model, embedder, device, dtype
+        self._embedder, self._device = embedder, device
+        self._opening = Opening(artifact, model, dtype, device, memory, bundles, stage, lambda: self.embedder.bytes)
         self.index = make_index(artifact.centroids)
         self._once, self._made = Lock(), cast(Runtimes | None, None)
 
@@ -67,17 +75,7 @@ class Engine:
 
     @cached_property
     def _lm(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        name = self._model or self.artifact.manifest.model.id
-        with named_by_artifact(self.artifact.root, "model", self._model):
-            model, tokenizer = load_model(name, self._dtype, self._device)
-        wanted, found = self.artifact.manifest, find_mlps(model)
-        if (len(found), found[0].width) != (wanted.layers, wanted.width):
-            raise CoreInferError(
-                f"the artifact is for {wanted.model.id!r} with {wanted.layers} layers of {wanted.width} neurons, "
-                f"{name!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
-            )
-        check_identity("model", identity(name, model, tokenizer, wanted.model.max_tokens), wanted.model)
-        return model, tokenizer
+        return self._opening.load()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -85,7 +83,7 @@ class Engine:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._lm[1]
+        return self._opening.early_tokenizer or self._lm[1]
 
     def match(self, prompts: Sequence[Prompt]) -> list[Match]:
         """The nearest clusters of each prompt; embeds all of them in batches."""
@@ -100,6 +98,7 @@ class Engine:
         if prediction.neurons is not None:
             return prediction
         ids = self.encode(prompt)
+        self._opening.check_fits(None, ids.shape[1], ids.shape[1])
         valid = valid_tokens(ids, None, bos_of(self.model))
         statistic = self.artifact.manifest.statistic
         with Capture(self.model, statistic, ends=True) as capture, torch.inference_mode():
@@ -135,8 +134,12 @@ class Engine:
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
-        plan, ids, used = self._plan(prompt, policy, keep, None), self.encode(prompt), list[Prediction]()
+        plan, used = self._plan(prompt, policy, keep, None), list[Prediction]()
+        self._opening.check_fits(plan[0], 1, max_new_tokens)  # before anything large is loaded
+        ids = self.encode(prompt)
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
+        most = start + min(max_new_tokens, room)
+        self._opening.check_fits(plan[0], start if refresh is None else most, most)
         clock = Clock(streamer)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
@@ -166,7 +169,8 @@ class Engine:
             return chosen[-1].neurons
 
         neurons = prediction.neurons or once
-        out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
+        with self._opening.within():
+            out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
         return out, chosen[-1], maker
 
     @property

@@ -12,6 +12,7 @@ from coreinfer.deciding import Decide
 from coreinfer.decode.continuing import Continuing, continuing, sampling_of, shaped_by
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
+from coreinfer.memory.linear import is_streamed
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
@@ -75,6 +76,8 @@ class Runtimes:
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]
     ) -> Tensor:
         model: Any = self.model
+        if is_streamed(model):
+            self._steps = None  # under a memory budget one set's neurons are resident, not two
         with slim(self.model, neurons, statistic=self.statistic, ends=True):
             clock.start()
             made: Tensor = model.generate(

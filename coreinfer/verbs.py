@@ -9,6 +9,7 @@ import typer
 
 from coreinfer.cli_options import (
     ArtifactOption,
+    BundlesOption,
     DeviceOption,
     DtypeOption,
     EmbedderOption,
@@ -16,6 +17,7 @@ from coreinfer.cli_options import (
     JsonOption,
     KeepOption,
     MaxLossOption,
+    MemoryOption,
     ModelOption,
     PolicyOption,
     PromptsArgument,
@@ -47,6 +49,8 @@ def predict(
     with_neurons: Annotated[bool, typer.Option("--with-neurons", help="Include the neuron ids per layer.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -62,7 +66,7 @@ def predict(
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
-    engine = make_engine(opened, model, embedder, device, dtype)
+    engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -95,6 +99,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -112,7 +118,7 @@ def generate(
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
-    engine = make_engine(opened, model, embedder, device, dtype)
+    engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     import torch
 

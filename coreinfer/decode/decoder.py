@@ -11,8 +11,11 @@ from transformers import PreTrainedModel
 
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
+from coreinfer.decode.network import Network
 from coreinfer.decode.state import State
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.memory.held import Held
+from coreinfer.memory.linear import StreamedLinear
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet
 
@@ -43,6 +46,8 @@ class Decoder:
         self.mlps, self.model = find_mlps(model), model
         with torch.inference_mode(False):  # weights laid out inside of it could never be trained again
             self.network = read_network(model, bundle=self.on_gpu)
+        down = self.mlps[0].down
+        self.held = Held(self.network, down.stream) if isinstance(down, StreamedLinear) else None
         self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
         self._step: Runs | None = None
         self._warm = False  # whether the compiled loops are there
@@ -70,33 +75,42 @@ class Decoder:
         """Run the next steps on these neurons. On a GPU, the first set of other layer budgets captures a step; on a CPU
         each set's weights are gathered, unless they are still there.
         """
-        self.state.keep(neurons)
         key: Hashable = tuple(neurons.per_layer) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
-            while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
+            while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
-            self._steps[key] = self._captured(neurons) if self.on_gpu else self._on_cpu(neurons)
+        network = self.network
+        if self.held is not None:
+            network, neurons = self.held.hold(neurons)
+        self.state.keep(neurons)
+        if key not in self._steps:
+            self._steps[key] = self._captured(network, neurons) if self.on_gpu else self._on_cpu(network, neurons)
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
-    def _on_cpu(self, neurons: NeuronSet) -> Runs:
+    def _on_cpu(self, network: Network, neurons: NeuronSet) -> Runs:
         """By compiled loops where Numba is installed; the first of a process compiles, or loads what was compiled."""
         try:
             from coreinfer.decode.swift import SwiftStep
-        except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiled
-            return LeanStep(self.network, self.state, neurons)
-        step = SwiftStep(self.network, self.state, neurons)
+        except (ImportError, RuntimeError) as error:  # no Numba, or no folder where it may keep what it compiled
+            if self.held is not None:  # the other step holds small matrices in float32, beside these
+                raise CoreInferError(
+                    f"a memory budget on a CPU needs Numba, which cannot be used here ({in_words(error)}): install it, "
+                    "or leave out --memory"
+                ) from error
+            return LeanStep(network, self.state, neurons)
+        step = SwiftStep(network, self.state, neurons)
         if not self._warm:
             with self._aside():
                 step.run()
         self._warm = True
         return step
 
-    def _captured(self, neurons: NeuronSet) -> Runs:
+    def _captured(self, network: Network, neurons: NeuronSet) -> Runs:
         from coreinfer.decode.steps import Step  # needs Triton
 
-        step = Step(self.network, self.state, neurons.per_layer)
+        step = Step(network, self.state, neurons.per_layer)
         with self._aside():
             step.capture()
         return step
