@@ -1,0 +1,185 @@
+"""A model under a budget: the tokens of the model without one, whoever makes them, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_cli
+from families import FAMILIES, LAYERS, build, down_modules
+from families import one_thread as one_thread
+from slow_truths import greedy, some
+from streamed import PLENTY, STREAMED, budget, each, opened, saved
+from test_runtime import GREEDY, ids
+
+from coreinfer import CoreInferError, Engine
+from coreinfer.clock import Clock
+from coreinfer.memory import mapped
+from coreinfer.memory.budget import Budget
+from coreinfer.memory.linear import is_streamed
+from coreinfer.neurons import NeuronSet
+from coreinfer.paths import DEMO_LM
+from coreinfer.runtime import Runtimes
+from coreinfer.settings import StatisticSettings
+
+SOME = 10  # tokens
+WORDS = "Every living cell is wrapped in a membrane"
+
+
+@each
+def test_tokens_equal_the_naive_reference(name: str, tmp_path: Path) -> None:
+    """In one set after another, by both runtimes in turn."""
+    runtimes, whole = Runtimes(opened(name, tmp_path), StatisticSettings(), 0), build(name)
+    for runtime, seed in (("coreinfer", 3), ("auto", 4), ("transformers", 5)):
+        neurons = some(seed=seed)
+        made, _ = runtimes.run(runtime, ids(), neurons, SOME, Clock(None), lambda token: False, GREEDY)  # type: ignore[arg-type]
+        assert made[0].tolist() == greedy(whole, down_modules(whole, name), neurons, ids(), SOME)
+
+
+def test_a_set_decided_in_prefill_gets_the_same_statistic(tmp_path: Path) -> None:
+    found = list[Any]()
+
+    def decide(shares: Any, count: int) -> NeuronSet:
+        found.append(shares)
+        return some()
+
+    made = list[Any]()
+    for model in (opened("Llama", tmp_path), build("Llama")):
+        for runtime in ("coreinfer", "transformers"):
+            runtimes = Runtimes(model, StatisticSettings(), 0)
+            made += runtimes.run(runtime, ids(), decide, SOME, Clock(None), lambda token: False, GREEDY)[0].tolist()
+    assert all(tokens == made[0] for tokens in made)
+    for shares in found:
+        np.testing.assert_allclose(shares, found[-1], atol=1e-6)
+
+
+def test_one_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever computes: before another layer is touched, the last one's pages leave."""
+    model, events = opened("Llama", tmp_path), list[tuple[str, int]]()
+    leave = mapped.Mapped.leave
+
+    def leaving(self: mapped.Mapped) -> None:
+        if self._here >= 0:
+            events.append(("leave", self._here))
+        leave(self)
+
+    view = mapped.Mapped._view
+
+    def viewing(self: mapped.Mapped, number: int) -> torch.Tensor:
+        events.append(("touch", number))
+        return view(self, number)
+
+    monkeypatch.setattr(mapped.Mapped, "leave", leaving)
+    monkeypatch.setattr(mapped.Mapped, "_view", viewing)
+    runtimes = Runtimes(model, StatisticSettings(), 0)
+    runtimes.run("coreinfer", ids(), some(), 4, Clock(None), lambda token: False, GREEDY)
+    here = -1
+    for event, number in events:
+        if event == "leave":
+            here = -1 if number == here else here
+        else:
+            assert here in (-1, number)
+            here = number
+    assert {number for event, number in events if event == "leave"} == set(range(LAYERS))
+
+
+def test_without_numba_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "coreinfer.decode.swift", None)
+    runtimes = Runtimes(opened("Llama", tmp_path), StatisticSettings(), 0)
+    with pytest.raises(CoreInferError, match="a memory budget on a CPU needs Numba"):
+        runtimes.run("coreinfer", ids(), some(), 4, Clock(None), lambda token: False, GREEDY)
+
+
+def test_what_fits_is_an_ordinary_model(tmp_path: Path) -> None:
+    place = saved("Llama", tmp_path / "lm")
+    made = Budget(str(place), "float32", "cpu", PLENTY, tmp_path / "bundles")
+    assert not is_streamed(made.load())
+    assert not (tmp_path / "bundles").exists()
+    assert Budget(str(place), "float32", "cpu", 1 << 20, tmp_path / "bundles").plan.streamed
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(STREAMED)))
+def test_families_without_own_steps_are_refused(name: str, tmp_path: Path) -> None:
+    place = saved(name, tmp_path / "lm")
+    with pytest.raises(CoreInferError, match=r"not the architecture '\w+': leave out --memory"):
+        budget(place, tmp_path)
+
+
+def test_files_that_are_not_plain_safetensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CoreInferError, match=r"needs safetensors weights, nowhere/lm.gguf is GGUF: leave out --memory"):
+        budget(Path("nowhere/lm.gguf"), tmp_path)
+    place = saved("Llama", tmp_path / "lm")
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(CoreInferError, match="are quantised: leave out --memory"):
+        budget(place, tmp_path)
+    with pytest.raises(CoreInferError, match="cannot load the language model 'nowhere/at-all'"):
+        budget(Path("nowhere/at-all"), tmp_path)
+    place = saved("OPT", tmp_path / "pickled")
+    torch.save(build("OPT").state_dict(), place / "pytorch_model.bin")
+    (place / "model.safetensors").unlink()
+    with pytest.raises(CoreInferError, match=r"cannot load .* no file named model.safetensors"):
+        budget(place, tmp_path / "bundles").load()
+
+
+def test_another_models_tokenizer_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    place = saved("Llama", tmp_path / "lm")
+    AutoTokenizer.from_pretrained(DEMO_LM).save_pretrained(place)
+    with pytest.raises(CoreInferError, match="its tokenizer knows 8192 tokens and the model 96"):
+        budget(place, tmp_path / "bundles").load()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The demo, streamed."""
+    return Engine.load(dtype="float32", memory="160MiB", bundles=tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="module")
+def whole(engine: Engine) -> Engine:
+    made = Engine.load(dtype="float32")
+    made.__dict__["embedder"] = engine.embedder
+    return made
+
+
+def test_an_engine_under_a_budget_says_the_same(engine: Engine, whole: Engine) -> None:
+    assert engine.tokenizer is not None
+    assert "_lm" not in engine.__dict__  # the tokenizer is there before the model
+    for how in ({"policy": "stability"}, {"runtime": "transformers"}, {"refresh": 16}):
+        made, wanted = (e.generate(WORDS, keep=0.3, max_new_tokens=24, **how) for e in (engine, whole))
+        assert (made.text, made.runtime, made.refreshes) == (wanted.text, wanted.runtime, wanted.refreshes)
+        assert made.prediction.neurons == wanted.prediction.neurons
+    assert is_streamed(engine.model)
+    assert engine.predict(WORDS, "stability").neurons == whole.predict(WORDS, "stability").neurons
+
+
+def test_an_engine_refuses_what_does_not_fit(engine: Engine) -> None:
+    with pytest.raises(
+        CoreInferError, match=r"at keep 1 need at least .*MiB \(embeddings .*\): give that much, or --keep 0\.\d+ at"
+    ):
+        engine.generate(WORDS, "dense")
+    with pytest.raises(CoreInferError, match=r"452 tokens at keep 0\.4 need at least"):
+        engine.generate("word " * 400, keep=0.4, max_new_tokens=50)
+
+
+def test_by_the_command_line(whole: Engine, tmp_path: Path) -> None:
+    common = ("generate", WORDS, "-n", 12, "--keep", 0.3, "--dtype", "float32", "--bundles", tmp_path / "here")
+    tight = run_cli(*common, "--memory", "160MiB")
+    assert (tight.code, tight.out) == (0, whole.generate(WORDS, keep=0.3, max_new_tokens=12).text + "\n")
+    assert "writing the neurons of demo to" in tight.err
+    (place,) = (tmp_path / "here").iterdir()
+    for size, said in (
+        ("12", "the memory is '12': give a size such as 12GiB"),
+        ("1MiB", "12 tokens at keep 0.3 need at least"),
+    ):
+        result = run_cli(*common, "--memory", size)
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+        assert said in result.err
+        assert "give --model" not in result.err
+    assert list((tmp_path / "here").iterdir()) == [place]
