@@ -169,8 +169,9 @@ class Engine:
             return chosen[-1].neurons
 
         neurons = prediction.neurons or once
-        with self._opening.within():
-            out, maker = self._runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
+        runtimes, known = self._runtimes, ids.shape[1]
+        with self._opening.within(prediction, known, known + length, runtimes.forget):
+            out, maker = runtimes.run(runtime, ids, neurons, length, clock, self._is_end, options)
         return out, chosen[-1], maker
 
     @property

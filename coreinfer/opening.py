@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +36,7 @@ class Opening:
         self.artifact, self.given, self.dtype, self.device = artifact, given, dtype, device
         self.name = given or artifact.manifest.model.id
         self.memory, self.stage, self.beside = None if memory is None else parse_size(memory), stage, beside
+        self._one, self._left = RLock(), (0, 0)  # neurons and tokens that are in memory at the most
         self.bundles = None if bundles is None else Path(bundles).expanduser()
 
     @cached_property
@@ -81,19 +83,34 @@ class Opening:
             CoreInferError: a prompt of so many tokens, so many in the end, and the prediction's set, if there is one,
                 take more than the memory given.
         """
-        if self.budget is None:
-            return
-        made, kept = self.artifact.manifest, 0
-        if prediction is not None:
-            every = prediction.source == "dense"
-            kept = made.layers * made.width if every else int(self.artifact.budgets(prediction.keep).sum())
-        self.budget.plan.check(kept, prediction.keep if prediction else 0.0, prompt, tokens)
+        if self.budget is not None:
+            keep = prediction.keep if prediction else 0.0
+            self.budget.plan.check(self._kept(prediction), keep, prompt, tokens)
+
+    def _kept(self, prediction: Prediction | None) -> int:
+        """How many neurons the prediction's set has, or will have when it is decided."""
+        if prediction is None:
+            return 0
+        made = self.artifact.manifest
+        every = prediction.source == "dense"
+        return made.layers * made.width if every else int(self.artifact.budgets(prediction.keep).sum())
 
     @contextmanager
-    def within(self) -> Iterator[None]:
-        """A device whose memory ends all the same becomes one line."""
+    def within(self, prediction: Prediction, prompt: int, tokens: int, forget: Callable[[], None]) -> Iterator[None]:
+        """Generate so inside, one at a time. What generations before this left in memory, a larger set's neurons or a
+        longer text's caches, is forgotten first if there is no room for both.
+
+        Raises:
+            CoreInferError: the device's memory ends all the same.
+        """
         if self.budget is None:
             yield
             return
-        with self.budget.kept():
+        with self._one, self.budget.kept():
+            wanted = self._kept(prediction), tokens
+            both = max(self._left[0], wanted[0]), max(self._left[1], wanted[1])
+            fits = self.budget.plan.needs(both[0], prompt, both[1]) <= self.budget.plan.limit
+            if not fits:
+                forget()
+            self._left = both if fits else wanted
             yield

@@ -13,6 +13,7 @@ from coreinfer.decode.continuing import Continuing, continuing, sampling_of, sha
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
 from coreinfer.memory.linear import is_streamed
+from coreinfer.memory.plan import ROOM
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
@@ -20,7 +21,6 @@ from coreinfer.slimming import slim
 from coreinfer.turns import alone
 
 Runtime = Literal["auto", "coreinfer", "transformers"]  # settings.RUNTIMES
-ROOM = 1024  # positions of the first cache; longer texts get larger ones
 
 
 class Runtimes:
@@ -63,6 +63,10 @@ class Runtimes:
                 raise CoreInferError(f"coreinfer's own steps cannot serve {why}: let --runtime be auto")
         return self._transformers(ids, neurons, length, clock, options), "transformers"
 
+    def forget(self) -> None:
+        """Let what the steps made leave memory; the next to run make it again."""
+        self._steps = None
+
     def _own(self, tokens: int) -> Continuing:
         """The steps, made anew if the model's weights are not what they were, with room for so many tokens."""
         if self._steps is None or self._seen != _versions(self.model):
@@ -77,7 +81,7 @@ class Runtimes:
     ) -> Tensor:
         model: Any = self.model
         if is_streamed(model):
-            self._steps = None  # under a memory budget one set's neurons are resident, not two
+            self.forget()  # under a memory budget one set's neurons are resident, not two
         with slim(self.model, neurons, statistic=self.statistic, ends=True):
             clock.start()
             made: Tensor = model.generate(

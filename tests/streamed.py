@@ -25,9 +25,9 @@ def saved(name: str, place: Path, **how: Any) -> Path:
     return place
 
 
-def budget(place: Path, folder: Path, limit: int = PLENTY, dtype: str = "float32") -> Budget:
+def budget(place: Path, folder: Path, dtype: str = "float32", device: str = "cpu") -> Budget:
     """A budget under which the model is streamed, however small it is."""
-    made = Budget(str(place), dtype, "cpu", limit, folder)
+    made = Budget(str(place), dtype, device, PLENTY, folder)
     made.plan = replace(made.plan, streamed=True)
     return made
 

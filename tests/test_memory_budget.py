@@ -1,6 +1,7 @@
 """A model under a budget: the tokens of the model without one, whoever makes them, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_one_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert {number for event, number in events if event == "leave"} == set(range(LAYERS))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@each
+def test_on_a_gpu(name: str, tmp_path: Path) -> None:
+    """Copies run beside the computing, and a captured step serves one set after another."""
+    made, whole = budget(saved(name, tmp_path / name), tmp_path / "bundles", device="cuda"), build(name)
+    runtimes = Runtimes(made.load(), StatisticSettings(), 0)
+    for runtime, seed in (("coreinfer", 3), ("auto", 4), ("transformers", 5)):
+        neurons = some(seed=seed)
+        out, _ = runtimes.run(runtime, ids().cuda(), neurons, SOME, Clock(None), lambda token: False, GREEDY)  # type: ignore[arg-type]
+        assert out[0].tolist() == greedy(whole, down_modules(whole, name), neurons, ids(), SOME)
+
+
 def test_without_numba_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -119,11 +132,24 @@ def test_files_that_are_not_plain_safetensors_are_refused(tmp_path: Path) -> Non
         budget(place, tmp_path)
     with pytest.raises(CoreInferError, match="cannot load the language model 'nowhere/at-all'"):
         budget(Path("nowhere/at-all"), tmp_path)
+    with pytest.raises(CoreInferError, match="for the devices cpu and cuda, not 'meta': leave out --memory"):
+        budget(place, tmp_path, device="meta")
     place = saved("OPT", tmp_path / "pickled")
     torch.save(build("OPT").state_dict(), place / "pytorch_model.bin")
     (place / "model.safetensors").unlink()
     with pytest.raises(CoreInferError, match=r"cannot load .* no file named model.safetensors"):
         budget(place, tmp_path / "bundles").load()
+
+
+def test_how_it_generates_is_the_models_own(tmp_path: Path) -> None:
+    """Its generation_config counts, which only Transformers' generate heeds."""
+    place = saved("Llama", tmp_path / "lm")
+    (place / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.3, "eos_token_id": 7}))
+    model: Any = budget(place, tmp_path / "bundles").load()
+    assert (model.generation_config.repetition_penalty, model.generation_config.eos_token_id) == (1.3, 7)
+    (place / "generation_config.json").unlink()
+    bare: Any = budget(place, tmp_path / "bundles").load()
+    assert bare.generation_config.repetition_penalty in (None, 1.0)
 
 
 def test_another_models_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -166,6 +192,43 @@ def test_an_engine_refuses_what_does_not_fit(engine: Engine) -> None:
         engine.generate(WORDS, "dense")
     with pytest.raises(CoreInferError, match=r"452 tokens at keep 0\.4 need at least"):
         engine.generate("word " * 400, keep=0.4, max_new_tokens=50)
+
+
+def test_what_was_left_in_memory_counts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A larger set, or a longer text's caches, leave before a generation that has no room beside them."""
+    opening, forgotten = engine._opening, list[str]()
+    few, many = (engine.predict(WORDS, "similarity", keep) for keep in (0.1, 0.3))
+    assert opening.budget is not None
+    plan, kept = opening.budget.plan, opening._kept
+    monkeypatch.setattr(opening, "_left", (0, 0))
+    limit = max(plan.needs(kept(many), 10, 20), plan.needs(kept(few), 300, 310))
+    assert plan.needs(kept(many), 300, 310) > limit
+    monkeypatch.setattr(opening.budget, "plan", replace(plan, limit=limit))
+    for name, *how in (("many", many, 10, 20), ("few", few, 10, 20), ("long", few, 300, 310), ("few", few, 10, 20),
+                       ("many", many, 10, 20)):  # fmt: skip
+        with opening.within(*how, lambda name=name: forgotten.append(name)):
+            pass
+    assert forgotten == ["long"]
+    with pytest.raises(CoreInferError, match="was not enough for this text: raise it"), opening.within(few, 1, 2, list):
+        raise torch.OutOfMemoryError
+
+
+def test_the_bench(tmp_path: Path) -> None:
+    common = ("bench", "--bundles", tmp_path, "--dtype", "bfloat16", "-n", 4, "--prompt-tokens", 16)
+    result = run_cli(*common, "--memory", "100MiB", "--keep", 0.4, "--keep", 0.2)
+    assert result.code == 0, result.err
+    row = json.loads(result.out.splitlines()[-1])
+    assert (row["streamed"], row["memory"], len(row["rows"])) == (True, 100 << 20, 2)
+    assert len(result.out.splitlines()) == 2 + 2 + 1
+    for one in row["rows"]:
+        assert one["tokens_per_second"] > 0
+        assert one["first_token_s"] > 0
+        assert 0 < one["planned"] <= row["memory"]
+        assert one["peak"] > 0.2 * one["planned"]
+    small = run_cli(*common, "--memory", "30MiB")
+    assert (small.code, "20 tokens at keep 0.4 need at least" in small.err) == (2, True)
+    odd = run_cli(*common, "--memory", "30MiB", "--shape", "opt-125m")
+    assert (odd.code, "--memory measures a model on disk" in odd.err) == (2, True)
 
 
 def test_by_the_command_line(whole: Engine, tmp_path: Path) -> None:

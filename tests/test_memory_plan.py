@@ -11,7 +11,7 @@ from streamed import STREAMED
 
 from coreinfer import CoreInferError
 from coreinfer.memory.facts import Facts, facts_of
-from coreinfer.memory.plan import ROOM, Plan
+from coreinfer.memory.plan import Plan
 from coreinfer.memory.sizes import parse_size
 
 small, large = st.integers(0, 1 << 20), st.integers(0, 1 << 32)
@@ -100,9 +100,3 @@ def test_the_facts_are_the_models(name: str, dtype: torch.dtype) -> None:
     ids = torch.zeros(1, 9, dtype=torch.long)
     cache = model(input_ids=ids, use_cache=True).past_key_values
     assert f.position * 9 == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-
-
-def test_the_plans_room_is_the_runtimes() -> None:
-    from coreinfer import runtime
-
-    assert ROOM == runtime.ROOM

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import WIDTH, build, tokens
+from families import LAYERS, WIDTH, build, tokens
 from families import one_thread as one_thread
 from slow_truths import logits, some
 from streamed import each, opened
+from test_decode_step import kernels as kernels
 from torch import Tensor
 
 from coreinfer.decode.decoder import Decoder
+from coreinfer.decode.families import read_network
+from coreinfer.decode.reference import step
 from coreinfer.memory.buffers import DoubleBuffer
 from coreinfer.memory.held import Held
 from coreinfer.memory.linear import StreamedLinear
@@ -155,6 +158,26 @@ def test_what_interrupts_a_set_spoils_no_other(tmp_path: Path, monkeypatch: pyte
     for number, ids in enumerate(held.ids):
         assert sorted(ids.tolist()) == some().layers[number].tolist()
         assert torch.equal(network.layers[number].rows[-1], full.layers[number].rows[-1][torch.from_numpy(ids).long()])
+
+
+@pytest.mark.parametrize("name", ["Llama", "OPT"])
+@torch.no_grad()
+def test_kernels_run_on_the_set_alone(name: str, tmp_path: Path, kernels: Any) -> None:
+    """As on a GPU: a step made once runs on one set after another, all in the same room."""
+    decoder, full = Decoder(opened(name, tmp_path), 64), read_network(build(name))
+    stream = DoubleBuffer(decoder.held.stream.layer, LAYERS, torch.device("cpu"))  # type: ignore[union-attr]
+    held, step_on = Held(decoder.network, stream, True), None
+    for seed in (3, 4):
+        neurons = some(seed=seed)
+        network, every = held.hold(neurons)
+        state = decoder.state
+        state.keep(every)
+        state.position.zero_(), state.token.fill_(7)
+        step_on = step_on or kernels.Step(network, state, every.per_layer)
+        step_on.run()
+        room = torch.zeros(LAYERS, 64, full.kv_heads, full.head_dim)
+        wanted = step(full, 7, 0, room, room.clone(), [torch.from_numpy(ids).long() for ids in neurons.layers])
+        assert torch.allclose(state.logits, wanted, atol=2e-5)
 
 
 def test_all_neurons_are_a_set_too(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """``coreinfer bench``: how fast this machine decodes, beside what else it could decode with."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreinfer.cli_options import DeviceOption, DtypeOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import BundlesOption, DeviceOption, DtypeOption, MemoryOption, ModelOption, QuietOption, say
+
+if TYPE_CHECKING:
+    from coreinfer.bench.plan import Plan
 
 
 def bench(
@@ -22,9 +25,14 @@ def bench(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.svg.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure decoding against the memory's limit and against Transformers, in one run; JSON on the last line."""
+    """Measure decoding against the memory's limit and against Transformers, in one run; JSON on the last line.
+
+    With --memory: what a model costs that has to do with so much, and what it takes at the most.
+    """
     from typing import get_args
 
     from coreinfer.bench.plan import Plan
@@ -33,13 +41,19 @@ def bench(
 
     if model is not None and shape is not None:
         raise CoreInferError(f"--model {model} and --shape {shape} both say what to measure: leave out one of them")
-    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keep or (1.0, 0.4)))
+    if memory is not None and (shape is not None or output is not None):
+        raise CoreInferError("--memory measures a model on disk and prints its table: leave out --shape and --output")
+    keeps = keep or ((1.0, 0.4) if memory is None else (0.4,))
+    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps))
     one_of("--dtype", dtype, get_args(Dtype))
     from coreinfer.bench.shapes import check_shape
 
     if shape is not None:
         check_shape(shape)
     check_device(device)
+    if memory is not None:
+        _under(memory, bundles, model or "demo", dtype, device, plan, quiet)
+        return
     from coreinfer.output import quiet_libraries
 
     if output is not None:
@@ -55,4 +69,21 @@ def bench(
     print("\n".join(table(made)))
     if output is not None:
         save(made, output)
+    print(last_line(made))
+
+
+def _under(memory: str, bundles: Path | None, model: str, dtype: str, device: str, plan: "Plan", quiet: bool) -> None:
+    from coreinfer.memory.sizes import parse_size
+
+    limit = parse_size(memory)
+    from coreinfer.output import quiet_libraries
+
+    quiet_libraries()
+    from coreinfer.bench.under import last_line, measure_under, table
+    from coreinfer.memory.budget import Budget
+    from coreinfer.progress import logged, unseen
+
+    budget = Budget(model, dtype, device, limit, bundles)
+    made = measure_under(budget, plan, lambda text: say(text, quiet), unseen if quiet else logged)
+    print("\n".join(table(made)))
     print(last_line(made))

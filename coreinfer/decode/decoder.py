@@ -47,7 +47,7 @@ class Decoder:
         with torch.inference_mode(False):  # weights laid out inside of it could never be trained again
             self.network = read_network(model, bundle=self.on_gpu)
         down = self.mlps[0].down
-        self.held = Held(self.network, down.stream) if isinstance(down, StreamedLinear) else None
+        self.held = Held(self.network, down.stream, self.on_gpu) if isinstance(down, StreamedLinear) else None
         self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
         self._step: Runs | None = None
         self._warm = False  # whether the compiled loops are there

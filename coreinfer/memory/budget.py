@@ -46,6 +46,8 @@ class Budget:
         self, name: str, dtype: str, device: str, limit: int, folder: Path | None = None, beside: int = 0
     ) -> None:
         self.name, self.device, self.dtype = name, torch.device(device), dtype_of(dtype, device)
+        if self.device.type not in ("cpu", "cuda"):
+            raise CoreInferError(f"a memory budget is for the devices cpu and cuda, not {device!r}: leave out --memory")
         self.where, self.folder = model_place(name), folder or bundle.default_place()
         with loading(name):
             self.empty = _empty(self.where, self.dtype)
@@ -71,6 +73,8 @@ class Budget:
         """
         if self.device.type == "cuda":
             _limit_allocator(self.device, self.plan.limit)
+        else:
+            return_what_is_freed()
         if not self.plan.streamed:
             return load_model(self.name, _word(self.dtype), str(self.device))[0]
         with loading(self.name):
@@ -92,7 +96,6 @@ class Budget:
 
     def _stream_of(self, mapped: Mapped) -> Stream:
         if self.device.type == "cpu":
-            return_what_is_freed()
             return mapped
         return DoubleBuffer(host_of(mapped), len(mapped), self.device)
 

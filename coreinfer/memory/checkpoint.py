@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
+FLOATS = ("F64", "F32", "F16", "BF16")
 PIECE = 1 << 24  # elements that are read at a time
 
 
@@ -43,10 +44,10 @@ class Checkpoint:
         return tuple(self._file[key].get_slice(key).get_shape())
 
     def read(self, key: str, dtype: torch.dtype) -> Tensor:
-        """The tensor in that dtype; what it had in the file is there a piece at a time."""
+        """The tensor, one of floats in that dtype; what it had in the file is there a piece at a time."""
         some, shape = self._file[key].get_slice(key), self.shape(key)
-        if not shape:
-            return torch.as_tensor(self._file[key].get_tensor(key)).to(dtype)
+        if not shape or some.get_dtype() not in FLOATS:
+            return torch.as_tensor(self._file[key].get_tensor(key))
         out = torch.empty(shape, dtype=dtype)
         step = max(1, PIECE * shape[0] // max(1, out.numel()))
         for at in range(0, shape[0], step):

@@ -20,8 +20,9 @@ class Held:
     the others stay where they are.
     """
 
-    def __init__(self, network: Network, stream: Stream) -> None:
-        self.full, self.stream, self.network = network, stream, network
+    def __init__(self, network: Network, stream: Stream, bundled: bool) -> None:
+        """``bundled``: each neuron's parts side by side, as kernels read them; else matrices, as a CPU's loops do."""
+        self.full, self.stream, self.network, self.bundled = network, stream, network, bundled
         self.ids: list[NDArray[np.int32]] = []  # by place; -1: none
 
     def hold(self, neurons: NeuronSet) -> tuple[Network, NeuronSet]:
@@ -40,7 +41,8 @@ class Held:
 
     def _rooms(self, counts: list[int]) -> tuple[Layer, ...]:
         with torch.inference_mode(False):
-            return tuple(_room(layer, self.full, count) for layer, count in zip(self.full.layers, counts, strict=True))
+            some = zip(self.full.layers, counts, strict=True)
+            return tuple(_room(layer, self.full.embedding, count, self.bundled) for layer, count in some)
 
     @torch.no_grad()
     def _bring(self, number: int, ids: NDArray[np.int32]) -> None:
@@ -56,13 +58,14 @@ class Held:
             held[there] = some
 
 
-def _room(layer: Layer, network: Network, count: int) -> Layer:
-    """The layer with room for so many neurons: on a GPU each one's parts side by side; on a CPU, whose loops read
-    matrices, input rows (k, H) and down columns (H, k).
+def _room(layer: Layer, like: Tensor, count: int, bundled: bool) -> Layer:
+    """The layer with room for so many neurons, of the dtype and hidden size of ``like`` (n, H) and on its device.
+
+    One tensor (k, P, H); or input rows (k, H) and down columns, in memory (H, k).
     """
-    parts, hidden, like = len(layer.rows), network.hidden, network.embedding
+    parts, hidden = len(layer.rows), like.shape[1]
     bias = None if layer.in_bias is None else layer.in_bias.new_zeros(parts - 1, count)
-    if like.is_cuda:
+    if bundled:
         whole = like.new_empty(count, parts, hidden)
         return replace(layer, rows=whole.unbind(1), neurons=whole, in_bias=bias)
     inputs = (like.new_empty(count, hidden) for _ in range(parts - 1))

@@ -10,7 +10,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Peak:
-    """``bytes``: the most since this began, beyond what was there then."""
+    """``bytes``: the most since this began, or began again, beyond what was there when it was made."""
 
     def __init__(self, device: torch.device) -> None:
         """
@@ -18,14 +18,16 @@ class Peak:
             CoreInferError: a system that does not say.
         """
         self.device, self.on_gpu = device, device.type == "cuda"
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats(device)
-            self.base = torch.cuda.memory_allocated(device)
-            return
-        if not STATUS.exists():
+        if not self.on_gpu and not STATUS.exists():
             raise CoreInferError("this system does not say how much memory a process has: measure on Linux")
-        CLEAR.write_text("5")  # the kernel's peak begins anew (proc(5))
-        self.base = _status("RssAnon") + _status("RssFile")
+        self.restart()
+        self.base = torch.cuda.memory_allocated(device) if self.on_gpu else _status("RssAnon") + _status("RssFile")
+
+    def restart(self) -> None:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            CLEAR.write_text("5")  # the kernel's own peak begins anew (proc(5))
 
     @property
     def bytes(self) -> int:

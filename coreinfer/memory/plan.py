@@ -7,9 +7,9 @@ from coreinfer.errors import CoreInferError
 from coreinfer.memory.facts import Facts
 from coreinfer.memory.sizes import size_in_words
 
-ROOM = 1024  # positions of the decoder's first cache (``runtime.ROOM``)
+ROOM = 1024  # positions of the decoder's first cache; longer texts get larger ones
 BLOCK = 1 << 23  # bytes of neurons that are on their way to the device at a time
-SLACK = 1 << 24  # bytes that the allocator and the libraries hold beside what is asked of them
+SLACK, GPU_SLACK = 1 << 24, 1 << 28  # bytes that allocators and libraries hold beside what is asked of them
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Plan:
         return {
             "embeddings": f.embeddings, "attention": f.attention * self._copies, "norms and positions": f.rest,
             "caches": f.position * (held + min(prompt, f.context)), "streaming": self._streaming,
-            "the prompt's activations": max(passing, f.once) + SLACK, "neurons": self._neurons(kept),
+            "the prompt's activations": max(passing, f.once) + (GPU_SLACK if self.on_gpu else SLACK),
+            "neurons": self._neurons(kept),
             **({"the embedder": self.beside} if self.beside else {}),
         }  # fmt: skip
 
