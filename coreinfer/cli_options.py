@@ -39,6 +39,13 @@ VersionOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the LM may take on its device, such as 12GiB; the rest stays on disk. [default: all of it]"
+    ),
+]
+BundlesOption = Annotated[Path | None, typer.Option(help="Folder for that rest. [default: ~/.cache/coreinfer/bundles]")]
 PromptsArgument = Annotated[list[str] | None, typer.Argument(help="Prompts. Without any: --file, or lines of stdin.")]
 RefreshOption = Annotated[
     str | None,
@@ -103,13 +110,18 @@ def open_with_keep(
     return opened, keep if max_loss is None else opened.keep_for(max_loss)
 
 
-def make_engine(opened: "Artifact", model: str | None, embedder: str | None, device: str, dtype: str) -> "Engine":
+def make_engine(
+    opened: "Artifact", model: str | None, embedder: str | None, device: str, dtype: str,
+    memory: str | None = None, bundles: Path | None = None, quiet: bool = True,
+) -> "Engine":  # fmt: skip
     """The engine of a command line that was found to be right: this imports torch."""
     from coreinfer.engine import Engine
     from coreinfer.output import quiet_libraries
+    from coreinfer.progress import logged, unseen
 
     quiet_libraries()
-    return Engine(opened, model, embedder, device=device, dtype=dtype)
+    kept = {"memory": memory, "bundles": bundles, "stage": unseen if quiet else logged}
+    return Engine(opened, model, embedder, device=device, dtype=dtype, **kept)  # type: ignore[arg-type]
 
 
 def parse_clusters(text: str) -> int | None:

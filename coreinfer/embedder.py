@@ -55,6 +55,11 @@ class Embedder:
         self.dimension = int(self.model.get_embedding_dimension() or 0)
 
     @property
+    def bytes(self) -> int:
+        """What its weights take on its device."""
+        return sum(p.nbytes for p in self.model.parameters())
+
+    @property
     def identity(self) -> ModelIdentity:
         """What the manifest stores, and what a later run must equal."""
         return ModelIdentity(self.name, fingerprint(self.model), self.setup, self.dtype, self.window)

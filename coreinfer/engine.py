@@ -18,12 +18,13 @@ from coreinfer.decode.lossless import Drafts, together
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
-from coreinfer.identity import identity
 from coreinfer.match import Match, make_index, nearest
-from coreinfer.models import bos_of, context_length, find_mlps, load_model
+from coreinfer.models import bos_of, context_length
+from coreinfer.opening import Opening
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.planning import Planned, plan
 from coreinfer.policy import Prediction
+from coreinfer.progress import Stage, unseen
 from coreinfer.prompts import Prompt, encode, words_of
 from coreinfer.refresh import Refresh, blocks, check_with_refresh, parse_refresh
 from coreinfer.runtime import Runtime, Runtimes
@@ -42,11 +43,18 @@ class Engine:
         *,
         device: str = "cpu",
         dtype: str = "auto",
+        memory: str | None = None,
+        bundles: str | Path | None = None,
+        stage: Stage = unseen,
     ) -> None:
+        """``memory``: what weights, caches and activations may take on the device, such as "12GiB". Of a model that
+        takes more, only the current neurons are resident; all are laid out in the folder ``bundles``, once.
+        """
         one_of("the dtype", dtype, get_args(Dtype))
         check_device(device)
         self.artifact = artifact
-        self._model, self._embedder, self._device, self._dtype = model, embedder, device, dtype
+        self._embedder, self._device = embedder, device
+        self._opening = Opening(artifact, model, dtype, device, memory, bundles, stage, lambda: self.embedder.bytes)
         self.index = make_index(artifact.centroids)
         self._once, self._made = Lock(), cast(Runtimes | None, None)
 
@@ -64,17 +72,7 @@ class Engine:
 
     @cached_property
     def _lm(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        name = self._model or self.artifact.manifest.model.id
-        with named_by_artifact(self.artifact.root, "model", self._model):
-            model, tokenizer = load_model(name, self._dtype, self._device)
-        wanted, found = self.artifact.manifest, find_mlps(model)
-        if (len(found), found[0].width) != (wanted.layers, wanted.width):
-            raise CoreInferError(
-                f"the artifact is for {wanted.model.id!r} with {wanted.layers} layers of {wanted.width} neurons, "
-                f"{name!r} has {len(found)} of {found[0].width}: give that model or rebuild the artifact"
-            )
-        check_identity("model", identity(name, model, tokenizer, wanted.model.max_tokens), wanted.model)
-        return model, tokenizer
+        return self._opening.load()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -82,7 +80,7 @@ class Engine:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._lm[1]
+        return self._opening.early_tokenizer or self._lm[1]
 
     def match(self, prompts: Sequence[Prompt]) -> list[Match]:
         """The nearest clusters of each prompt; embeds all of them in batches."""
@@ -97,6 +95,7 @@ class Engine:
         if planned.prediction.neurons is not None:
             return planned.prediction
         ids = self.encode(prompt)
+        self._opening.check_fits(None, ids.shape[1], ids.shape[1])
         valid = valid_tokens(ids, None, bos_of(self.model))
         statistic = self.artifact.manifest.statistic
         with Capture(self.model, statistic, ends=True) as capture, torch.inference_mode():
@@ -136,17 +135,24 @@ class Engine:
         options, refresh = check_options(options), parse_refresh(refresh)
         if refresh is not None:
             check_with_refresh(options)
-        if lossless and keep is None:
-            keep = self.artifact.manifest.default_keep / 2
-        planned, ids = self.planned(prompt, policy, keep), self.encode(prompt)
-        used, drafts = list[Prediction](), list[Drafts | None]()
+        if lossless:
+            self._opening.check_whole("lossless decoding")
+            keep = self.artifact.manifest.default_keep / 2 if keep is None else keep
+        planned, used, drafts = self.planned(prompt, policy, keep), list[Prediction](), list[Drafts | None]()
+        self._opening.check_fits(planned.prediction, 1, max_new_tokens)  # before anything large is loaded
+        ids = self.encode(prompt)
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
+        most = start + min(max_new_tokens, room)
+        self._opening.check_fits(planned.prediction, start if refresh is None else most, most)
         clock, ends = Clock(streamer), end_tokens(options, self.model.generation_config)
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
                 planned = self.planned(so_far, policy, keep)
-            made = self.runtimes.run(runtime, ids, planned.wanted, length, clock, ends.__contains__, options, lossless)
+            with self._opening.within(planned.prediction, known, known + length, self.runtimes.forget):
+                made = self.runtimes.run(
+                    runtime, ids, planned.wanted, length, clock, ends.__contains__, options, lossless
+                )
             ids = made.ids
             used.append(planned.prediction)
             drafts.append(made.drafts)
@@ -180,6 +186,7 @@ class Engine:
         """
         at_least("max_new_tokens", max_new_tokens, 1)
         at_least("batch", batch, 1)
+        self._opening.check_whole("a batch")
         return generate_many(self, prompts, batch, policy, keep, max_new_tokens, check_options(options))
 
     @property

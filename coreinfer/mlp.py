@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from coreinfer.memory.linear import StreamedLinear
+
 FUSED = "gate_up_proj"  # gate and up in one matrix, as rows [gate; up]
 _FULL = "_coreinfer_full"  # where a gathered module keeps the one that it was gathered from
 
@@ -60,6 +62,14 @@ def out_in(module: nn.Module) -> Tensor | None:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
+def shape_of(module: nn.Module) -> tuple[int, ...] | None:
+    """The shape of ``out_in``; a weight that is streamed stays where it is."""
+    if isinstance(module, StreamedLinear):
+        return module.out_features, module.in_features
+    weight = out_in(module)
+    return None if weight is None else tuple(weight.shape)
+
+
 def down_rows(mlp: Mlp) -> Tensor:
     """The output projection with one row a neuron: (F, H)."""
     weight = out_in(mlp.down)
@@ -77,7 +87,7 @@ def gather(module: nn.Module, ids: Tensor, *, rows: bool) -> nn.Module:
     slim_bias = None if bias is None else (bias.detach()[ids] if rows else bias.detach())
     outputs, inputs = slim_weight.shape[::-1] if transposed else slim_weight.shape
     with torch.device("meta"):  # the class is kept: Falcon's linear layers compute differently from nn.Linear
-        kind: Any = type(module)
+        kind: Any = nn.Linear if isinstance(module, StreamedLinear) else type(module)
         made = kind(outputs, inputs) if transposed else kind(inputs, outputs, bias=bias is not None)
     made.weight = nn.Parameter(slim_weight, requires_grad=False)
     made.bias = None if slim_bias is None else nn.Parameter(slim_bias, requires_grad=False)

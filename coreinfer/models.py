@@ -6,6 +6,8 @@ and sliced (``coreinfer.separable``). What does not fit is refused by name (mixt
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -15,7 +17,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.mlp import FUSED, Mlp, full, out_in
+from coreinfer.memory.linear import weights_of
+from coreinfer.mlp import FUSED, Mlp, full, shape_of
 from coreinfer.paths import DEMO_LM
 from coreinfer.separable import is_separable, kind
 
@@ -41,8 +44,7 @@ def _as_mlp(owner: nn.Module, hidden: int) -> Mlp | None:
     for inputs, output in LAYOUTS:
         if output not in children or any(name not in children for name in inputs):
             continue
-        weights = [out_in(children[name]) for name in (*inputs, output)]
-        shapes = [None if w is None else tuple(w.shape) for w in weights]
+        shapes = [shape_of(children[name]) for name in (*inputs, output)]
         if shapes[-1] is None:
             continue
         width = shapes[-1][1]
@@ -57,12 +59,11 @@ def _layer_of(path: str) -> int:
     return next((int(part) for part in path.split(".") if part.isdecimal()), -1)
 
 
-def find_mlps(model: PreTrainedModel) -> list[Mlp]:
-    """The MLP of each decoder layer, in order; the full ones, also inside a slim context.
+def structure(model: PreTrainedModel) -> list[Mlp]:
+    """The MLP of each decoder layer, in order, by names and shapes alone; the weights need not be there.
 
     Raises:
-        CoreInferError: not one understood MLP in each layer, layers of unequal width, or neurons that depend on each
-            other.
+        CoreInferError: not one understood MLP in each layer, or layers of unequal width.
     """
     config, decoder = model.config.get_text_config(), decoder_of(model)
     layers = config.num_hidden_layers
@@ -77,6 +78,16 @@ def find_mlps(model: PreTrainedModel) -> list[Mlp]:
             f"layers{' beside experts' if experts else ''}; give a dense decoder such as OPT, Llama, Mistral, Qwen2, "
             "Qwen3, Gemma, Phi-3, GPT-NeoX, GPT-2 or Falcon (mixtures of experts are not supported)"
         )
+    return mlps
+
+
+def find_mlps(model: PreTrainedModel) -> list[Mlp]:
+    """The MLP of each decoder layer, in order; the full ones, also inside a slim context.
+
+    Raises:
+        CoreInferError: what ``structure`` raises, or neurons that depend on each other.
+    """
+    mlps, decoder = structure(model), decoder_of(model)
     if _TRIED.get(decoder) != mlps:
         _try_out(model, mlps)
         _TRIED[decoder] = mlps
@@ -100,11 +111,12 @@ def fingerprint(model: nn.Module) -> str:
     it is no signature against an adversary.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()
-        picks = torch.linspace(0, max(flat.numel() - 1, 0), min(1024, flat.numel()), dtype=torch.float64)
-        sample = flat[picks.long().to(flat.device)].to("cpu", torch.bfloat16).view(torch.int16)
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+    for name, weight in weights_of(model):
+        count = weight.numel()
+        picks = torch.linspace(0, max(count - 1, 0), min(1024, count), dtype=torch.float64).long().to(weight.device)
+        some = weight[torch.unravel_index(picks, weight.shape)] if weight.ndim else weight
+        sample = some.to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(sample.numpy().astype("<i2").tobytes())
     return digest.hexdigest()
 
@@ -120,6 +132,32 @@ def model_place(name: str) -> str:
     return str(DEMO_LM) if name == "demo" else name
 
 
+def dtype_of(dtype: str, device: str) -> torch.dtype:
+    """The dtype that ``auto``, ``float32`` or ``bfloat16`` means on a device.
+
+    Raises:
+        CoreInferError: another word.
+    """
+    choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in choices:
+        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
+    return choices[dtype]
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Whatever fails inside becomes one line about this model; parsers of damaged files raise anything."""
+    try:
+        yield
+    except CoreInferError:
+        raise
+    except Exception as error:  # struct.error, AttributeError, SafetensorError, …
+        raise CoreInferError(
+            f"cannot load the language model {name!r}: {in_words(error)}; give a Hub name, a folder with safetensors "
+            "weights, or a .gguf file (which needs `pip install coreinfer[gguf]`)"
+        ) from error
+
+
 def load_model(
     name: str = "demo", dtype: str = "auto", device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -129,14 +167,11 @@ def load_model(
         CoreInferError: not found, damaged, not a causal LM, with another's tokenizer, or its weights are pickles or not
             the config's.
     """
-    choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in choices:
-        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
-    where = model_place(name)
+    kind, where = dtype_of(dtype, device), model_place(name)
     packed = where.endswith(".gguf")
     if packed and not Path(where).is_file():
         raise CoreInferError(f"no GGUF file at {where}: check the path")
-    try:
+    with loading(name):
         if packed:
             from transformers import GgufConfig
 
@@ -148,22 +183,17 @@ def load_model(
         else:
             file, how = {}, {"use_safetensors": True}
         tokenizer = AutoTokenizer.from_pretrained(where, **file)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=choices[dtype], output_loading_info=True, **how)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=kind, output_loading_info=True, **how)
         model, report = loaded
         if report["missing_keys"]:  # transformers would leave them random
             raise ValueError(f"it holds no weights for {min(report['missing_keys'])}")
-        _check_vocabulary(model, tokenizer)
+        check_vocabulary(model, tokenizer)
         model = model.to(device)
-    except Exception as error:  # parsers of damaged files raise anything: struct.error, AttributeError, SafetensorError
-        raise CoreInferError(
-            f"cannot load the language model {name!r}: {in_words(error)}; give a Hub name, a folder with safetensors "
-            "weights, or a .gguf file (which needs `pip install coreinfer[gguf]`)"
-        ) from error
     model.eval()
     return model, tokenizer
 
 
-def _check_vocabulary(model: Any, tokenizer: Any) -> None:
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """Refuse a tokenizer whose vocabulary is larger than the model's; tokens added to it beyond that may stay unused.
 
     Gemma 3's text models are of that kind: their tokenizer knows a picture's token, which they do not.

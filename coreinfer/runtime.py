@@ -20,6 +20,8 @@ from coreinfer.decode.families import unsupported
 from coreinfer.decode.lossless import Drafts
 from coreinfer.errors import CoreInferError
 from coreinfer.gguf.layouts import unwritable
+from coreinfer.memory.linear import is_streamed
+from coreinfer.memory.plan import ROOM
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
@@ -29,7 +31,6 @@ from coreinfer.turns import alone
 log = logging.getLogger(__name__)
 Runtime = Literal["auto", "coreinfer", "transformers", "llama.cpp"]  # settings.RUNTIMES
 WHO = {"coreinfer": "coreinfer's own steps", "llama.cpp": "llama.cpp"}
-ROOM = 1024  # positions of the first cache; longer texts get larger ones
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Runtimes:
         if device == "cuda" and not _has_triton():
             return "a missing Triton"
         if name == "llama.cpp":
-            return unwritable(self.model)
+            return "a model under a memory budget" if is_streamed(self.model) else unwritable(self.model)
         return self._fault or unsupported(self.model)
 
     def run(
@@ -104,6 +105,10 @@ class Runtimes:
                 raise CoreInferError(f"{WHO[name]} cannot serve {why}: {instead}")
         return Made(self._transformers(ids, neurons, length, clock, options), "transformers")
 
+    def forget(self) -> None:
+        """Let what the steps made leave memory; the next to run make it again."""
+        self._made.clear()
+
     def several(self, tokens: int, texts: int) -> tuple[Continuing, Decoder]:
         """The project's own steps, with room for so many texts of so many tokens."""
         made = self._continuing("coreinfer", tokens)
@@ -114,7 +119,7 @@ class Runtimes:
     def _continuing(self, name: str, tokens: int) -> Continuing:
         """Made anew if the model's weights are not what they were, with room for so many tokens."""
         if self._seen != _versions(self.model):
-            self._made.clear()  # its memory goes first
+            self.forget()  # its memory goes first
         if name not in self._made:
             self._made[name] = continuing(self._decoder(name), self.statistic)
             self._seen = _versions(self.model)
@@ -133,6 +138,8 @@ class Runtimes:
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]
     ) -> Tensor:
         model: Any = self.model
+        if is_streamed(model):
+            self.forget()  # under a memory budget one set's neurons are resident, not two
         with slim(self.model, neurons, statistic=self.statistic, ends=True):
             clock.start()
             made: Tensor = model.generate(

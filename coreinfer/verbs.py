@@ -9,6 +9,7 @@ import typer
 
 from coreinfer.cli_options import (
     ArtifactOption,
+    BundlesOption,
     DeviceOption,
     DtypeOption,
     EmbedderOption,
@@ -16,6 +17,7 @@ from coreinfer.cli_options import (
     JsonOption,
     KeepOption,
     MaxLossOption,
+    MemoryOption,
     ModelOption,
     PolicyOption,
     PromptsArgument,
@@ -52,6 +54,8 @@ def predict(
     with_neurons: Annotated[bool, typer.Option("--with-neurons", help="Include the neuron ids per layer.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -67,7 +71,7 @@ def predict(
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
-    engine = make_engine(opened, model, embedder, device, dtype)
+    engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     matches = engine.match(wanted)
     rows = []
     for prompt, match in zip(wanted, matches, strict=True):
@@ -104,6 +108,8 @@ def generate(
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -119,13 +125,14 @@ def generate(
     check_seed(seed, "--seed")
     again = parse_refresh(refresh)
     one_of("--runtime", runtime, RUNTIMES)
-    alone = {"--refresh": again is not None, "--lossless": lossless, "--runtime": runtime not in ("auto", "coreinfer")}
+    alone = {"--refresh": again is not None, "--lossless": lossless, "--runtime": runtime not in ("auto", "coreinfer"),
+             "--memory": memory is not None}  # fmt: skip
     if batch > 1 and (named := [name for name, given in alone.items() if given]):
         raise CoreInferError(f"{named[0]} is for one prompt at a time, --batch is {batch}: leave out one of them")
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)
-    engine = make_engine(opened, model, embedder, device, dtype)
+    engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     hear(quiet)
     options: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     options |= {"policy": policy, "keep": keep, "max_new_tokens": max_new_tokens}

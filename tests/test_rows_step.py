@@ -41,7 +41,7 @@ def test_rows_of_one_text_equal_steps_in_turn(name: str, kernels: Any, monkeypat
     state, feed = State(net, 64, 2), Feed(net, 4)
     state.keys[:, 1, :18], state.values[:, 1, :18] = keys[:, :18], values[:, :18]
     state.keep(neurons)
-    made = kernels.RowsStep(state, neurons.per_layer, feed, looking=True, wide=16, deep=16, splits=2)
+    made = kernels.RowsStep(net, state, neurons.per_layer, feed, looking=True, wide=16, deep=16, splits=2)
     feed.count = 3
     feed.token[:3], feed.position[:3], feed.slot[:] = torch.tensor(ids[18:]), torch.arange(18, 21), 1
     feed.position[3], before = 30, state.keys[:, 1, 30].clone()
@@ -63,8 +63,8 @@ def test_rows_of_several_texts_go_on_by_themselves(kernels: Any) -> None:
     together, alone = State(net, 64, 3), [State(net, 64) for _ in range(3)]
     for state in (together, *alone):
         state.keep(all_of)
-    many = kernels.RowsStep(together, all_of.per_layer)
-    ones = [kernels.RowsStep(state, all_of.per_layer) for state in alone]
+    many = kernels.RowsStep(net, together, all_of.per_layer)
+    ones = [kernels.RowsStep(net, state, all_of.per_layer) for state in alone]
     for at in range(3):
         rows = together.feed.slot[: together.feed.count].tolist()
         for row, text in enumerate(rows):

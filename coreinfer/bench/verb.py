@@ -3,11 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreinfer.cli_options import DeviceOption, DtypeOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import BundlesOption, DeviceOption, DtypeOption, MemoryOption, ModelOption, QuietOption, say
+
+if TYPE_CHECKING:
+    from coreinfer.bench.plan import Plan
 
 
 def bench(
@@ -30,9 +33,14 @@ def bench(
     page: Annotated[Path | None, typer.Option(help="A Markdown page to put this run's section into.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    memory: MemoryOption = None,
+    bundles: BundlesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure decoding against the memory's limit and against Transformers, in one run; JSON on the last line."""
+    """Measure decoding against the memory's limit and against Transformers, in one run; JSON on the last line.
+
+    With --memory: what a model costs that has to do with so much, and what it takes at the most.
+    """
     from typing import get_args
 
     from coreinfer.bench.plan import Plan
@@ -41,13 +49,21 @@ def bench(
 
     if (other := model or artifact) is not None and shape is not None:
         raise CoreInferError(f"{other} and --shape {shape} both say what to measure: leave out one of them")
-    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keep or (1.0, 0.4)), batch)
+    if memory is not None and any(x is not None for x in (shape, output, page, artifact)):
+        raise CoreInferError(
+            "--memory measures a model on disk and prints its table: leave out --shape, --artifact, --output and --page"
+        )
+    keeps = keep or ((1.0, 0.4) if memory is None else (0.4,))
+    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps), batch)
     one_of("--dtype", dtype, get_args(Dtype))
     from coreinfer.bench.shapes import check_shape
 
     if shape is not None:
         check_shape(shape)
     check_device(device)
+    if memory is not None:
+        _under(memory, bundles, model or "demo", dtype, device, plan, quiet)
+        return
     from coreinfer.output import hear, quiet_libraries
 
     if output is not None:
@@ -82,4 +98,21 @@ def bench(
         from coreinfer.bench.page import write
 
         write(made, shlex.join(["coreinfer", *sys.argv[1:]]), page)
+    print(last_line(made))
+
+
+def _under(memory: str, bundles: Path | None, model: str, dtype: str, device: str, plan: "Plan", quiet: bool) -> None:
+    from coreinfer.memory.sizes import parse_size
+
+    limit = parse_size(memory)
+    from coreinfer.output import quiet_libraries
+
+    quiet_libraries()
+    from coreinfer.bench.under import last_line, measure_under, table
+    from coreinfer.memory.budget import Budget
+    from coreinfer.progress import logged, unseen
+
+    budget = Budget(model, dtype, device, limit, bundles)
+    made = measure_under(budget, plan, lambda text: say(text, quiet), unseen if quiet else logged)
+    print("\n".join(table(made)))
     print(last_line(made))

@@ -13,8 +13,11 @@ from coreinfer.decode.compiling import faults_named, said_if_long
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Looks, Lossless, rows_needed
+from coreinfer.decode.network import Network
 from coreinfer.decode.state import Feed, State
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.memory.held import Held
+from coreinfer.memory.linear import StreamedLinear
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet, every
 
@@ -48,6 +51,8 @@ class Decoder:
         self.mlps, self.model = find_mlps(model), model
         with torch.inference_mode(False):  # weights laid out inside of it could never be trained again
             self.network = read_network(model, bundle=self.on_gpu)
+        down = self.mlps[0].down
+        self.held = Held(self.network, down.stream, self.on_gpu) if isinstance(down, StreamedLinear) else None
         self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
         self._step: Runs | None = None
         self._dense: Looks | None = None
@@ -83,13 +88,18 @@ class Decoder:
         Raises:
             NotCompiled: a GPU for which the kernels cannot be made.
         """
-        self.state.keep(neurons)
         key: Hashable = (tuple(neurons.per_layer), texts > 1) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
-            while len(self._steps) >= (GRAPHS if self.on_gpu else SETS):
+            while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else SETS):
                 self._steps.popitem(last=False)
-            self._steps[key] = self._gpu_step(neurons, texts) if self.on_gpu else self._on_cpu(neurons)
+        network = self.network
+        if self.held is not None:
+            network, neurons = self.held.hold(neurons)
+        self.state.keep(neurons)
+        if key not in self._steps:
+            made = self._gpu_step(network, neurons, texts) if self.on_gpu else self._on_cpu(network, neurons)
+            self._steps[key] = made
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
@@ -106,41 +116,44 @@ class Decoder:
             feed = Feed(net, rows_needed())
         feed.position.fill_(self.context - 2)  # where a capture may write
         if not self.on_gpu:
-            return self._cpu_step(every(len(net.layers), net.width), feed)
+            return self._cpu_step(net, every(len(net.layers), net.width), feed)
         all_of = torch.arange(net.width, dtype=torch.int32, device=self.model.device).expand(len(net.layers), -1)
 
         def made() -> Any:
             from coreinfer.decode.rows import RowsStep
 
-            return RowsStep(self.state, [net.width] * len(net.layers), feed, all_of, looking=True)
+            return RowsStep(net, self.state, [net.width] * len(net.layers), feed, all_of, looking=True)
 
         return cast(Looks, self._captured(made))
 
-    def _cpu_step(self, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
+    def _cpu_step(self, network: Network, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
         """By compiled loops where Numba is installed."""
         try:
             from coreinfer.decode.swift import SwiftStep
-        except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiled
-            return LeanStep(self.network, self.state, neurons, feed)
-        return SwiftStep(self.network, self.state, neurons, feed)
+        except (ImportError, RuntimeError) as error:  # no Numba, or no folder where it may keep what it compiled
+            if self.held is not None:  # the other step holds small matrices in float32, beside these
+                raise CoreInferError(
+                    f"a memory budget on a CPU needs Numba, which cannot be used here ({in_words(error)}): install it, "
+                    "or leave out --memory"
+                ) from error
+            return LeanStep(network, self.state, neurons, feed)
+        return SwiftStep(network, self.state, neurons, feed)
 
-    def _on_cpu(self, neurons: NeuronSet) -> Runs:
+    def _on_cpu(self, network: Network, neurons: NeuronSet) -> Runs:
         """The first of a process compiles its loops, or loads what was compiled."""
-        step = self._cpu_step(neurons)
+        step = self._cpu_step(network, neurons)
         if not self._warm:
             with said_if_long("compiling the loops of this processor's steps, once on a machine"), self._aside():
                 step.run()
         self._warm = True
         return step
 
-    def _gpu_step(self, neurons: NeuronSet, texts: int) -> Runs:
+    def _gpu_step(self, network: Network, neurons: NeuronSet, texts: int) -> Runs:
         def made() -> Any:
             from coreinfer.decode.rows import RowsStep
             from coreinfer.decode.steps import Step
 
-            if texts > 1:
-                return RowsStep(self.state, neurons.per_layer)
-            return Step(self.network, self.state, neurons.per_layer)
+            return (RowsStep if texts > 1 else Step)(network, self.state, neurons.per_layer)
 
         return cast(Runs, self._captured(made))
 

@@ -15,11 +15,13 @@ from transformers import PreTrainedModel
 
 from coreinfer.decode import views
 from coreinfer.decode.network import Act, Layer, Network, Norm
+from coreinfer.memory.linear import StreamedLinear
 from coreinfer.mlp import full
 from coreinfer.models import context_length, decoder_of
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
 STATIC_ROPES = ("default", "linear", "llama3", "proportional")  # the others change as the text grows
+LINEAR = (nn.Linear, StreamedLinear)
 PIECE = 1 << 16  # positions that rope tables, and so caches, hold at most
 
 
@@ -58,7 +60,7 @@ def _odd_module(model: Any) -> str | None:
     decoder: Any = decoder_of(model)
     for layer in decoder.layers:
         for name, module in layer.named_modules():
-            if (name.endswith("_proj") or name in ("fc1", "fc2")) and type(full(module)) is not nn.Linear:
+            if (name.endswith("_proj") or name in ("fc1", "fc2")) and type(full(module)) not in LINEAR:
                 return f"{type(module).__name__} modules"
     if type(model.get_output_embeddings()) is not nn.Linear:
         return f"a head of the type {type(model.get_output_embeddings()).__name__}"
@@ -106,7 +108,10 @@ def _lying_together(weights: Sequence[Tensor]) -> Tensor | None:
 
 
 def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """A layer's ``rows`` and ``neurons``."""
+    """A layer's ``rows`` and ``neurons``; of streamed ones the shapes alone."""
+    if isinstance(down, StreamedLinear):
+        parts = 3 if _fused(inputs, down) else len(inputs) + 1
+        return (torch.empty(down.in_features, down.out_features, device="meta"),) * parts, None
     if not bundle:
         return _rows(inputs, down), None
     whole = bundled(inputs, down)

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from coreinfer.decode.network import Layer, Norm
+from coreinfer.decode.network import Layer, Network, Norm
 from coreinfer.decode.state import CHUNK, PICKERS, Feed, State
 from coreinfer.decode.steps import FAR, Launches, power, vectors
 from coreinfer.kernels.attend import attend, remember
@@ -48,11 +48,11 @@ class RowsStep(Launches):
     """
 
     def __init__(
-        self, state: State, kept: Sequence[int], feed: Feed | None = None, ids: Tensor | None = None,
+        self, network: Network, state: State, kept: Sequence[int], feed: Feed | None = None, ids: Tensor | None = None,
         looking: bool = False, wide: int = 64, deep: int = 64, splits: int = 4,
     ) -> None:  # fmt: skip
-        super().__init__(state.network.embedding)
-        self.network, self.state, self.kept, self.feed = state.network, state, list(kept), feed or state.feed
+        super().__init__(network.embedding)
+        self.network, self.state, self.kept, self.feed = network, state, list(kept), feed or state.feed
         self.looking, self.wide, self.deep, self.splits = looking, wide, deep, splits
         self.rows, self.ids = len(self.feed.token), state.ids if ids is None else ids
         self.v = Vectors(state, self.rows, splits)
