@@ -1,6 +1,7 @@
 """A tiny model of each family that the project understands, seeded; no zero bias or unit norm hides a fault."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -77,10 +78,10 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def build(name: str) -> PreTrainedModel:
-    """The family's tiny model, float32, in eval mode; the same weights at every call."""
+    """The family's tiny model, float32, in eval mode; the same weights at every call, a config of its own."""
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        FAMILIES[name], dtype=torch.float32
+        deepcopy(FAMILIES[name]), dtype=torch.float32
     )
     with torch.no_grad():
         for parameter in model.parameters():
