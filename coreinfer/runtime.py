@@ -86,7 +86,7 @@ class Runtimes:
 
 def _versions(model: PreTrainedModel) -> tuple[tuple[int, int], ...]:
     """Where each weight lies and how often it was changed: while this holds, so does what the steps made of them."""
-    return tuple((p.data_ptr(), p._version) for p in model.parameters())
+    return tuple((x.data_ptr(), x._version) for x in (*model.parameters(), *model.buffers()))
 
 
 def _has_triton() -> bool:

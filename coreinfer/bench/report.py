@@ -13,7 +13,7 @@ GB = 1e9
 def summary(made: Measured) -> dict[str, Any]:
     """The row: the leanest of our own, what it could reach, and the peers."""
     own = min((s for s in made.speeds if s.engine == "coreinfer"), key=lambda s: s.keep)
-    peers = {f"{s.engine}, keep {s.keep:g}": round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
+    peers = {_name(s, made): round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
     adds = made.prefill_with_statistic_s / made.prefill_s - 1
     return {
         "shape": made.shape, "keep": own.keep, "dtype": made.dtype, "device": made.device,
@@ -30,7 +30,7 @@ def table(made: Measured) -> list[str]:
     wide = max(len(s.engine) for s in made.speeds)
     lines = [
         f"{made.shape}, {made.dtype}, {made.device}: memory {made.bandwidth / GB:,.1f} GB/s",
-        f"{'':{wide}}   keep     tok/s     limit   share   over {base.engine}, dense",
+        f"{'':{wide}}   keep      dtype     tok/s     limit   share   over {base.engine}, dense",
         *(_line(s, wide, base) for s in made.speeds),
         f"prefill {1e3 * made.prefill_s:.1f} ms, with the statistic {1e3 * made.prefill_with_statistic_s:.1f} ms; "
         f"another set in place after {1e3 * made.switch_s:.2f} ms",
@@ -38,12 +38,15 @@ def table(made: Measured) -> list[str]:
     return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
 
 
+def _name(speed: Speed, made: Measured) -> str:
+    """A dtype is said where it is not the run's."""
+    return f"{speed.engine}, keep {speed.keep:g}" + (f", {speed.dtype}" if speed.dtype != made.dtype else "")
+
+
 def _line(speed: Speed, wide: int, base: Speed) -> str:
     times = speed.tokens_per_second / base.tokens_per_second
-    return (
-        f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.tokens_per_second:8.1f}  {speed.limit:8.1f}  "
-        f"{speed.share_of_limit:6.1%}   {times:.2f}x"
-    )
+    name = f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.dtype:>9}"
+    return f"{name}  {speed.tokens_per_second:8.1f}  {speed.limit:8.1f}  {speed.share_of_limit:6.1%}   {times:.2f}x"
 
 
 def last_line(made: Measured) -> str:
@@ -73,7 +76,7 @@ def picture(made: Measured) -> str:
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(made.speeds)), layout="constrained")
     FigureCanvasSVG(figure)
     axes, rows = figure.subplots(), list(reversed(made.speeds))
-    names = [f"{s.engine}, keep {s.keep:g}" for s in rows]
+    names = [_name(s, made) for s in rows]
     axes.barh(
         names, [s.limit for s in rows], color="#e6e4df", label="limit: the memory's bandwidth over the bytes read"
     )

@@ -17,8 +17,9 @@ from coreinfer.bench.subjects import Own, Subject, random_set, transformers_comp
 from coreinfer.capture import Reducer
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
-from coreinfer.models import context_length, default_dtype, find_mlps, load_model
-from coreinfer.settings import StatisticSettings
+from coreinfer.models import context_length, default_dtype, find_mlps, load_model, quantise
+from coreinfer.quantised.linear import dtype_of
+from coreinfer.settings import QUANTISED, StatisticSettings
 
 ROUNDS = 3  # each subject in turn, so often; the median counts
 Say = Callable[[str], Any]
@@ -26,10 +27,14 @@ Say = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Speed:
-    """A subject's tokens a second, the limit by the bytes that it must read, and the share of it reached."""
+    """A subject's tokens a second, the limit by the bytes that it must read, and the share of it reached.
+
+    ``dtype``: of its weights.
+    """
 
     engine: str
     keep: float
+    dtype: str
     tokens_per_second: float
     limit: float
     share_of_limit: float
@@ -55,15 +60,19 @@ class Measured:
 
 
 def opened(model: str | None, shape: str | None, dtype: str, device: str) -> tuple[PreTrainedModel, str]:
-    """The model to measure, and what to call it."""
+    """The model to measure, and what to call it; where ``measure`` is to quantise it, in what its peers run in."""
+    dtype = "auto" if dtype in QUANTISED else dtype
     if shape is None:
         return load_model(model or "demo", dtype, device)[0], Path(model or "demo").name
     return random_model(shape, default_dtype(device) if dtype == "auto" else getattr(torch, dtype), device), shape
 
 
 @torch.inference_mode()
-def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None) -> Measured:
-    """Everything of one model; its weights are laid out anew, in place.
+def measure(
+    model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None, dtype: str = "auto"
+) -> Measured:
+    """Everything of one model; its weights are laid out anew, in place. With int8 or int4 they are quantised after the
+    peers have run: theirs are the weights as they were, which is how their users run them.
 
     Raises:
         CoreInferError: a model that the project's own steps do not decode, or whose context is too short.
@@ -77,17 +86,20 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
-    dense, watched = _prefills(model, ids, device)
     peers, left_out = _peers(model, ids, plan, device)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
-    first = _race(peers, plan, say) if device.startswith("cuda") else []
+    first = _race(peers, plan, say) if device.startswith("cuda") or dtype in QUANTISED else []
+    theirs = dtype_of(model)
+    if dtype in QUANTISED:
+        with torch.inference_mode(False):
+            quantise(model, dtype, device)
+    dense, watched = _prefills(model, ids, device)
     own = Own(model, ids, plan.context)
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps)]
-    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory)
+    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory, theirs)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Measured(shape, dtype, device, speed_of_memory, speeds, dense, watched, switch, left_out)
+    return Measured(shape, dtype_of(model), device, speed_of_memory, speeds, dense, watched, switch, left_out)
 
 
 def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, device: str) -> tuple[list[Subject], dict[str, str]]:
@@ -115,12 +127,16 @@ def _race(subjects: Sequence[Subject], plan: Plan, say: Say) -> list[tuple[Subje
     return [(subject, plan.new_tokens / median(mine)) for subject, mine in zip(subjects, times, strict=True)]
 
 
-def _speeds(raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float) -> tuple[Speed, ...]:
+def _speeds(
+    raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float, theirs: str
+) -> tuple[Speed, ...]:
     """With the limit of each: the memory's bandwidth over the bytes that a step in the middle reads."""
     net, at, out = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2, list[Speed]()
     for subject, rate in raced:
-        limit = memory / net.bytes_read(own.set_of(subject.keep).per_layer, at)
-        out.append(Speed(subject.name, subject.keep, rate, limit, rate / limit))
+        ours = subject.name == "coreinfer"
+        limit = memory / net.bytes_read(own.set_of(subject.keep).per_layer, at, dense=not ours)
+        dtype = dtype_of(own.decoder.model) if ours else theirs
+        out.append(Speed(subject.name, subject.keep, dtype, rate, limit, rate / limit))
     return tuple(out)
 
 

@@ -51,7 +51,7 @@ def bench(
     from coreinfer.bench.run import measure, opened
 
     some, name = opened(model, shape, dtype, device)
-    made = measure(some, name, plan, lambda text: say(text, quiet))
+    made = measure(some, name, plan, lambda text: say(text, quiet), dtype)
     print("\n".join(table(made)))
     if output is not None:
         save(made, output)

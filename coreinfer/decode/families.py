@@ -7,17 +7,20 @@ is in the way of any other.
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from coreinfer.decode.network import Act, Layer, Network, Norm
+from coreinfer.decode.network import Act, Layer, Network, Norm, Weight
 from coreinfer.mlp import full
 from coreinfer.models import context_length, decoder_of
+from coreinfer.quantised.linear import QuantisedLinear
+from coreinfer.quantised.packed import Packed, joined, stacked
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
+Linear = nn.Linear | QuantisedLinear
 STATIC_ROPES = ("default", "linear", "llama3", "proportional")  # the others change as the text grows
 PIECE = 1 << 16  # positions that rope tables, and so caches, hold at most
 
@@ -53,13 +56,19 @@ def _odd_norm(model: Any) -> str | None:
 
 
 def _odd_module(model: Any) -> str | None:
-    """Linear modules that are no plain ``nn.Linear`` hold weights that cannot be laid out anew; hooks would not run."""
+    """Linear modules that are neither plain nor ours hold weights that cannot be laid out anew; hooks would not run."""
     decoder: Any = decoder_of(model)
+    kinds = set[int | None]()
     for layer in decoder.layers:
         for name, module in layer.named_modules():
-            if (name.endswith("_proj") or name in ("fc1", "fc2")) and type(full(module)) is not nn.Linear:
-                return f"{type(module).__name__} modules"
-    if type(model.get_output_embeddings()) is not nn.Linear:
+            if name.endswith("_proj") or name in ("fc1", "fc2"):
+                found = full(module)
+                if type(found) not in get_args(Linear):
+                    return f"{type(module).__name__} modules"
+                kinds.add(found.packed.bits if isinstance(found, QuantisedLinear) else None)
+    if len(kinds) > 1:
+        return "layers that are quantised in part, or differently"
+    if type(model.get_output_embeddings()) not in get_args(Linear):
         return f"a head of the type {type(model.get_output_embeddings()).__name__}"
     return "a model with forward hooks" if any(_hooked(module) for module in decoder.layers.modules()) else None
 
@@ -81,47 +90,66 @@ def read_network(model: PreTrainedModel, bundle: bool = True) -> Network:
     return (_opt if config.model_type == "opt" else _llama)(model, config, bundle)
 
 
-def packed(linears: Sequence[nn.Linear]) -> Tensor:
+def weight_of(module: Linear) -> Weight:
+    """(outputs, inputs); a quantised down projection's a neuron a row, (inputs, outputs)."""
+    return module.packed if isinstance(module, QuantisedLinear) else module.weight.detach()
+
+
+def _view(module: Linear, weight: Any) -> None:
+    """Let the module compute with this memory, which holds what ``weight_of`` gave."""
+    if isinstance(module, QuantisedLinear):
+        module.packed = weight
+    else:
+        module.weight.data = weight
+
+
+def packed(linears: Sequence[Linear]) -> Weight:
     """The weights (n_i, H) one below another, (sum n_i, H); the modules become views of that."""
-    if len(linears) == 1:
-        return linears[0].weight.detach()
-    whole = torch.cat([x.weight.detach() for x in linears])
-    for module, part in zip(linears, torch.split(whole, [x.out_features for x in linears]), strict=True):
-        module.weight.data = part
+    parts: list[Any] = [weight_of(x) for x in linears]
+    if len(parts) == 1:
+        return cast(Weight, parts[0])
+    whole: Weight = joined(parts) if isinstance(parts[0], Packed) else torch.cat(parts)
+    first = 0
+    for module in linears:
+        _view(module, whole[first : first + module.out_features])
+        first += module.out_features
     return whole
 
 
-def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def neurons_of(inputs: Sequence[Linear], down: Linear, bundle: bool) -> tuple[tuple[Weight, ...], Weight | None]:
     """A layer's ``rows`` and ``neurons``."""
     if not bundle:
         return _rows(inputs, down), None
     whole = bundled(inputs, down)
-    return whole.unbind(1), whole
+    return tuple(whole[:, part] for part in range(whole.shape[1])), whole
 
 
-def _rows(inputs: Sequence[nn.Linear], down: nn.Linear) -> tuple[Tensor, ...]:
+def _rows(inputs: Sequence[Linear], down: Linear) -> tuple[Any, ...]:
     """The neurons' input rows and down columns where they lie, (F, H) each."""
-    weights = [x.weight.detach() for x in inputs]
-    rows = torch.split(weights[0], down.in_features) if _fused(inputs, down) else weights
-    return (*rows, down.weight.detach().T)
+    rows, columns, width = [weight_of(x) for x in inputs], weight_of(down), down.in_features
+    if _fused(inputs, down):
+        rows = [rows[0][:width], rows[0][width:]]
+    return (*rows, columns if isinstance(columns, Packed) else columns.T)
 
 
-def _fused(inputs: Sequence[nn.Linear], down: nn.Linear) -> bool:
+def _fused(inputs: Sequence[Linear], down: Linear) -> bool:
     """Whether one module holds gate and up together."""
     return inputs[0].out_features == 2 * down.in_features
 
 
-def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
+def bundled(inputs: Sequence[Linear], down: Linear) -> Weight:
     """(F, P, H): each neuron's input rows and its down column; the modules become views of that.
 
     A module that holds gate and up together cannot: its 2 F rows would need two strides. It stays as it is, beside the
     bundle.
     """
-    whole = torch.stack(_rows(inputs, down), 1)
+    rows = _rows(inputs, down)
+    whole: Weight = stacked(rows) if isinstance(rows[0], Packed) else torch.stack(rows, 1)
     if not _fused(inputs, down):
         for part, module in enumerate(inputs):
-            module.weight.data = whole[:, part]
-    down.weight.data = whole[:, -1].T
+            _view(module, whole[:, part])
+    columns = whole[:, -1]
+    _view(down, columns if isinstance(columns, Packed) else columns.T)
     return whole
 
 
@@ -130,12 +158,12 @@ def _full(module: nn.Module) -> Any:
     return SimpleNamespace(**{name: full(child) for name, child in module.named_children()})
 
 
-def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    found = [x.bias for x in linears]
+def _bias(linears: Sequence[Linear]) -> Tensor | None:
+    found: list[Any] = [x.bias for x in linears]
     return None if found[0] is None else torch.cat([x.detach().float() for x in found])
 
 
-def _in_bias(inputs: Sequence[nn.Linear], width: int) -> Tensor | None:
+def _in_bias(inputs: Sequence[Linear], width: int) -> Tensor | None:
     found = _bias(inputs)
     return None if found is None else found.view(-1, width)
 
@@ -166,7 +194,7 @@ def _llama(model: Any, config: Any, bundle: bool) -> Network:
     return Network(
         embedding=embedding.weight.detach(), embedding_scale=_embedding_scale(embedding), positions=None,
         ropes=tuple(table for table, _ in tables), turned=tables[0][1], layers=layers, final=_rms(decoder.norm),
-        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        head=weight_of(head), head_bias=_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=getattr(config, "hidden_activation", None) or config.hidden_act, context=context,
         softcap=getattr(config, "final_logit_softcapping", None),
@@ -217,7 +245,7 @@ def _llama_layer(layer: Any, window: int | None, rope: int, bundle: bool) -> Lay
     q_norm, k_norm = (None if norm is None else _rms(norm) for norm in per_head)
     rows, neurons = neurons_of(inputs, mlp.down_proj, bundle)
     return Layer(
-        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.o_proj.weight.detach(), out_bias=_bias([attention.o_proj]),
+        qkv=packed(qkv), qkv_bias=_bias(qkv), out=weight_of(attention.o_proj), out_bias=_bias([attention.o_proj]),
         rows=rows, neurons=neurons, in_bias=_in_bias(inputs, mlp.down_proj.in_features),
         down_bias=_bias([mlp.down_proj]), before_attention=_rms(layer.input_layernorm),
         before_mlp=_rms(layer.pre_feedforward_layernorm if own else layer.post_attention_layernorm),
@@ -235,7 +263,7 @@ def _opt(model: Any, config: Any, bundle: bool) -> Network:
         embedding=decoder.embed_tokens.weight.detach(), embedding_scale=1.0,
         positions=decoder.embed_positions.weight.detach()[decoder.embed_positions.offset :], ropes=(), turned=0,
         layers=tuple(_opt_layer(layer, bundle) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
-        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        head=weight_of(head), head_bias=_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_attention_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=config.activation_function, context=context_length(model),
     )  # fmt: skip
@@ -247,7 +275,7 @@ def _opt_layer(layer: Any, bundle: bool) -> Layer:
     whole = _full(layer)
     rows, neurons = neurons_of([whole.fc1], whole.fc2, bundle)
     return Layer(
-        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),
+        qkv=packed(qkv), qkv_bias=_bias(qkv), out=weight_of(attention.out_proj),
         out_bias=_bias([attention.out_proj]), rows=rows, neurons=neurons,
         in_bias=_in_bias([whole.fc1], whole.fc2.in_features), down_bias=_bias([whole.fc2]),
         before_attention=_centered(layer.self_attn_layer_norm), before_mlp=_centered(layer.final_layer_norm),
