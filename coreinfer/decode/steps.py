@@ -122,8 +122,10 @@ class Step:
         )  # fmt: skip
 
     def _rows(self, most: int, hidden: int, bits: int) -> int:
-        """Of a matrix, or neurons, that a program reads at a time: as many bytes, whatever they are."""
-        return max(1, most * 4096 // max(4096, power(hidden))) * (16 // bits)
+        """Of a matrix, or neurons, that a program reads at a time. Of integers twice as many; more would take so many
+        registers that half the programs would wait.
+        """
+        return max(1, most * 4096 // max(4096, power(hidden))) * (1 if bits == 16 else 2)
 
     def _warps(self, hidden: int) -> int:
         return max(1, min(self.tiles.warps, power(hidden) // 128))
@@ -153,8 +155,8 @@ class Step:
         ids, norm = s.ids[number], layer.before_mlp
         in_bias, down_bias = layer.in_bias, layer.down_bias
         wider = 1 if bits == 16 else 2  # so that what is read of a neuron at a time is not too short
-        block = min(wider * t.block, power(hidden))
-        splits = even(triton.cdiv(k, t.deep), min(wider * t.splits - wider + 1, SPLITS))
+        block, most = min(wider * t.block, power(hidden)), t.splits if bits == 16 else 2 * t.splits - 2
+        splits = even(triton.cdiv(k, t.deep), min(most, SPLITS))
         return [
             lambda: activate[grid](
                 s.active, data, scales, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],

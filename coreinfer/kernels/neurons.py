@@ -111,14 +111,12 @@ def deactivate(
             yc += of_word(w, 2, BITS) * up
             yd += of_word(w, 3, BITS) * up
         w, s, active = later, later_s, later_active
-    total = tl.sum(ya, 0)
-    if BITS != 16:
-        a, b, c, d = by_place(total, tl.sum(yb, 0), tl.sum(yc, 0), tl.sum(yd, 0), BITS)
-        total = joined(a, b, c, d, BITS) * DOWN
-        if BITS == 8:
-            total -= 128 * tl.sum(less)
-        else:
-            total -= 8 * tl.sum(less, 0)[:, None, None, None]
+    za, zb, zc, zd = by_place(tl.sum(ya, 0), tl.sum(yb, 0), tl.sum(yc, 0), tl.sum(yd, 0), BITS)
+    total = joined(za, zb, zc, zd, BITS)
+    if BITS == 8:
+        total = total * DOWN - 128 * tl.sum(less)
+    if BITS == 4:
+        total = total * DOWN - 8 * tl.sum(less, 0)[:, None, None, None]
     where = block * BH + places(BH, BITS)
     tl.store(sums + part * H + where, total, mask=where < H)
     if is_last(count + block, S):
