@@ -38,7 +38,8 @@ VersionOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No talk on stderr.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, …")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, int8 or int4.")]
+TrainDtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 MemoryOption = Annotated[
     str | None,
     typer.Option(

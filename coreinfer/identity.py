@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import fingerprint
+from coreinfer.quantised.linear import named_dtype
 
 # Names of configuration fields that change the function; what else there is belongs to training or to bookkeeping.
 FIELDS = re.compile(
@@ -62,5 +63,4 @@ def setup_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def identity(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, longest: int) -> ModelIdentity:
     """What the manifest stores of a language model, and what a later run must equal."""
-    dtype = str(model.dtype).removeprefix("torch.")
-    return ModelIdentity(name, fingerprint(model), setup_of(model, tokenizer), dtype, longest)
+    return ModelIdentity(name, fingerprint(model), setup_of(model, tokenizer), named_dtype(model), longest)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from coreinfer.memory.linear import StreamedLinear
+from coreinfer.quantised.linear import QuantisedLinear, device_of
 
 FUSED = "gate_up_proj"  # gate and up in one matrix, as rows [gate; up]
 _FULL = "_coreinfer_full"  # where a gathered module keeps the one that it was gathered from
@@ -36,6 +37,10 @@ class Mlp:
     @property
     def down(self) -> nn.Module:
         return self.modules[self.output]
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.down)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,8 +68,10 @@ def out_in(module: nn.Module) -> Tensor | None:
 
 
 def shape_of(module: nn.Module) -> tuple[int, ...] | None:
-    """The shape of ``out_in``; a weight that is streamed stays where it is."""
-    if isinstance(module, StreamedLinear):
+    """(outputs, inputs) of a linear module, also of those whose weight is quantised or streamed; None if it is none
+    that we know.
+    """
+    if isinstance(module, QuantisedLinear | StreamedLinear):
         return module.out_features, module.in_features
     weight = out_in(module)
     return None if weight is None else tuple(weight.shape)
@@ -72,6 +79,8 @@ def shape_of(module: nn.Module) -> tuple[int, ...] | None:
 
 def down_rows(mlp: Mlp) -> Tensor:
     """The output projection with one row a neuron: (F, H)."""
+    if isinstance(mlp.down, QuantisedLinear):
+        return mlp.down.packed.dequantised()
     weight = out_in(mlp.down)
     assert weight is not None
     return weight.T
@@ -79,27 +88,34 @@ def down_rows(mlp: Mlp) -> Tensor:
 
 def gather(module: nn.Module, ids: Tensor, *, rows: bool) -> nn.Module:
     """A copy of a linear module with only the outputs (``rows``) or only the inputs ``ids``; biases included."""
+    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    slim_bias = None if bias is None else (bias.detach()[ids] if rows else bias.detach())
+    made = _gathered(module, ids, slim_bias, rows)
+    made.train(module.training)
+    made.__dict__[_FULL] = module  # beside the children, not among them
+    return made
+
+
+def _gathered(module: nn.Module, ids: Tensor, slim_bias: Tensor | None, rows: bool) -> nn.Module:
+    if isinstance(module, QuantisedLinear):
+        assert rows != module.by_input, "a down projection alone is quantised by its inputs"
+        return module.sliced(ids, slim_bias)
     transposed = isinstance(module, Conv1D)
     weight: Tensor = module.weight  # type: ignore[assignment]
-    bias: Tensor | None = module.bias  # type: ignore[assignment]
     axis = int(not rows) ^ int(transposed)  # the axis of ``weight`` that the ids pick from
     slim_weight = weight.detach().index_select(axis, ids).contiguous()
-    slim_bias = None if bias is None else (bias.detach()[ids] if rows else bias.detach())
     outputs, inputs = slim_weight.shape[::-1] if transposed else slim_weight.shape
     with torch.device("meta"):  # the class is kept: Falcon's linear layers compute differently from nn.Linear
         kind: Any = nn.Linear if isinstance(module, StreamedLinear) else type(module)
-        made = kind(outputs, inputs) if transposed else kind(inputs, outputs, bias=bias is not None)
+        made = kind(outputs, inputs) if transposed else kind(inputs, outputs, bias=slim_bias is not None)
     made.weight = nn.Parameter(slim_weight, requires_grad=False)
     made.bias = None if slim_bias is None else nn.Parameter(slim_bias, requires_grad=False)
-    made.train(module.training)
-    made.__dict__[_FULL] = module  # beside the children, not among them
     return cast(nn.Module, made)
 
 
 def gather_mlp(mlp: Mlp, ids: NDArray[np.int32]) -> dict[str, nn.Module]:
     """The modules of ``mlp`` for the neurons ``ids`` (k,) only, by name."""
-    device = mlp.down.weight.device
-    kept = torch.from_numpy(ids.astype(np.int64)).to(device)  # type: ignore[arg-type]
+    kept = torch.from_numpy(ids.astype(np.int64)).to(mlp.device)
     rows = torch.cat([kept, kept + mlp.width]) if mlp.inputs == (FUSED,) else kept
     made = {name: gather(mlp.modules[name], rows, rows=True) for name in mlp.inputs}
     return {**made, mlp.output: gather(mlp.down, kept, rows=False)}

@@ -20,7 +20,10 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.memory.linear import weights_of
 from coreinfer.mlp import FUSED, Mlp, full, shape_of
 from coreinfer.paths import DEMO_LM
+from coreinfer.quantised.conversion import HEAD_BITS, narrowed, quantise_modules
+from coreinfer.quantised.linear import bits_of
 from coreinfer.separable import is_separable, kind
+from coreinfer.settings import QUANTISED, check_device
 
 # (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused.
 LAYOUTS = (
@@ -105,11 +108,16 @@ def _try_out(model: PreTrainedModel, mlps: list[Mlp]) -> None:
             )
 
 
+_CHECKPOINT = "_coreinfer_fingerprint"  # where a quantised model keeps that of what it was quantised from
+
+
 def fingerprint(model: nn.Module) -> str:
     """A hash of the weights that does not depend on the dtype they were loaded in: sha256 over each parameter's name,
     shape and 1,024 evenly spaced elements rounded to bfloat16. It tells models and fine-tunes apart in milliseconds;
-    it is no signature against an adversary.
+    it is no signature against an adversary. A quantised model's is that of the weights it was quantised from.
     """
+    if (known := model.__dict__.get(_CHECKPOINT)) is not None:
+        return str(known)
     digest = hashlib.sha256()
     for name, weight in weights_of(model):
         count = weight.numel()
@@ -140,7 +148,7 @@ def dtype_of(dtype: str, device: str) -> torch.dtype:
     """
     choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in choices:
-        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
+        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join((*choices, *QUANTISED))}")
     return choices[dtype]
 
 
@@ -167,7 +175,7 @@ def load_model(
         CoreInferError: not found, damaged, not a causal LM, with another's tokenizer, or its weights are pickles or not
             the config's.
     """
-    kind, where = dtype_of(dtype, device), model_place(name)
+    kind, where = "auto" if dtype in QUANTISED else dtype_of(dtype, device), model_place(name)
     packed = where.endswith(".gguf")
     if packed and not Path(where).is_file():
         raise CoreInferError(f"no GGUF file at {where}: check the path")
@@ -188,9 +196,35 @@ def load_model(
         if report["missing_keys"]:  # transformers would leave them random
             raise ValueError(f"it holds no weights for {min(report['missing_keys'])}")
         check_vocabulary(model, tokenizer)
-        model = model.to(device)
+        model = model if dtype in QUANTISED else model.to(device)
     model.eval()
-    return model, tokenizer
+    return (quantise(model, dtype, device) if dtype in QUANTISED else model), tokenizer
+
+
+def quantise(model: PreTrainedModel, dtype: str, device: str) -> PreTrainedModel:
+    """Make the linear weights of ``model`` int8 or int4, in place, and move it to ``device``; what is left is
+    ``default_dtype``. Its fingerprint stays that of what it was: quantised is a way to load a checkpoint.
+
+    Raises:
+        CoreInferError: a model that is quantised already, or has linear modules of a kind of its own.
+    """
+    made: Any = model
+    head, place = made.get_output_embeddings(), decoder_of(model)
+    if bits_of(model) is not None:
+        raise CoreInferError("the model is quantised already: load its checkpoint anew")
+    if type(head) is not nn.Linear:
+        raise CoreInferError(f"a head of the type {type(head).__name__} is not quantised: give float32 or bfloat16")
+    check_device(device)
+    before, downs = fingerprint(model), {mlp.down for mlp in find_mlps(model)}
+    names = {path for path, module in place.named_modules() if module in downs}
+    del downs, _TRIED[place]  # both hold weights that are to go
+    quantise_modules(place, names, QUANTISED[dtype], device)
+    made.set_output_embeddings(narrowed(head, HEAD_BITS, device))
+    made.to(device)
+    for parameter in model.parameters():  # not ``to``: it would round the tables of positions as well
+        parameter.data = parameter.data.to(default_dtype(device))
+    model.__dict__[_CHECKPOINT] = before
+    return model
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

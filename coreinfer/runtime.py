@@ -24,6 +24,7 @@ from coreinfer.memory.linear import is_streamed
 from coreinfer.memory.plan import ROOM
 from coreinfer.models import decoder_of
 from coreinfer.neurons import NeuronSet
+from coreinfer.quantised.linear import bits_of
 from coreinfer.settings import StatisticSettings
 from coreinfer.slimming import slim
 from coreinfer.turns import alone
@@ -70,6 +71,8 @@ class Runtimes:
         if device == "cuda" and not _has_triton():
             return "a missing Triton"
         if name == "llama.cpp":
+            if bits_of(self.model) is not None:
+                return "quantised weights"
             return "a model under a memory budget" if is_streamed(self.model) else unwritable(self.model)
         return self._fault or unsupported(self.model)
 
@@ -151,7 +154,7 @@ class Runtimes:
 
 def _versions(model: PreTrainedModel) -> tuple[tuple[int, int], ...]:
     """Where each weight lies and how often it was changed: while this holds, so does what the steps made of them."""
-    return tuple((p.data_ptr(), p._version) for p in model.parameters())
+    return tuple((x.data_ptr(), x._version) for x in (*model.parameters(), *model.buffers()))
 
 
 def _has_triton() -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from coreinfer.mlp import Mlp, gather_mlp, out_in, using
+from coreinfer.mlp import Mlp, gather_mlp, shape_of, using
 
 TOKENS, KEPT = 3, 32
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative to the largest output; 16-bit floats have 0.05
@@ -26,10 +26,10 @@ def kind(mlp: Mlp) -> Hashable:
 @torch.no_grad()
 def is_separable(mlp: Mlp) -> bool:
     """Run the MLP on random input in full, and sliced to its most active neurons: their part must be the same."""
-    weight = out_in(mlp.modules[mlp.inputs[0]])
-    assert weight is not None
-    noise = torch.randn(1, TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(0))
-    x = noise.to(weight.device, weight.dtype)
+    shape = shape_of(mlp.modules[mlp.inputs[0]])
+    assert shape is not None
+    noise = torch.randn(1, TOKENS, shape[1], generator=torch.Generator().manual_seed(0))
+    x = noise.to(mlp.device, next((p.dtype for p in mlp.owner.parameters()), torch.float32))  # quantised: any will do
     with _quiet(mlp.owner):
         try:
             a = _seen(mlp, mlp.modules, x)[0]
@@ -39,7 +39,7 @@ def is_separable(mlp: Mlp) -> bool:
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):  # shapes or arguments that do not fit
             return False
     worst = (sliced.float() - masked.float()).abs().max()
-    return bool(worst <= TOLERANCE.get(weight.dtype, 0.05) * masked.float().abs().max())
+    return bool(worst <= TOLERANCE.get(x.dtype, 0.05) * masked.float().abs().max())
 
 
 def _seen(mlp: Mlp, modules: dict[str, nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 from coreinfer.errors import CoreInferError, in_words
 
 StatisticKind = Literal["energy", "count", "griffin"]
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+TrainDtype = Literal["auto", "float32", "bfloat16"]
 CountMode = Literal["magnitude", "positive"]
 Policy = Literal["auto", "similarity", "stability", "hybrid", "dense"]
 Source = Literal["similarity", "stability", "hybrid", "dense"]
@@ -74,6 +75,7 @@ class StatisticSettings:
             raise CoreInferError(f"token fraction is {self.token_fraction:g}: give a share above 0 and at most 1")
 
 
+QUANTISED = {"int8": 8, "int4": 4}  # the dtypes that are ways to load linear weights, and their bits
 RUNTIMES = ("auto", "coreinfer", "transformers", "llama.cpp")  # who makes tokens
 DOUBT_TOKENS = 64  # of the prompts that ``PolicySettings.doubt`` is of
 

@@ -121,8 +121,7 @@ class _Switch:
                 f"{len(self.mlps)} of {self.mlps[0].width}: use the model that the artifact was built with"
             )
         self.sliced = [gather_mlp(mlp, ids) for mlp, ids in zip(self.mlps, neurons.layers, strict=True)]
-        devices = [mlp.down.weight.device for mlp in self.mlps]
-        self.masks = [torch.from_numpy(~row).to(device) for row, device in zip(neurons.mask(), devices, strict=True)]  # type: ignore[arg-type]
+        self.masks = [torch.from_numpy(~row).to(mlp.device) for row, mlp in zip(neurons.mask(), self.mlps, strict=True)]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.aside:

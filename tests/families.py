@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -77,11 +77,20 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def build(name: str) -> PreTrainedModel:
+def twice(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The same with twice the hidden size, 64, which groups of quantised weights divide."""
+    wide: Any = deepcopy(config)
+    for size in ("hidden_size", "head_dim", "word_embed_proj_dim", "query_pre_attn_scalar"):
+        if config.to_dict().get(size):
+            setattr(wide, size, 2 * getattr(config, size))
+    return cast(PreTrainedConfig, wide)
+
+
+def build(name: str, config: PreTrainedConfig | None = None) -> PreTrainedModel:
     """The family's tiny model, float32, in eval mode; the same weights at every call, a config of its own."""
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        deepcopy(FAMILIES[name]), dtype=torch.float32
+        deepcopy(config or FAMILIES[name]), dtype=torch.float32
     )
     with torch.no_grad():
         for parameter in model.parameters():

@@ -14,7 +14,7 @@ GB = 1e9
 def summary(made: Measured) -> dict[str, Any]:
     """The row: the leanest of our own, what it could reach, and the peers."""
     own = min((s for s in made.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
-    peers = {named(s.engine, s.keep, s.texts): round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
+    peers = {_name(s, made): round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
     adds = made.prefill_with_statistic_s / made.prefill_s - 1
     return {
         "shape": made.shape, "keep": own.keep, "dtype": made.dtype, "device": made.device,
@@ -32,7 +32,7 @@ def table(made: Measured) -> list[str]:
     wide = max(len(s.engine) for s in made.speeds)
     lines = [
         f"{made.shape}, {made.dtype}, {made.device}: memory {made.bandwidth / GB:,.1f} GB/s",
-        f"{'':{wide}}   keep  texts     tok/s     limit   share   over {base.engine}, dense",
+        f"{'':{wide}}   keep  texts      dtype     tok/s     limit   share   over {base.engine}, dense",
         *(_line(s, wide, base) for s in made.speeds),
     ]
     return lines + _ends(made)
@@ -53,12 +53,15 @@ def _ends(made: Measured) -> list[str]:
     return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
 
 
+def _name(speed: Speed, made: Measured) -> str:
+    """A dtype is said where it is not the run's."""
+    return named(speed.engine, speed.keep, speed.texts) + (f", {speed.dtype}" if speed.dtype != made.dtype else "")
+
+
 def _line(speed: Speed, wide: int, base: Speed) -> str:
     times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
-    return (
-        f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.texts:5}  {rate:8.1f}  {speed.limit:8.1f}  "
-        f"{speed.share_of_limit:6.1%}   {times:.2f}x"
-    )
+    name = f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.texts:5}  {speed.dtype:>9}"
+    return f"{name}  {rate:8.1f}  {speed.limit:8.1f}  {speed.share_of_limit:6.1%}   {times:.2f}x"
 
 
 def table_of(made: Measured) -> str:
@@ -66,16 +69,16 @@ def table_of(made: Measured) -> str:
     base = next(s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0)
     rows = [
         f"Memory {made.bandwidth / GB:,.1f} GB/s.\n",
-        f"| | keep | texts | tok/s | limit | share | over {base.engine} |",
+        f"| | keep | texts | dtype | tok/s | limit | share | over {base.engine} |",
     ]
-    rows += ["|---|---|---|---|---|---|---|", *(_cells(s, base) for s in made.speeds)]
+    rows += ["|---|---|---|---|---|---|---|---|", *(_cells(s, base) for s in made.speeds)]
     return "\n".join([*rows, "", *(f"- {line}" for line in _ends(made))])
 
 
 def _cells(speed: Speed, base: Speed) -> str:
     times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
     return (
-        f"| {speed.engine} | {speed.keep:g} | {speed.texts} | {rate:.1f} | {speed.limit:.1f} | "
+        f"| {speed.engine} | {speed.keep:g} | {speed.texts} | {speed.dtype} | {rate:.1f} | {speed.limit:.1f} | "
         f"{speed.share_of_limit:.1%} | {times:.2f}x |"
     )
 
@@ -107,7 +110,7 @@ def picture(made: Measured) -> str:
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(made.speeds)), layout="constrained")
     FigureCanvasSVG(figure)
     axes, rows = figure.subplots(), list(reversed(made.speeds))
-    names = [named(s.engine, s.keep, s.texts) for s in rows]
+    names = [_name(s, made) for s in rows]
     axes.barh(
         names, [s.limit for s in rows], color="#e6e4df", label="limit: the memory's bandwidth over the bytes read"
     )

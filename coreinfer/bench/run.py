@@ -28,8 +28,9 @@ from coreinfer.capture import Reducer
 from coreinfer.decode.families import unsupported
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
-from coreinfer.models import context_length, default_dtype, find_mlps, load_model
-from coreinfer.settings import StatisticSettings
+from coreinfer.models import context_length, default_dtype, find_mlps, load_model, quantise
+from coreinfer.quantised.linear import named_dtype
+from coreinfer.settings import QUANTISED, StatisticSettings
 
 ROUNDS = 3  # each subject in turn, so often; the median counts
 Say = Callable[[str], Any]
@@ -38,12 +39,13 @@ Say = Callable[[str], Any]
 @dataclass(frozen=True)
 class Speed:
     """A subject's tokens a second, of all its texts, the limit by the bytes that it must read, and the share of it
-    reached.
+    reached. ``dtype``: of its weights.
     """
 
     engine: str
     keep: float
     texts: int
+    dtype: str
     tokens_per_second: float
     limit: float
     share_of_limit: float
@@ -72,14 +74,20 @@ class Measured:
 
 
 def opened(model: str | None, shape: str | None, dtype: str, device: str) -> tuple[PreTrainedModel, str]:
-    """The model to measure, and what to call it."""
+    """The model to measure, and what to call it; where ``measure`` is to quantise it, in what its peers run in."""
+    dtype = "auto" if dtype in QUANTISED else dtype
     if shape is None:
         return load_model(model or "demo", dtype, device)[0], Path(model or "demo").name
     return random_model(shape, default_dtype(device) if dtype == "auto" else getattr(torch, dtype), device), shape
 
 
-def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None) -> Measured:
+def measure(
+    model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None, dtype: str = "auto"
+) -> Measured:
     """Everything of one model; its weights are laid out anew, in place. What peers read lies on disk meanwhile.
+
+    With int8 or int4 the weights are quantised after the peers have run: theirs are as they were, which is how their
+    users run them.
 
     Raises:
         CoreInferError: a model that the project's own steps do not decode, or whose context is too short.
@@ -89,27 +97,30 @@ def measure(model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda te
     if plan.context > (most := context_length(model)):
         raise CoreInferError(f"--context is {plan.context}, {shape} has a context of {most}: give at most that")
     with torch.inference_mode(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return _measured(model, shape, plan, say, Path(folder))
+        return _measured(model, shape, plan, say, Path(folder), dtype)
 
 
-def _measured(model: PreTrainedModel, shape: str, plan: Plan, say: Say, folder: Path) -> Measured:
+def _measured(model: PreTrainedModel, shape: str, plan: Plan, say: Say, folder: Path, dtype: str) -> Measured:
     device = str(model.device)
     words = min(1000, int(model.config.get_text_config().vocab_size))
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
-    dense, watched = _prefills(model, ids, device)
     peers, left_out = _peers(model, ids, plan, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
-    first = _race(peers, plan, say) if device.startswith("cuda") else []
+    first = _race(peers, plan, say) if device.startswith("cuda") or dtype in QUANTISED else []
+    theirs = named_dtype(model)
+    if dtype in QUANTISED:
+        with torch.inference_mode(False):
+            quantise(model, dtype, device)
+    dense, watched = _prefills(model, ids, device)
     own = Own(model, ids, plan.context)
-    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 else []
+    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and own.decoder.several else []
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
-    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory)
+    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory, theirs)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Measured(shape, dtype, device, speed_of_memory, speeds, dense, watched, switch, left_out)
+    return Measured(shape, named_dtype(model), device, speed_of_memory, speeds, dense, watched, switch, left_out)
 
 
 def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None) -> Measured:
@@ -152,12 +163,16 @@ def named(engine: str, keep: float, texts: int) -> str:
     return f"{engine}, keep {keep:g}" + (f", {texts} texts" if texts > 1 else "")
 
 
-def _speeds(raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float) -> tuple[Speed, ...]:
+def _speeds(
+    raced: Sequence[tuple[Subject, float]], own: Own, plan: Plan, memory: float, theirs: str
+) -> tuple[Speed, ...]:
     """With the limit of each: the memory's bandwidth over the bytes that a step in the middle reads."""
     net, at, out = own.decoder.network, plan.prompt_tokens + plan.new_tokens // 2, list[Speed]()
     for subject, rate in raced:
-        limit = subject.texts * memory / net.bytes_read(own.set_of(subject.keep).per_layer, at, subject.texts)
-        out.append(Speed(subject.name, subject.keep, subject.texts, rate, limit, rate / limit))
+        ours, kept = subject.name == "coreinfer", own.set_of(subject.keep).per_layer
+        limit = subject.texts * memory / net.bytes_read(kept, at, subject.texts, dense=not ours)
+        dtype = named_dtype(own.decoder.model) if ours else theirs
+        out.append(Speed(subject.name, subject.keep, subject.texts, dtype, rate, limit, rate / limit))
     return tuple(out)
 
 

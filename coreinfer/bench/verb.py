@@ -45,10 +45,12 @@ def bench(
 
     from coreinfer.bench.plan import Plan
     from coreinfer.errors import CoreInferError
-    from coreinfer.settings import Dtype, check_device, check_keep, one_of
+    from coreinfer.settings import QUANTISED, Dtype, check_device, check_keep, one_of
 
     if (other := model or artifact) is not None and shape is not None:
         raise CoreInferError(f"{other} and --shape {shape} both say what to measure: leave out one of them")
+    if artifact is not None and dtype in QUANTISED:
+        raise CoreInferError(f"lossless decoding is measured on plain weights, not {dtype}: leave out --artifact")
     if memory is not None and any(x is not None for x in (shape, output, page, artifact)):
         raise CoreInferError(
             "--memory measures a model on disk and prints its table: leave out --shape, --artifact, --output and --page"
@@ -82,7 +84,7 @@ def bench(
     def tell(text: str) -> None:
         say(text, quiet)
 
-    if shape is None and (artifact is not None or model is None):
+    if shape is None and (artifact is not None or model is None) and dtype not in QUANTISED:
         from coreinfer.engine import Engine
         from coreinfer.paths import DEMO_CLUSTERS
 
@@ -90,7 +92,7 @@ def bench(
         made = measure_with_drafts(engine, plan, tell)
     else:
         some, name = opened(model, shape, dtype, device)
-        made = measure(some, name, plan, tell)
+        made = measure(some, name, plan, tell, dtype)
     print("\n".join(table(made)))
     if output is not None:
         save(made, output)

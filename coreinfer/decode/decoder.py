@@ -3,26 +3,24 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from coreinfer.decode.compiling import faults_named, said_if_long
+from coreinfer.decode.cpu import cpu_step
 from coreinfer.decode.families import read_network, unsupported
-from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Looks, Lossless, rows_needed
 from coreinfer.decode.network import Network
 from coreinfer.decode.state import Feed, State
-from coreinfer.errors import CoreInferError, in_words
+from coreinfer.errors import CoreInferError
 from coreinfer.memory.held import Held
 from coreinfer.memory.linear import StreamedLinear
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet, every
-
-if TYPE_CHECKING:
-    from coreinfer.decode.swift import SwiftStep
+from coreinfer.quantised.packed import Packed
 
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
@@ -88,6 +86,8 @@ class Decoder:
         Raises:
             NotCompiled: a GPU for which the kernels cannot be made.
         """
+        if texts > 1:
+            self._check_several("a batch")
         key: Hashable = (tuple(neurons.per_layer), texts > 1) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
@@ -103,11 +103,25 @@ class Decoder:
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
+    @property
+    def several(self) -> bool:
+        """Whether a step may have several rows; kernels for those read no quantised weights."""
+        return not (self.on_gpu and isinstance(self.network.head, Packed))
+
     def lossless(self) -> Lossless:
-        """The kept neurons, set by ``keep``, draft for the dense model."""
+        """The kept neurons, set by ``keep``, draft for the dense model.
+
+        Raises:
+            CoreInferError: a step cannot have several rows here.
+        """
         assert self._step is not None, "keep comes first"
+        self._check_several("lossless decoding")
         self._dense = self._dense or self._looking()
         return Lossless(self.state, self._step.run, self._dense)
+
+    def _check_several(self, what: str) -> None:
+        if not self.several:
+            raise CoreInferError(f"{what} on a GPU reads plain weights, these are quantised: give --dtype bfloat16")
 
     def _looking(self) -> Looks:
         """A step on all neurons that looks at drafts."""
@@ -116,7 +130,7 @@ class Decoder:
             feed = Feed(net, rows_needed())
         feed.position.fill_(self.context - 2)  # where a capture may write
         if not self.on_gpu:
-            return self._cpu_step(net, every(len(net.layers), net.width), feed)
+            return cpu_step(net, self.state, every(len(net.layers), net.width), feed)
         all_of = torch.arange(net.width, dtype=torch.int32, device=self.model.device).expand(len(net.layers), -1)
 
         def made() -> Any:
@@ -126,22 +140,9 @@ class Decoder:
 
         return cast(Looks, self._captured(made))
 
-    def _cpu_step(self, network: Network, neurons: NeuronSet, feed: Feed | None = None) -> "SwiftStep | LeanStep":
-        """By compiled loops where Numba is installed."""
-        try:
-            from coreinfer.decode.swift import SwiftStep
-        except (ImportError, RuntimeError) as error:  # no Numba, or no folder where it may keep what it compiled
-            if self.held is not None:  # the other step holds small matrices in float32, beside these
-                raise CoreInferError(
-                    f"a memory budget on a CPU needs Numba, which cannot be used here ({in_words(error)}): install it, "
-                    "or leave out --memory"
-                ) from error
-            return LeanStep(network, self.state, neurons, feed)
-        return SwiftStep(network, self.state, neurons, feed)
-
     def _on_cpu(self, network: Network, neurons: NeuronSet) -> Runs:
         """The first of a process compiles its loops, or loads what was compiled."""
-        step = self._cpu_step(network, neurons)
+        step = cpu_step(network, self.state, neurons, must=self.held is not None)
         if not self._warm:
             with said_if_long("compiling the loops of this processor's steps, once on a machine"), self._aside():
                 step.run()

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from coreinfer.decode import views
 from coreinfer.decode.network import Act, Layer, Network, Norm
-from coreinfer.memory.linear import StreamedLinear
+from coreinfer.decode.weights import LINEAR, in_bias, joined_bias, neurons_of, packed, weight_of
 from coreinfer.mlp import full
 from coreinfer.models import context_length, decoder_of
+from coreinfer.quantised.linear import QuantisedLinear
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
 STATIC_ROPES = ("default", "linear", "llama3", "proportional")  # the others change as the text grows
-LINEAR = (nn.Linear, StreamedLinear)
 PIECE = 1 << 16  # positions that rope tables, and so caches, hold at most
 
 
@@ -56,13 +55,19 @@ def _odd_norm(model: Any) -> str | None:
 
 
 def _odd_module(model: Any) -> str | None:
-    """Linear modules that are no plain ``nn.Linear`` hold weights that cannot be laid out anew; hooks would not run."""
+    """Linear modules that are neither plain nor ours hold weights that cannot be laid out anew; hooks would not run."""
     decoder: Any = decoder_of(model)
+    kinds = set[int | None]()
     for layer in decoder.layers:
         for name, module in layer.named_modules():
-            if (name.endswith("_proj") or name in ("fc1", "fc2")) and type(full(module)) not in LINEAR:
-                return f"{type(module).__name__} modules"
-    if type(model.get_output_embeddings()) is not nn.Linear:
+            if name.endswith("_proj") or name in ("fc1", "fc2"):
+                found = full(module)
+                if type(found) not in LINEAR:
+                    return f"{type(module).__name__} modules"
+                kinds.add(found.packed.bits if isinstance(found, QuantisedLinear) else None)
+    if len(kinds) > 1:
+        return "layers that are quantised in part, or differently"
+    if type(model.get_output_embeddings()) not in LINEAR:
         return f"a head of the type {type(model.get_output_embeddings()).__name__}"
     return "a model with forward hooks" if any(_hooked(module) for module in decoder.layers.modules()) else None
 
@@ -84,79 +89,9 @@ def read_network(model: PreTrainedModel, bundle: bool = True) -> Network:
     return (_opt if config.model_type == "opt" else _llama)(model, config, bundle)
 
 
-def packed(linears: Sequence[nn.Linear]) -> Tensor:
-    """The weights (n_i, H) one below another, (sum n_i, H); the modules become views of that, unless they are."""
-    if len(linears) == 1:
-        return linears[0].weight.detach()
-    if (whole := _lying_together([x.weight.detach() for x in linears])) is not None:
-        return whole
-    whole = torch.cat([x.weight.detach() for x in linears])
-    for module, part in zip(linears, torch.split(whole, [x.out_features for x in linears]), strict=True):
-        views.become(module, part)
-    return whole
-
-
-def _lying_together(weights: Sequence[Tensor]) -> Tensor | None:
-    """The whole that these weights are views of, one below another, if they are."""
-    first, rows = weights[0], sum(len(w) for w in weights)
-    at, storage = first.storage_offset(), first.untyped_storage().data_ptr()
-    for w in weights:
-        if w.untyped_storage().data_ptr() != storage or w.storage_offset() != at or not w.is_contiguous():
-            return None
-        at += w.numel()
-    return first.as_strided((rows, first.shape[1]), first.stride())
-
-
-def neurons_of(inputs: Sequence[nn.Linear], down: nn.Linear, bundle: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """A layer's ``rows`` and ``neurons``; of streamed ones the shapes alone."""
-    if isinstance(down, StreamedLinear):
-        parts = 3 if _fused(inputs, down) else len(inputs) + 1
-        return (torch.empty(down.in_features, down.out_features, device="meta"),) * parts, None
-    if not bundle:
-        return _rows(inputs, down), None
-    whole = bundled(inputs, down)
-    return whole.unbind(1), whole
-
-
-def _rows(inputs: Sequence[nn.Linear], down: nn.Linear) -> tuple[Tensor, ...]:
-    """The neurons' input rows and down columns where they lie, (F, H) each."""
-    weights = [x.weight.detach() for x in inputs]
-    rows = torch.split(weights[0], down.in_features) if _fused(inputs, down) else weights
-    return (*rows, down.weight.detach().T)
-
-
-def _fused(inputs: Sequence[nn.Linear], down: nn.Linear) -> bool:
-    """Whether one module holds gate and up together."""
-    return inputs[0].out_features == 2 * down.in_features
-
-
-def bundled(inputs: Sequence[nn.Linear], down: nn.Linear) -> Tensor:
-    """(F, P, H): each neuron's input rows and its down column; the modules become views of that.
-
-    A module that holds gate and up together cannot: its 2 F rows would need two strides. It stays as it is, beside the
-    bundle.
-    """
-    whole = torch.stack(_rows(inputs, down), 1)
-    if not _fused(inputs, down):
-        for part, module in enumerate(inputs):
-            views.become(module, whole[:, part])
-    views.become(down, whole[:, -1].T)
-    return whole
-
-
 def _full(module: nn.Module) -> Any:
     """A module's children, the full ones also while a slim context has gathered ones in their place."""
     return SimpleNamespace(**{name: full(child) for name, child in module.named_children()})
-
-
-def _bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    found = [x.bias for x in linears]
-    return None if found[0] is None else torch.cat([x.detach().float() for x in found])
-
-
-def _in_bias(inputs: Sequence[nn.Linear], width: int) -> Tensor | None:
-    found = _bias(inputs)
-    return None if found is None else found.view(-1, width)
 
 
 def _rms(module: Any) -> Norm:
@@ -185,7 +120,7 @@ def _llama(model: Any, config: Any, bundle: bool) -> Network:
     return Network(
         embedding=embedding.weight.detach(), embedding_scale=_embedding_scale(embedding), positions=None,
         ropes=tuple(table for table, _ in tables), turned=tables[0][1], layers=layers, final=_rms(decoder.norm),
-        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        head=weight_of(head), head_bias=joined_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=getattr(config, "hidden_activation", None) or config.hidden_act, context=context,
         softcap=getattr(config, "final_logit_softcapping", None),
@@ -236,9 +171,10 @@ def _llama_layer(layer: Any, window: int | None, rope: int, bundle: bool) -> Lay
     q_norm, k_norm = (None if norm is None else _rms(norm) for norm in per_head)
     rows, neurons = neurons_of(inputs, mlp.down_proj, bundle)
     return Layer(
-        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.o_proj.weight.detach(), out_bias=_bias([attention.o_proj]),
-        rows=rows, neurons=neurons, in_bias=_in_bias(inputs, mlp.down_proj.in_features),
-        down_bias=_bias([mlp.down_proj]), before_attention=_rms(layer.input_layernorm),
+        qkv=packed(qkv), qkv_bias=joined_bias(qkv), out=weight_of(attention.o_proj),
+        out_bias=joined_bias([attention.o_proj]), rows=rows, neurons=neurons,
+        in_bias=in_bias(inputs, mlp.down_proj.in_features), down_bias=joined_bias([mlp.down_proj]),
+        before_attention=_rms(layer.input_layernorm),
         before_mlp=_rms(layer.pre_feedforward_layernorm if own else layer.post_attention_layernorm),
         after_attention=_rms(layer.post_attention_layernorm) if own else None,
         after_mlp=_rms(layer.post_feedforward_layernorm) if own else None,
@@ -254,7 +190,7 @@ def _opt(model: Any, config: Any, bundle: bool) -> Network:
         embedding=decoder.embed_tokens.weight.detach(), embedding_scale=1.0,
         positions=decoder.embed_positions.weight.detach()[decoder.embed_positions.offset :], ropes=(), turned=0,
         layers=tuple(_opt_layer(layer, bundle) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
-        head=head.weight.detach(), head_bias=_bias([head]), heads=config.num_attention_heads,
+        head=weight_of(head), head_bias=joined_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_attention_heads, head_dim=first.head_dim, scale=float(first.scaling),
         act=config.activation_function, context=context_length(model),
     )  # fmt: skip
@@ -266,8 +202,8 @@ def _opt_layer(layer: Any, bundle: bool) -> Layer:
     whole = _full(layer)
     rows, neurons = neurons_of([whole.fc1], whole.fc2, bundle)
     return Layer(
-        qkv=packed(qkv), qkv_bias=_bias(qkv), out=attention.out_proj.weight.detach(),
-        out_bias=_bias([attention.out_proj]), rows=rows, neurons=neurons,
-        in_bias=_in_bias([whole.fc1], whole.fc2.in_features), down_bias=_bias([whole.fc2]),
+        qkv=packed(qkv), qkv_bias=joined_bias(qkv), out=weight_of(attention.out_proj),
+        out_bias=joined_bias([attention.out_proj]), rows=rows, neurons=neurons,
+        in_bias=in_bias([whole.fc1], whole.fc2.in_features), down_bias=joined_bias([whole.fc2]),
         before_attention=_centered(layer.self_attn_layer_norm), before_mlp=_centered(layer.final_layer_norm),
     )  # fmt: skip

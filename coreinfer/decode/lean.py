@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
-from coreinfer.decode.network import Layer, Network, Norm, gathered
+from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
+from coreinfer.quantised.packed import Packed
 
 SMALL = 1 << 21  # elements of a matrix below which float32 is faster than bfloat16, though twice the bytes
 
 Product = Callable[[Tensor], Tensor]
+
+
+def dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """Torch multiplies floats alone: quantised weights are made such when a set is gathered."""
+    return weight.dequantised(dtype) if isinstance(weight, Packed) else weight
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
@@ -64,15 +70,16 @@ class LeanLayer:
     after_mlp: Product
 
 
-def lean_layer(layer: Layer, ids: Tensor) -> LeanLayer:
-    """With the neurons ``ids`` (k,) gathered."""
+def lean_layer(layer: Layer, ids: Tensor, dtype: torch.dtype) -> LeanLayer:
+    """With the neurons ``ids`` (k,) gathered; quantised weights in ``dtype``."""
     rows, down, biases = gathered(layer, ids)
+    columns = down if isinstance(down, Tensor) else down.dequantised(dtype).T.contiguous()
     return LeanLayer(
-        before=normalizer(layer.before_attention), qkv=product(layer.qkv, layer.qkv_bias),
-        out=product(layer.out, layer.out_bias), after=normalizer(layer.after_attention),
+        before=normalizer(layer.before_attention), qkv=product(dense(layer.qkv, dtype), layer.qkv_bias),
+        out=product(dense(layer.out, dtype), layer.out_bias), after=normalizer(layer.after_attention),
         before_mlp=normalizer(layer.before_mlp),
-        inputs=tuple(product(w, bias) for w, bias in zip(rows, biases, strict=True)),
-        down=product(down, layer.down_bias), after_mlp=normalizer(layer.after_mlp),
+        inputs=tuple(product(dense(w, dtype), bias) for w, bias in zip(rows, biases, strict=True)),
+        down=product(columns, layer.down_bias), after_mlp=normalizer(layer.after_mlp),
     )  # fmt: skip
 
 
@@ -83,8 +90,9 @@ class LeanStep:
         self.network, self.state, self.feed = network, state, feed or state.feed
         self.act = ACTS[network.act]
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
-        self.layers = [lean_layer(layer, some) for layer, some in zip(network.layers, ids, strict=True)]
-        self.final, self.head = normalizer(network.final), product(network.head, network.head_bias)
+        dtype = network.embedding.dtype
+        self.layers = [lean_layer(layer, some, dtype) for layer, some in zip(network.layers, ids, strict=True)]
+        self.final, self.head = normalizer(network.final), product(dense(network.head, dtype), network.head_bias)
         self.sign = torch.ones(network.head_dim)
         self.sign[: network.turned // 2] = -1  # of what a head's first half gets from its second
 

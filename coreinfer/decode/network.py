@@ -5,6 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from coreinfer.quantised.packed import Packed
+
+Weight = Tensor | Packed
 Act = Literal["silu", "relu", "gelu", "gelu_pytorch_tanh"]
 
 
@@ -20,7 +23,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """A decoder layer.
+    """A decoder layer. Its weights are of one kind: tensors, or quantised.
 
     Attributes:
         qkv: (A + 2 G, H), and its bias or None.
@@ -36,12 +39,12 @@ class Layer:
         rope: which of the network's tables turns queries and keys; None for learned positions.
     """
 
-    qkv: Tensor
+    qkv: Weight
     qkv_bias: Tensor | None
-    out: Tensor
+    out: Weight
     out_bias: Tensor | None
-    rows: tuple[Tensor, ...]
-    neurons: Tensor | None
+    rows: tuple[Weight, ...]
+    neurons: Weight | None
     in_bias: Tensor | None
     down_bias: Tensor | None
     before_attention: Norm
@@ -54,8 +57,15 @@ class Layer:
     rope: int | None = None
 
 
-def gathered(layer: Layer, ids: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor | None]]:
+def plain(weight: Weight) -> Tensor:
+    """A weight that is known not to be quantised."""
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def gathered(layer: Layer, ids: Tensor) -> tuple[list[Weight], Weight, list[Tensor | None]]:
     """The neurons ``ids`` (k,): their input rows (k, H), down columns (H, k), and the rows' biases (k,) or None each.
+    Quantised down columns stay a neuron a row (k, H): their groups lie along them.
 
     All of them are not copied: these are then the layer's own weights.
     """
@@ -63,8 +73,9 @@ def gathered(layer: Layer, ids: Tensor) -> tuple[list[Tensor], Tensor, list[Tens
     whole = len(ids) == len(down)
     biases = [None] * len(rows) if layer.in_bias is None else [bias[ids] for bias in layer.in_bias]
     if whole:
-        return rows, down.T.contiguous(), biases
-    return [x[ids] for x in rows], down[ids].T.contiguous(), biases
+        return rows, down if isinstance(down, Packed) else down.T.contiguous(), biases
+    some = down[ids]
+    return [x[ids] for x in rows], some if isinstance(some, Packed) else some.T.contiguous(), biases
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Network:
     turned: int
     layers: tuple[Layer, ...]
     final: Norm
-    head: Tensor
+    head: Weight
     head_bias: Tensor | None
     heads: int
     kv_heads: int
@@ -107,10 +118,16 @@ class Network:
         """F."""
         return len(self.layers[0].rows[0])
 
-    def bytes_read(self, kept: list[int], position: int, texts: int = 1) -> int:
-        """Bytes of weights and cache that one step reads, at least: the limit is the memory's bandwidth over this."""
+    def bytes_read(self, kept: list[int], position: int, texts: int = 1, dense: bool = False) -> int:
+        """Bytes of weights, their scales and cache that one step reads, at least: the limit is the memory's bandwidth
+        over this. ``dense``: as many as if no weight were quantised.
+        """
         size = self.embedding.element_size()
-        fixed = self.head.numel() + texts * self.hidden + sum(x.qkv.numel() + x.out.numel() for x in self.layers)
-        rows = sum(k * len(x.rows) * self.hidden for k, x in zip(kept, self.layers, strict=True))
-        seen = texts * sum(min(position, x.window or position) for x in self.layers)
-        return size * (fixed + rows + 2 * seen * self.kv_heads * self.head_dim)
+
+        def of(weight: Weight) -> int:
+            return size * weight.numel() if dense else weight.nbytes
+
+        fixed = of(self.head) + sum(of(x.qkv) + of(x.out) for x in self.layers)
+        rows = sum(k * of(part) // len(part) for k, x in zip(kept, self.layers, strict=True) for part in x.rows)
+        seen = sum(min(position, x.window or position) for x in self.layers)
+        return fixed + rows + texts * size * (self.hidden + 2 * seen * self.kv_heads * self.head_dim)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear, relu, silu
 
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, Weight
+from coreinfer.quantised.packed import Packed
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": silu,
@@ -41,6 +42,11 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float
     return torch.einsum("gnt,tgd->gnd", scores.softmax(-1), values.float()).reshape(q.shape)
 
 
+def dense(weight: Weight) -> Tensor:
+    """What a quantised weight stands for, float32."""
+    return weight.dequantised() if isinstance(weight, Packed) else weight
+
+
 def projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (n,) rounded to the weights' dtype, times weight (m, n); float32 (m,)."""
     y = linear(x.to(weight.dtype), weight).float()
@@ -49,7 +55,7 @@ def projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def mlp(x: Tensor, layer: Layer, kept: Tensor, act: str) -> Tensor:
     """x (H,) through the neurons ``kept`` (k,); float32 (H,)."""
-    *inputs, down = (part[kept] for part in layer.rows)
+    *inputs, down = (dense(part[kept]) for part in layer.rows)
     rows = [projected(x, part, None) for part in inputs]
     if layer.in_bias is not None:
         rows = [row + bias[kept] for row, bias in zip(rows, layer.in_bias, strict=True)]
@@ -75,14 +81,14 @@ def step(net: Network, token: int, position: int, keys: Tensor, values: Tensor, 
         x = x + (done if layer.after_attention is None else normed(done, layer.after_attention))
         done = mlp(normed(x, layer.before_mlp), layer, mine, net.act)
         x = x + (done if layer.after_mlp is None else normed(done, layer.after_mlp))
-    logits = projected(normed(x, net.final), net.head, net.head_bias)
+    logits = projected(normed(x, net.final), dense(net.head), net.head_bias)
     return logits if net.softcap is None else torch.tanh(logits / net.softcap) * net.softcap
 
 
 def _attention(net: Network, layer: Layer, x: Tensor, position: int, keys: Tensor, values: Tensor) -> Tensor:
     """What attention adds to the residual stream x (H,), before any norm of it."""
     count, side = net.heads * net.head_dim, net.kv_heads * net.head_dim
-    qkv = projected(normed(x, layer.before_attention), layer.qkv, layer.qkv_bias)
+    qkv = projected(normed(x, layer.before_attention), dense(layer.qkv), layer.qkv_bias)
     q, k, v = torch.split(qkv, [count, side, side])
     q, k = heads_of(q, net.heads, layer.q_norm), heads_of(k, net.kv_heads, layer.k_norm)
     if layer.rope is not None:
@@ -91,4 +97,4 @@ def _attention(net: Network, layer: Layer, x: Tensor, position: int, keys: Tenso
     since = 0 if layer.window is None else max(0, position + 1 - layer.window)
     seen = slice(since, position + 1)
     done = attend(q, keys[seen], values[seen], net.scale, net.attention_softcap)
-    return projected(done.flatten(), layer.out, layer.out_bias)
+    return projected(done.flatten(), dense(layer.out), layer.out_bias)

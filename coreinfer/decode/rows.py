@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, plain
 from coreinfer.decode.state import CHUNK, PICKERS, Feed, State
 from coreinfer.decode.steps import FAR, Launches, power, vectors
 from coreinfer.kernels.attend import attend, remember
@@ -74,9 +74,10 @@ class RowsStep(Launches):
         out, after, v = list[Launch](), None, self.v
         for number, layer in enumerate(self.network.layers):
             out += [
-                self._ready(layer.before_attention, after), self._multiply(v.qkv, layer.qkv, layer.qkv_bias, v.x),
+                self._ready(layer.before_attention, after),
+                self._multiply(v.qkv, plain(layer.qkv), layer.qkv_bias, v.x),
                 self._remember(number, layer), self._attend(number, layer),
-                self._multiply(v.added, layer.out, layer.out_bias, v.attended),
+                self._multiply(v.added, plain(layer.out), layer.out_bias, v.attended),
                 self._ready(layer.before_mlp, layer.after_attention), *self._mlp(number, layer),
             ]  # fmt: skip
             after = layer.after_mlp
@@ -154,7 +155,7 @@ class RowsStep(Launches):
         net, s, f, v = self.network, self.state, self.feed, self.v
         return [
             self._ready(net.final, net.layers[-1].after_mlp),
-            self._multiply(v.logits, net.head, net.head_bias, v.x, net.softcap),
+            self._multiply(v.logits, plain(net.head), net.head_bias, v.x, net.softcap),
             lambda: pick[(PICKERS, self.rows)](
                 v.logits, len(net.head), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
                 s.history, s.context, v.best, v.where, v.counts[2], BLOCK=1024, PROGRAMS=PICKERS,

@@ -11,12 +11,13 @@ import torch
 import triton
 from torch import Tensor
 
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, Weight
 from coreinfer.decode.state import CHUNK, PICKERS, SPLITS, State
 from coreinfer.kernels.attend import attend
 from coreinfer.kernels.ends import embed, pick
 from coreinfer.kernels.neurons import activate, deactivate
 from coreinfer.kernels.project import project
+from coreinfer.quantised.packed import Packed
 
 FAR = 1 << 30  # a window that holds every context
 
@@ -109,19 +110,27 @@ class Step(Launches):
         return [turn, self._attend(number, layer), back]
 
     def _project(
-        self, out: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor, added: Tensor | None = None,
+        self, out: Tensor, weight: Weight, bias: Tensor | None, before: Tensor, added: Tensor | None = None,
         now: Tensor | None = None, norm: Norm | None = None, after: Norm | None = None, cap: float | None = None,
     ) -> Callable[[], Any]:  # fmt: skip
         n, hidden = weight.shape
-        rows = max(1, self.tiles.rows * 4096 // max(4096, power(hidden)))
+        data, scales, bits = _held(weight)
+        rows = self._rows(self.tiles.rows, hidden, bits)
         grid = (min(triton.cdiv(n, rows), self.units * self.tiles.programs),)
         center = norm is not None and norm.center
         return lambda: project[grid](
-            out, weight, weight if bias is None else bias, before, before if added is None else added,
+            out, data, scales, before if bias is None else bias, before, before if added is None else added,
             before if now is None else now, *vectors(norm, after, before), n, norm.eps if norm else 0.0, cap or 0.0,
-            H=hidden, HB=power(hidden), BN=rows, NORMED=norm is not None, CENTER=center, AFTER=after is not None,
-            BIAS=bias is not None, CAP=cap is not None, num_warps=self._warps(hidden), **self.pdl,
+            H=hidden, HB=power(hidden), BN=rows, BITS=bits, NORMED=norm is not None, CENTER=center,
+            AFTER=after is not None, BIAS=bias is not None, CAP=cap is not None, num_warps=self._warps(hidden),
+            **self.pdl,
         )  # fmt: skip
+
+    def _rows(self, most: int, hidden: int, bits: int) -> int:
+        """Of a matrix, or neurons, that a program reads at a time. Of integers twice as many; more would take so many
+        registers that half the programs would wait.
+        """
+        return max(1, most * 4096 // max(4096, power(hidden))) * (1 if bits == 16 else 2)
 
     def _warps(self, hidden: int) -> int:
         return max(1, min(self.tiles.warps, power(hidden) // 128))
@@ -146,25 +155,27 @@ class Step(Launches):
         s, t, hidden, k = self.state, self.tiles, self.network.hidden, self.kept[number]
         assert layer.neurons is not None, "the network was read without its bundle"
         width, parts, _ = layer.neurons.shape
-        rows = max(1, t.rows // (parts - 1) * 4096 // max(4096, power(hidden)))
+        data, scales, bits = _held(layer.neurons)
+        rows = self._rows(t.rows // (parts - 1), hidden, bits)
         grid = (max(1, min(triton.cdiv(k, rows), self.units * t.programs)),)
         ids, norm = s.ids[number], layer.before_mlp
         in_bias, down_bias = layer.in_bias, layer.down_bias
-        block = min(t.block, power(hidden))
-        splits = even(triton.cdiv(k, t.deep), min(t.splits, SPLITS))
+        wider = 1 if bits == 16 else 2  # so that what is read of a neuron at a time is not too short
+        block, most = min(wider * t.block, power(hidden)), t.splits if bits == 16 else 2 * t.splits - 2
+        splits = even(triton.cdiv(k, t.deep), min(most, SPLITS))
         return [
             lambda: activate[grid](
-                s.active, layer.neurons, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
+                s.active, data, scales, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
                 s.stream[0], *vectors(norm, layer.after_attention, s.stream[0]), k, width, norm.eps,
-                H=hidden, HB=power(hidden), P=parts, BN=rows, ACT=self.network.act, CENTER=norm.center,
+                H=hidden, HB=power(hidden), P=parts, BN=rows, BITS=bits, ACT=self.network.act, CENTER=norm.center,
                 AFTER=layer.after_attention is not None, BIAS=in_bias is not None, num_warps=self._warps(hidden),
                 **self.pdl,
             ),
             lambda: deactivate[(triton.cdiv(hidden, block), splits)](
-                s.added[1], layer.neurons, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
+                s.added[1], data, scales, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
                 s.counts[1], k,
-                H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), BIAS=down_bias is not None,
-                num_warps=t.down_warps, **self.pdl,
+                H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), BITS=bits,
+                BIAS=down_bias is not None, num_warps=t.down_warps, **self.pdl,
             ),
         ]  # fmt: skip
 
@@ -182,6 +193,13 @@ class Step(Launches):
                 num_warps=4, **self.pdl,
             ),
         ]  # fmt: skip
+
+
+def _held(weight: Weight) -> tuple[Tensor, Tensor, int]:
+    """A weight's memory, integers in words of four, its scales, and bits: 16 stand for floats, which have no scales."""
+    if not isinstance(weight, Packed):
+        return weight, weight, 16
+    return weight.data.view(torch.int32) if weight.bits == 8 else weight.data, weight.scales, weight.bits
 
 
 def vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:

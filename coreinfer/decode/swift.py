@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coreinfer.decode import compiled
-from coreinfer.decode.network import Layer, Network, Norm, gathered
+from coreinfer.decode import compiled, compiled_int
+from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
+from coreinfer.quantised.packed import Packed
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
 EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
@@ -36,8 +37,10 @@ def bits(weight: Tensor) -> NDArray[Any]:
     return held.numpy()
 
 
-def product(weight: Tensor, bias: Tensor | None, threads: int) -> Call:
+def product(weight: Weight, bias: Tensor | None, threads: int) -> Call:
     """y (R, m) = x (R, n) @ weight (m, n).T + bias, on several threads where that is worth it."""
+    if isinstance(weight, Packed):
+        return quantised_product(weight, bias, threads, across=False)
     w = bits(weight.contiguous())
     b = np.zeros(len(w), np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or w.size < SPLIT:
@@ -48,6 +51,28 @@ def product(weight: Tensor, bias: Tensor | None, threads: int) -> Call:
             compiled.shared_product(w, x, b, y, threads)
 
     return shared
+
+
+def quantised_product(weight: Packed, bias: Tensor | None, threads: int, across: bool) -> Call:
+    """The same; ``across``: y = x @ weight (m, n) + bias."""
+    held = weight.contiguous()
+    w, s = (x.view(torch.uint16).numpy() if x.element_size() == 2 else x.numpy() for x in (held.data, held.scales))
+    b = np.zeros(weight.shape[int(across)], np.float32) if bias is None else bias.float().numpy()
+    if threads == 1 or weight.numel() < SPLIT:
+        return lambda x, y: compiled_int.product(w, s, x, b, y, across)
+
+    def shared(x: Floats, y: Floats) -> None:
+        with TURN:
+            compiled_int.shared_product(w, s, x, b, y, across, threads)
+
+    return shared
+
+
+def columns(weight: Weight, bias: Tensor | None, threads: int) -> Call:
+    """y = activations times the down columns, as ``gathered`` has them."""
+    if isinstance(weight, Packed):
+        return quantised_product(weight, bias, threads, across=True)
+    return product(weight, bias, threads)
 
 
 def norm(made: Norm | None) -> Call:
@@ -85,7 +110,7 @@ def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLaye
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
         tuple(product(w, bias, threads) for w, bias in zip(rows, biases, strict=True)),
-        product(down, layer.down_bias, threads), norm(layer.after_mlp),
+        columns(down, layer.down_bias, threads), norm(layer.after_mlp),
         tuple(np.empty((most, len(ids)), np.float32) for _ in rows), np.empty((most, len(ids)), np.float32),
     )  # fmt: skip
 

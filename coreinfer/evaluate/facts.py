@@ -11,6 +11,7 @@ from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
 from coreinfer.layout import Layout
 from coreinfer.machine import versions
 from coreinfer.manifest import sha256_of
+from coreinfer.quantised.linear import named_dtype
 
 
 def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, texts: list[Text]) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
         "continuation_tokens": plan.continuation_tokens, "policies": list(plan.policies),
         "refresh": plan.refresh,
         "model": {"id": model.id, "weights": model.weights, "setup": model.setup},
-        "dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.device),
+        "dtype": named_dtype(engine.model), "device": str(engine.model.device),
         "artifact": _artifact(engine), "compare": {name: _artifact(other) for name, other in compare},
         "policy_settings": vars(artifact.policy), "texts": {"count": len(texts), "sha256": content.hexdigest()},
         "batches": [ROOM, LARGEST, WINDOW],

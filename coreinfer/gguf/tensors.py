@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from coreinfer.decode.network import Layer, Network, Norm
+from coreinfer.decode.network import Layer, Network, Norm, plain
 from coreinfer.gguf.layouts import Layout
 from coreinfer.neurons import NeuronSet
 
@@ -35,8 +35,8 @@ def parts(
 ) -> Iterator[Part]:
     """All tensors of the file. ``factors`` (D / 2,): what llama.cpp divides each frequency of rope by, or None."""
     yield _whole("token_embd.weight", network.embedding)
-    if network.head.data_ptr() != network.embedding.data_ptr():
-        yield _whole("output.weight", network.head)
+    if (head := plain(network.head)).data_ptr() != network.embedding.data_ptr():
+        yield _whole("output.weight", head)
     yield _whole("output_norm.weight", network.final.weight)
     if factors is not None:
         yield _whole("rope_freqs.weight", factors)
@@ -58,14 +58,14 @@ def _attention(at: str, network: Network, layout: Layout, layer: Layer) -> Itera
     yield from _norm(f"{at}.attn_norm", layer.before_attention)
     sizes = [network.heads * network.head_dim, *[network.kv_heads * network.head_dim] * 2]
     biases = [None] * 3 if layer.qkv_bias is None else torch.split(layer.qkv_bias, sizes)
-    for name, rows, bias in zip("qkv", torch.split(layer.qkv, sizes), biases, strict=True):
+    for name, rows, bias in zip("qkv", torch.split(plain(layer.qkv), sizes), biases, strict=True):
         turned = layout.neighbours and name != "v"
         for kind, tensor in (("weight", rows), ("bias", bias)):
             if tensor is not None:
                 yield _turned(f"{at}.attn_{name}.{kind}", tensor, network.head_dim if turned else 0)
     yield from _norm(f"{at}.attn_q_norm", layer.q_norm)
     yield from _norm(f"{at}.attn_k_norm", layer.k_norm)
-    yield _whole(f"{at}.attn_output.weight", layer.out)
+    yield _whole(f"{at}.attn_output.weight", plain(layer.out))
     if layer.out_bias is not None:
         yield _whole(f"{at}.attn_output.bias", layer.out_bias)
     yield from _norm(f"{at}.post_attention_norm", layer.after_attention)
@@ -84,7 +84,7 @@ def interleaved(rows: Tensor, head_dim: int) -> Tensor:
 
 def _mlp(at: str, layer: Layer, ids: Tensor, width: int) -> Iterator[Part]:
     yield from _norm(f"{at}.ffn_norm", layer.before_mlp)
-    *inputs, down = layer.rows
+    *inputs, down = map(plain, layer.rows)
     hidden = down.shape[1]
     for number, (name, rows) in enumerate(zip(("ffn_gate", "ffn_up"), inputs, strict=True)):
         yield Part(f"{at}.{name}.weight", (width, hidden), _picked(rows, ids, width))

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from coreinfer.kernels.vectors import is_last, scaled, stream, wait
+from coreinfer.kernels.weights import DOWN, UP, by_place, dot, joined, of_word, parts, places, rows_of
 
 
 @triton.jit
@@ -24,29 +25,22 @@ def activated(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def row_of(neurons, ids, i, inside, there, PART: tl.constexpr, P: tl.constexpr, H: tl.constexpr):
-    """Row PART of each of the neurons ``ids`` (n,) that are ``there``: (n, HB)."""
-    at = (ids.to(tl.int64) * P + PART) * H
-    return tl.load(neurons + at[:, None] + i, mask=there[:, None] & inside, other=0.0)
-
-
-@triton.jit
 def activate(
-    out, neurons, ids, bias,  # (K,) float32; (F, P, H); (K,) int32; (P - 1, F) float32
+    out, neurons, scales, ids, bias,  # (K,) float32; (F, P, H) and scales; (K,) int32; (P - 1, F) float32
     before, added, now, norm, shift, after,  # as ``project``
     K, F, eps,
-    H: tl.constexpr, HB: tl.constexpr, P: tl.constexpr, BN: tl.constexpr, ACT: tl.constexpr,
-    CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+    H: tl.constexpr, HB: tl.constexpr, P: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
+    ACT: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """The activations of the neurons ``ids``: act(gate) * up, or act(fc1)."""
     first, step = tl.program_id(0), tl.num_programs(0)
-    i = tl.arange(0, HB)
+    i = places(HB, BITS)
     inside = i < H
     mine = first * BN + tl.arange(0, BN)
     which = tl.load(ids + mine, mask=mine < K, other=0)
     coming = tl.load(ids + mine + step * BN, mask=mine + step * BN < K, other=0)
-    gate = row_of(neurons, which, i, inside, mine < K, 0, P, H)
-    up = row_of(neurons, which, i, inside, mine < K, P - 2, P, H)
+    gate, gate_s = rows_of(neurons, scales, which * P, mine < K, 0, H, HB, BITS)
+    up, up_s = rows_of(neurons, scales, which * P + P - 2, mine < K, 0, H, HB, BITS)
     scale = tl.load(norm + i, mask=inside, other=0.0)
     bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
     scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
@@ -55,41 +49,35 @@ def activate(
     if first == 0:
         tl.store(now + i, x, mask=inside)
     x = scaled(x, scale, bias_of_norm, inside, eps, H, CENTER)
+    xa, xb, xc, xd, less = parts(x, BITS)
     for block in tl.range(first, tl.cdiv(K, BN), step):
         mine = block * BN + tl.arange(0, BN)
         later = mine + step * BN  # its rows are loaded before these are multiplied, its successor's ids with them
-        next_gate = row_of(neurons, coming, i, inside, later < K, 0, P, H)
+        next_gate, next_gate_s = rows_of(neurons, scales, coming * P, later < K, 0, H, HB, BITS)
         if P == 3:
-            next_up = row_of(neurons, coming, i, inside, later < K, 1, P, H)
+            next_up, next_up_s = rows_of(neurons, scales, coming * P + 1, later < K, 0, H, HB, BITS)
         after_next = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
-        g = tl.sum(gate.to(tl.float32) * x, 1)
+        g = dot(gate, gate_s, xa, xb, xc, xd, less, BITS)
         if BIAS:
             g += tl.load(bias + which, mask=mine < K, other=0.0)
         a = activated(g, ACT)
         if P == 3:
-            u = tl.sum(up.to(tl.float32) * x, 1)
+            u = dot(up, up_s, xa, xb, xc, xd, less, BITS)
             if BIAS:
                 u += tl.load(bias + F + which, mask=mine < K, other=0.0)
             a *= u
-            up = next_up
+            up, up_s = next_up, next_up_s
         tl.store(out + mine, a, mask=mine < K)
-        which, coming, gate = coming, after_next, next_gate
-
-
-@triton.jit
-def columns_of(neurons, which, there, h, H: tl.constexpr, P: tl.constexpr):
-    """A block of the down columns of the neurons ``which`` (BF,) that are ``there``: (BF, BH)."""
-    at = (which.to(tl.int64) * P + P - 1) * H
-    return tl.load(neurons + at[:, None] + h, mask=there[:, None] & (h < H), other=0.0)
+        which, coming, gate, gate_s = coming, after_next, next_gate, next_gate_s
 
 
 @triton.jit
 def deactivate(
-    out, neurons, ids, a, bias,  # (H,) float32; (F, P, H); (K,) int32; (K,) float32; (H,) float32
-    parts, count,  # (S, H) float32; a count for each block of columns
+    out, neurons, scales, ids, a, bias,  # (H,) float32; (F, P, H) and scales; (K,) int32; (K,), (H,) float32
+    sums, count,  # (S, H) float32; a count for each block of columns
     K,
     H: tl.constexpr, P: tl.constexpr, BF: tl.constexpr, BH: tl.constexpr, S: tl.constexpr, SB: tl.constexpr,
-    BIAS: tl.constexpr, PDL: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out = sum of a * down column over the neurons ``ids``.
 
@@ -99,22 +87,41 @@ def deactivate(
     h = block * BH + tl.arange(0, BH)
     mine = part * BF + tl.arange(0, BF)
     step: tl.constexpr = S * BF
-    w = columns_of(neurons, tl.load(ids + mine, mask=mine < K, other=0), mine < K, h, H, P)
+    which = tl.load(ids + mine, mask=mine < K, other=0)
+    w, s = rows_of(neurons, scales, which * P + P - 1, mine < K, block * BH, H, BH, BITS)
     coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
     wait(PDL)
     active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
-    total = tl.zeros((BF, BH), tl.float32)
+    ya = tl.zeros((BF, BH) if BITS == 16 else (BF, BH // 4) if BITS == 8 else (BF, BH // 64, 16), tl.float32)
+    yb, yc, yd = ya, ya, ya
+    less = tl.zeros((BF, BH // 64) if BITS == 4 else (BF,), tl.float32)
     for at in tl.range(part * BF, K, step):
         mine = at + step + tl.arange(0, BF)
-        later = columns_of(neurons, coming, mine < K, h, H, P)
+        later, later_s = rows_of(neurons, scales, coming * P + P - 1, mine < K, block * BH, H, BH, BITS)
         later_active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
         coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
-        total += w.to(tl.float32) * active[:, None]
-        w, active = later, later_active
-    tl.store(parts + part * H + h, tl.sum(total, 0), mask=h < H)
+        if BITS == 16:
+            ya += w.to(tl.float32) * active[:, None]
+        else:
+            by = active * s if BITS == 8 else active[:, None] * s.to(tl.float32)
+            less += by
+            up = (by * UP)[:, :, None] if BITS == 4 else (by * UP)[:, None]
+            ya += of_word(w, 0, BITS) * up
+            yb += of_word(w, 1, BITS) * up
+            yc += of_word(w, 2, BITS) * up
+            yd += of_word(w, 3, BITS) * up
+        w, s, active = later, later_s, later_active
+    za, zb, zc, zd = by_place(tl.sum(ya, 0), tl.sum(yb, 0), tl.sum(yc, 0), tl.sum(yd, 0), BITS)
+    total = joined(za, zb, zc, zd, BITS)
+    if BITS == 8:
+        total = total * DOWN - 128 * tl.sum(less)
+    if BITS == 4:
+        total = total * DOWN - 8 * tl.sum(less, 0)[:, None, None, None]
+    where = block * BH + places(BH, BITS)
+    tl.store(sums + part * H + where, total, mask=where < H)
     if is_last(count + block, S):
         n = tl.arange(0, SB)[:, None]
-        y = tl.sum(tl.load(parts + n * H + h, mask=(n < S) & (h < H), other=0.0, cache_modifier=".cg"), 0)
+        y = tl.sum(tl.load(sums + n * H + h, mask=(n < S) & (h < H), other=0.0, cache_modifier=".cg"), 0)
         if BIAS:
             y += tl.load(bias + h, mask=h < H, other=0.0)
         tl.store(out + h, y, mask=h < H)

@@ -4,24 +4,25 @@ import triton
 import triton.language as tl
 
 from coreinfer.kernels.vectors import scaled, stream, wait
+from coreinfer.kernels.weights import dot, parts, places, rows_of
 
 
 @triton.jit
 def project(
-    out, weight, bias,  # (N,) float32; (N, H); (N,) float32
+    out, weight, scales, bias,  # (N,) float32; (N, H) and scales of 8 or 4 BITS; (N,) float32
     before, added, now,  # residual stream (H,): what it was, what was added, where their sum goes
     norm, shift, after,  # (H,): the norm's weight and bias, the weight of the norm of what was added
     N, eps, cap,
-    H: tl.constexpr, HB: tl.constexpr, BN: tl.constexpr,
+    H: tl.constexpr, HB: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
     NORMED: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr, CAP: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     """out = weight @ x + bias. Not NORMED: x is ``before``. CAP: softly capped at ``cap``."""
     first, step = tl.program_id(0), tl.num_programs(0)
-    i = tl.arange(0, HB)
+    i = places(HB, BITS)
     inside = i < H
     rows = first * BN + tl.arange(0, BN)
-    w = tl.load(weight + rows[:, None].to(tl.int64) * H + i, mask=(rows < N)[:, None] & inside, other=0.0)
+    w, s = rows_of(weight, scales, rows, rows < N, 0, H, HB, BITS)
     if NORMED:
         scale = tl.load(norm + i, mask=inside, other=0.0)
         bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
@@ -34,14 +35,15 @@ def project(
         x = scaled(x, scale, bias_of_norm, inside, eps, H, CENTER)
     else:
         x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
+    xa, xb, xc, xd, less = parts(x, BITS)
     for block in tl.range(first, tl.cdiv(N, BN), step):
         rows = block * BN + tl.arange(0, BN)
         later = rows + step * BN  # loaded before these are multiplied
-        coming = tl.load(weight + later[:, None].to(tl.int64) * H + i, mask=(later < N)[:, None] & inside, other=0.0)
-        y = tl.sum(w.to(tl.float32) * x, 1)
+        coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
+        y = dot(w, s, xa, xb, xc, xd, less, BITS)
         if BIAS:
             y += tl.load(bias + rows, mask=rows < N, other=0.0)
         if CAP:
             y = (2 * tl.sigmoid(2 * y / cap) - 1) * cap  # tanh
         tl.store(out + rows, y, mask=rows < N)
-        w = coming
+        w, s = coming, coming_s

@@ -16,8 +16,8 @@ def wait(PDL: tl.constexpr):
 def scaled(x, weight, bias, inside, eps, n, CENTER: tl.constexpr):
     """RMS norm of x, 0 outside of its n elements; with CENTER a layer norm. Weight and bias were loaded before."""
     if CENTER:
-        x = tl.where(inside, x - tl.sum(x, 0) / n, 0.0)
-    y = x * tl.rsqrt(tl.sum(x * x, 0) / n + eps) * weight
+        x = tl.where(inside, x - tl.sum(x) / n, 0.0)
+    y = x * tl.rsqrt(tl.sum(x * x) / n + eps) * weight
     return y + bias if CENTER else y
 
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coreinfer.decode.network import Layer, Network
+from coreinfer.decode.network import Layer, Network, plain
 from coreinfer.memory.linear import Stream
 from coreinfer.memory.plan import BLOCK
 from coreinfer.neurons import NeuronSet
@@ -76,6 +76,6 @@ def _put(layer: Layer, full: Layer, neurons: Tensor, ids: Tensor, places: Tensor
     """Neurons ``ids`` (n,) of all (F, P, H), and their biases, at the layer's ``places`` (n,)."""
     ids, places = ids.to(neurons.device), places.to(neurons.device)
     for row, part in zip(layer.rows, neurons.index_select(0, ids).unbind(1), strict=True):
-        row[places] = part
+        plain(row)[places] = part
     if layer.in_bias is not None and full.in_bias is not None:
         layer.in_bias[:, places] = full.in_bias[:, ids]

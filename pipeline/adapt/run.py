@@ -9,7 +9,9 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import Embedder
+from coreinfer.errors import CoreInferError
 from coreinfer.models import context_length, find_mlps, fingerprint, load_model, model_place
+from coreinfer.quantised.linear import bits_of, named_dtype
 from pipeline.adapt.card import card
 from pipeline.adapt.checkpoints import Checkpoints
 from pipeline.adapt.corpus import Corpus, read_corpus
@@ -73,6 +75,8 @@ def stored_dtype(name: str) -> torch.dtype:
 def train(settings: AdaptSettings, base: Base, output: Path, say: Say = lambda text: None) -> Report:
     """``adapt`` for a model that is loaded; it is changed in place."""
     check_new(output)
+    if bits_of(base.model) is not None:
+        raise CoreInferError(f"a model in {named_dtype(base.model)} cannot be trained: load it in float32 or bfloat16")
     begun, layers = time.perf_counter(), len(find_mlps(base.model))
     settings = settings.with_context(context_length(base.model))
     corpus = read_corpus(settings.source, settings.held_out, base.tokenizer, settings.context, settings.train.seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from coreinfer.errors import CoreInferError
-from coreinfer.settings import Dtype, at_least, check_device, check_keep, check_seed, one_of
+from coreinfer.settings import TrainDtype, at_least, check_device, check_keep, check_seed, one_of
 from pipeline.folder import check_output
 from pipeline.sources import SourceSettings
 
@@ -182,7 +182,7 @@ class AdaptSettings:
     def __post_init__(self) -> None:
         at_least("--report-every", self.report_every, 1)
         at_least("--checkpoint-every", self.checkpoint_every, 1)
-        one_of("the dtype", self.dtype, get_args(Dtype))
+        one_of("the dtype", self.dtype, get_args(TrainDtype))
         check_device(self.device)
 
     def with_context(self, most: int) -> "AdaptSettings":

@@ -10,6 +10,7 @@ from coreinfer.generation import check_room
 from coreinfer.machine import machine, versions
 from coreinfer.models import find_mlps, fingerprint, load_model
 from coreinfer.progress import Tick
+from coreinfer.quantised.linear import named_dtype
 from pipeline.analysis.observe import most_tokens
 from pipeline.analysis.plan import Plan
 from pipeline.analysis.texts import read_texts
@@ -43,7 +44,7 @@ def facts_of(
         "dataset": dataset, "texts": len(found.texts), "seen": found.seen, "short": found.short, "model": name,
         "weights": fingerprint(model),
         "layers": len(mlps), "width": mlps[0].width, "embedder": embedder.name,
-        "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device), **asdict(plan),
+        "dtype": named_dtype(model), "device": str(model.device), **asdict(plan),
         "length": plan.length, "machine": machine(),
         "versions": versions(),
     }  # fmt: skip

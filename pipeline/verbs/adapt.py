@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from coreinfer.cli_options import DeviceOption, DtypeOption, EmbedderOption, JsonOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import (
+    DeviceOption,
+    EmbedderOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    TrainDtypeOption,
+    say,
+)
 
 
 def adapt(
@@ -39,7 +47,7 @@ def adapt(
     limit: Annotated[int | None, typer.Option(help="Read at most this many texts.")] = None,
     seed: int = 0,
     device: DeviceOption = "cpu",
-    dtype: DtypeOption = "auto",
+    dtype: TrainDtypeOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
