@@ -221,8 +221,8 @@ def quantise(model: PreTrainedModel, dtype: str, device: str) -> PreTrainedModel
     quantise_modules(place, names, QUANTISED[dtype], device)
     made.set_output_embeddings(narrowed(head, HEAD_BITS, device))
     made.to(device)
-    for parameter in model.parameters():  # not ``to``: it would round the tables of positions as well
-        parameter.data = parameter.data.to(default_dtype(device))
+    for parameter in model.parameters():  # not the model's ``to``: it would round the tables of positions as well
+        parameter.data = parameter.data.to(default_dtype(device), copy=True)  # or the file would stay in memory for it
     model.__dict__[_CHECKPOINT] = before
     return model
 

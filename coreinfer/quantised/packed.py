@@ -16,7 +16,7 @@ from coreinfer.errors import CoreInferError
 
 GROUP = 64  # weights that share a scale of 4 bits; hidden sizes are multiples of it in every family that is known
 LANES, DEEP = 16, 4  # word l of a group holds its weights l, 16 + l, 32 + l, 48 + l, from the lowest bits on
-PIECE = 1 << 24  # weights that are quantised at a time, in float32
+PIECE = 1 << 20  # weights that are quantised at a time: their floats are few megabytes
 
 
 @dataclass(frozen=True, eq=False)
