@@ -74,7 +74,8 @@ class Session:
         how.n_ctx, how.n_batch, how.n_ubatch = self.context, 1, 1  # prompts come as state
         how.n_threads = how.n_threads_batch = threads
         how.type_k = how.type_v = TYPES[self.shape.dtype]
-        how.flash_attn_type = int(self.shape.flash)
+        # On a CPU flash attention is the slower one in long texts, and it rounds float32 to float16.
+        how.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         how.swa_full, how.offload_kqv = False, False
         return how
 
