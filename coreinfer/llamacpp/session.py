@@ -54,7 +54,7 @@ class Session:
     """
 
     def __init__(self, path: Path, context: int, shape: Shape, threads: int) -> None:
-        self.shape, self.context, self.lib = shape, context, library()
+        self.shape, self.context, self.lib, _SAID[0] = shape, context, library(), ""
         how = self.lib.llama_model_default_params()
         how.n_gpu_layers = 0
         model = self.lib.llama_model_load_from_file(os.fsencode(path), how)
