@@ -97,3 +97,8 @@ def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert cache_folder() == tmp_path / "home" / ".cache" / "coreinfer" / "gguf"
     monkeypatch.setenv("COREINFER_CACHE", str(tmp_path / "named"))
     assert cache_folder() == tmp_path / "named" / "gguf"
+    monkeypatch.setenv("COREINFER_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(
+        CoreInferError, match=r"no place for written files \(.*\): name another folder in COREINFER_CACHE"
+    ):
+        cache_folder()

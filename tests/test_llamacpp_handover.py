@@ -39,13 +39,13 @@ class Reading:
     def cache(self, layers: int, dtype: torch.dtype) -> tuple[list[int], list[Any]]:
         """Positions, and all keys' and then all values' rows."""
         assert self.take("I") == 1
-        cells, exact = self.take("I"), dtype is torch.float32
+        cells = self.take("I")
         positions = list[int]()
         for _ in range(cells):
             positions.append(self.take("i"))
             assert (self.take("I"), self.take("i")) == (1, 0)
-        assert (self.take("I"), self.take("I")) == (exact, layers)
-        return positions, [self.rows(cells, dtype, exact and x >= layers) for x in range(2 * layers)]
+        assert (self.take("I"), self.take("I")) == (1, layers)
+        return positions, [self.rows(cells, dtype, x >= layers) for x in range(2 * layers)]
 
 
 def caches(layers: int, heads: int, kept: list[int], dim: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

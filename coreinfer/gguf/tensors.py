@@ -87,17 +87,21 @@ def _mlp(at: str, layer: Layer, ids: Tensor, width: int) -> Iterator[Part]:
     *inputs, down = map(plain, layer.rows)
     hidden = down.shape[1]
     for number, (name, rows) in enumerate(zip(("ffn_gate", "ffn_up"), inputs, strict=True)):
-        yield Part(f"{at}.{name}.weight", (width, hidden), _picked(rows, ids, width))
+        yield Part(f"{at}.{name}.weight", (width, hidden), _picked(rows, ids, width, 0))
         if layer.in_bias is not None:
-            yield Part(f"{at}.{name}.bias", (width,), _picked(layer.in_bias[number], ids, width))
-    columns = _picked(down, ids, width)
-    yield Part(f"{at}.ffn_down.weight", (hidden, width), lambda: columns().T)
+            yield Part(f"{at}.{name}.bias", (width,), _picked(layer.in_bias[number], ids, width, 0))
+    yield Part(f"{at}.ffn_down.weight", (hidden, width), _picked(down.T, ids, width, 1))
     if layer.down_bias is not None:
         yield _whole(f"{at}.ffn_down.bias", layer.down_bias)
     yield from _norm(f"{at}.post_ffw_norm", layer.after_mlp)
 
 
-def _picked(rows: Tensor, ids: Tensor, width: int) -> Callable[[], Tensor]:
-    """Rows (F, …) -> those of ``ids`` and zero ones below them (W, …)."""
-    missing = (0, 0) * (rows.ndim - 1) + (0, width - len(ids))
-    return lambda: pad(rows[ids.to(rows.device)], missing)
+def _picked(weight: Tensor, ids: Tensor, width: int, axis: int) -> Callable[[], Tensor]:
+    """Those of ``ids`` along an axis of F neurons, and zeros behind them up to W."""
+
+    def make() -> Tensor:
+        found = weight if len(ids) == weight.shape[axis] else weight.index_select(axis, ids.to(weight.device))
+        missing = width - len(ids)
+        return pad(found, (0, 0) * (weight.ndim - 1 - axis) + (0, missing)) if missing else found
+
+    return make

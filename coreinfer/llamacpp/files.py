@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.places import writing
 
 BUDGET = 16 << 30  # bytes of files that stay; those used least recently go first
@@ -23,10 +24,18 @@ REMEDY = "name another folder in COREINFER_CACHE"
 
 
 def cache_folder() -> Path:
-    """``gguf`` in the folder that COREINFER_CACHE names, or in the user's cache, ``$XDG_CACHE_HOME/coreinfer``."""
+    """``gguf`` in the folder that COREINFER_CACHE names, or in the user's cache, ``$XDG_CACHE_HOME/coreinfer``.
+
+    Raises:
+        CoreInferError: no home folder to put it in.
+    """
     named, shared = os.environ.get("COREINFER_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-    users = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
-    return (Path(named).expanduser() if named else users / "coreinfer") / "gguf"
+    try:
+        if named:
+            return Path(named).expanduser() / "gguf"
+        return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "coreinfer" / "gguf"
+    except RuntimeError as error:
+        raise CoreInferError(f"no place for written files ({in_words(error)}): {REMEDY}") from error
 
 
 class Files:

@@ -2,8 +2,8 @@
 
 The format is that of ``llama_state_seq_get_data`` (llama.cpp's ``src/llama-kv-cache.cpp``, ``state_write``) without its
 first eight bytes: for each of its caches the number of streams and of cells, each cell's position and sequences, then
-all layers' keys, a row a cell, and then all layers' values, with flash attention a row a cell, without it a row a
-dimension. Models with sliding windows have two caches: of the layers without, then of those with.
+all layers' keys, a row a cell, and then all layers' values, a row a dimension (with flash attention, a row a cell too).
+Models with sliding windows have two caches: of the layers without, then of those with.
 """
 
 import struct
@@ -28,18 +28,13 @@ class Shape:
     Attributes:
         windows: each layer's sliding window, or None; all None where the architecture knows none.
         head_dim: D. ``neighbours``: whether keys lie as rope of neighbours leaves them (``gguf.layouts``).
-        dtype: of keys and values. In float32 there is no flash attention, which would round them to float16.
+        dtype: of keys and values.
     """
 
     windows: tuple[int | None, ...]
     head_dim: int
     neighbours: bool
     dtype: torch.dtype
-
-    @property
-    def flash(self) -> bool:
-        """Whether llama.cpp attends by flash attention."""
-        return self.dtype is not torch.float32
 
     @property
     def caches(self) -> int:
@@ -66,25 +61,20 @@ def _one(caches: Sequence[Cache], known: int, cells: int, shape: Shape) -> Itera
     """One of llama.cpp's caches, with the last ``cells`` positions."""
     yield struct.pack("<II", 1, cells)
     yield b"".join(struct.pack("<iIi", position, 1, 0) for position in range(known - cells, known))
-    yield struct.pack("<II", int(not shape.flash), len(caches))
+    yield struct.pack("<II", 1, len(caches))
     for keys, _ in caches:
         rows = _rows(keys, cells, shape.dtype)
         yield struct.pack("<iQ", TYPES[shape.dtype], rows.shape[1] * shape.dtype.itemsize)
         yield _bytes(interleaved(rows.T, shape.head_dim).T if shape.neighbours else rows)
     for _, values in caches:
         rows = _rows(values, cells, shape.dtype)
-        size, item = rows.shape[1], shape.dtype.itemsize
-        if shape.flash:
-            yield struct.pack("<iQ", TYPES[shape.dtype], size * item)
-            yield _bytes(rows)
-        else:
-            yield struct.pack("<iII", TYPES[shape.dtype], item, size)
-            yield _bytes(rows.T)
+        yield struct.pack("<iII", TYPES[shape.dtype], shape.dtype.itemsize, rows.shape[1])
+        yield _bytes(rows.T)
 
 
 def _rows(heads: Tensor, cells: int, dtype: torch.dtype) -> Tensor:
     """(kv_heads, T, D) -> the last cells (cells, kv_heads * D)."""
-    rows = heads[:, heads.shape[1] - cells :].transpose(0, 1).reshape(cells, -1).to("cpu", dtype)
+    rows = heads.detach()[:, heads.shape[1] - cells :].transpose(0, 1).reshape(cells, -1).to("cpu", dtype)
     if not rows.isfinite().all():
         raise CoreInferError(
             "the prompt's keys or values are too large for float16, in which llama.cpp keeps them: give --dtype "

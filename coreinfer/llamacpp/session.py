@@ -54,7 +54,7 @@ class Session:
     """
 
     def __init__(self, path: Path, context: int, shape: Shape, threads: int) -> None:
-        self.shape, self.context, self.lib = shape, context, library()
+        self.shape, self.context, self.lib, _SAID[0] = shape, context, library(), ""
         how = self.lib.llama_model_default_params()
         how.n_gpu_layers = 0
         model = self.lib.llama_model_load_from_file(os.fsencode(path), how)
@@ -74,7 +74,8 @@ class Session:
         how.n_ctx, how.n_batch, how.n_ubatch = self.context, 1, 1  # prompts come as state
         how.n_threads = how.n_threads_batch = threads
         how.type_k = how.type_v = TYPES[self.shape.dtype]
-        how.flash_attn_type = int(self.shape.flash)
+        # On a CPU flash attention is the slower one in long texts, and it rounds float32 to float16.
+        how.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         how.swa_full, how.offload_kqv = False, False
         return how
 
