@@ -116,6 +116,10 @@ def make_engine(
     memory: str | None = None, bundles: Path | None = None, quiet: bool = True,
 ) -> "Engine":  # fmt: skip
     """The engine of a command line that was found to be right: this imports torch."""
+    from coreinfer.memory.sizes import parse_size
+
+    if memory is not None:
+        parse_size(memory)
     from coreinfer.engine import Engine
     from coreinfer.output import quiet_libraries
     from coreinfer.progress import logged, unseen

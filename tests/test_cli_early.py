@@ -90,7 +90,7 @@ CHEAP = (
     "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
     "inspect --map {there}/x.gif", "predict words --with-neurons", "predict words --max-loss -1",
     "generate words --max-loss nan", "generate words --max-loss 1 --keep 0.4", "predict words --max-loss 1 -p hybrid",
-    "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1",
+    "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1", "generate words --memory 12",
 )  # fmt: skip
 
 

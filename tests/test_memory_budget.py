@@ -231,7 +231,13 @@ def test_the_bench(tmp_path: Path) -> None:
     assert (odd.code, "--memory measures a model on disk" in odd.err) == (2, True)
 
 
-def test_by_the_command_line(whole: Engine, tmp_path: Path) -> None:
+@pytest.fixture
+def loaded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run loads the embedder again."""
+    monkeypatch.setattr(Engine, "embedder", engine.embedder)
+
+
+def test_by_the_command_line(whole: Engine, loaded: None, tmp_path: Path) -> None:
     common = ("generate", WORDS, "-n", 12, "--keep", 0.3, "--dtype", "float32", "--bundles", tmp_path / "here")
     tight = run_cli(*common, "--memory", "160MiB")
     assert (tight.code, tight.out) == (0, whole.generate(WORDS, keep=0.3, max_new_tokens=12).text + "\n")

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from families import HIDDEN, LAYERS, WIDTH, build, down_modules
+from safetensors import SafetensorError
 from streamed import budget, each, opened, saved
 
 from coreinfer import CoreInferError
@@ -136,7 +138,10 @@ def test_what_is_no_bundle_is_not_overwritten(llama: Path) -> None:
     assert (place / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, FULL), SafetensorError(f"I/O error: {FULL}")])
 def test_interrupted_writing_leaves_nothing(llama: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
     written = list[Path]()
 
@@ -150,8 +155,16 @@ def test_interrupted_writing_leaves_nothing(llama: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else CoreInferError) as stop:
         made(llama)
     if error is not KeyboardInterrupt:
-        assert "No space left on device; free some space or choose another --bundles" in str(stop.value)
+        assert FULL in str(stop.value)
+        assert str(stop.value).endswith("choose another --bundles")
     assert written
+    assert [path.name for path in llama.parent.iterdir()] == ["lm"]
+
+
+def test_a_disk_without_room_is_refused_at_once(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    with pytest.raises(CoreInferError, match=r"the neurons take 0.1MiB in .*, and 0.1MiB are free there: free some"):
+        made(llama)
     assert [path.name for path in llama.parent.iterdir()] == ["lm"]
 
 

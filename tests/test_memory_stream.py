@@ -18,6 +18,7 @@ from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.families import read_network
 from coreinfer.decode.network import plain
 from coreinfer.decode.reference import step
+from coreinfer.memory import buffers
 from coreinfer.memory.buffers import DoubleBuffer
 from coreinfer.memory.held import Held
 from coreinfer.memory.linear import StreamedLinear
@@ -68,6 +69,16 @@ def test_a_copy_that_fails_is_not_taken_for_a_layer() -> None:
             stream.layer(1)
     host.layers[1] = good
     assert torch.equal(stream.layer(1), good)
+
+
+def test_a_host_without_room_copies_from_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp: Any = find_mlps(opened("Llama", tmp_path))[0]
+    mapped = mlp.down.stream
+    assert buffers.free_memory() > 0
+    monkeypatch.setattr(buffers, "free_memory", lambda: buffers.SPARED + 2 * mapped.shape.layer_bytes - 1)
+    assert buffers.host_of(mapped) == mapped.layer
+    stream = DoubleBuffer(buffers.host_of(mapped), 2, torch.device("cpu"))
+    assert torch.equal(stream.layer(1), mapped.layer(1))
 
 
 @each
@@ -162,11 +173,10 @@ def test_what_interrupts_a_set_spoils_no_other(tmp_path: Path, monkeypatch: pyte
         assert torch.equal(mine, whole[torch.from_numpy(ids).long()])
 
 
-@pytest.mark.parametrize("name", ["Llama", "OPT"])
 @torch.no_grad()
-def test_kernels_run_on_the_set_alone(name: str, tmp_path: Path, kernels: Any) -> None:
-    """As on a GPU: a step made once runs on one set after another, all in the same room."""
-    decoder, full = Decoder(opened(name, tmp_path), 64), read_network(build(name))
+def test_kernels_run_on_the_set_alone(tmp_path: Path, kernels: Any) -> None:
+    """As on a GPU: a step made once runs on one set after another, all in the same room; neurons with biases."""
+    decoder, full = Decoder(opened("OPT", tmp_path), 64), read_network(build("OPT"))
     stream = DoubleBuffer(decoder.held.stream.layer, LAYERS, torch.device("cpu"))  # type: ignore[union-attr]
     held, step_on = Held(decoder.network, stream, True), None
     for seed in (3, 4):

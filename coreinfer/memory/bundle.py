@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from coreinfer.errors import CoreInferError
 from coreinfer.memory.checkpoint import Checkpoint
+from coreinfer.memory.sizes import size_in_words
 from coreinfer.places import check_place, writing
 
 FORMAT, VERSION = "coreinfer-bundle", 1
@@ -103,16 +105,32 @@ def write(
         ValueError: the checkpoint's tensors have other shapes.
     """
     check_place(place, REMEDY)
+    _check_room(place, shape.layers * shape.layer_bytes)
     with writing(place, REMEDY), _appearing(place) as part:
         files = []
         for number, names in enumerate(weights):
-            neurons, file = neurons_of(shape, checkpoint, names), layer_file(part, number)
-            raw: Any = neurons.view(torch.uint8).numpy()
-            save_file({TENSOR: neurons}, file)
-            files.append({"size": file.stat().st_size, "sha256": hashlib.sha256(raw).hexdigest()})
-            del neurons, raw  # before the next layer's come
+            files.append(_write_layer(layer_file(part, number), neurons_of(shape, checkpoint, names)))
             tick(1)
         (part / MANIFEST).write_text(json.dumps(_head(shape, checkpoint) | {"files": files}, indent=1) + "\n", "utf-8")
+
+
+def _check_room(place: Path, size: int) -> None:
+    there = next(folder for folder in place.absolute().parents if folder.exists())
+    if size > (free := shutil.disk_usage(there).free):
+        raise CoreInferError(
+            f"the neurons take {size_in_words(size)} in {place}, and {size_in_words(free)} are free there: free some "
+            f"space or {REMEDY}"
+        )
+
+
+def _write_layer(file: Path, neurons: Tensor) -> dict[str, Any]:
+    """What the manifest says of a layer's file."""
+    try:
+        save_file({TENSOR: neurons}, file)
+    except SafetensorError as error:  # it hides the system's own
+        raise OSError(str(error)) from error
+    raw: Any = neurons.view(torch.uint8).numpy()
+    return {"size": file.stat().st_size, "sha256": hashlib.sha256(raw).hexdigest()}
 
 
 def neurons_of(shape: Shape, checkpoint: Checkpoint, names: Sequence[str]) -> Tensor:

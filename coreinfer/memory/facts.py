@@ -94,7 +94,7 @@ def _token(width: int, hidden: int, projected: int, size: int) -> int:
 def _pair(config: Any, heads: int, size: int) -> int:
     """Scores of each head and their softmax in float32; or the mask alone, where the attention needs one."""
     if config._attn_implementation == "eager":
-        return heads * (2 * size + 8)
+        return heads * (size + 8)
     return size + 5 if getattr(config, "sliding_window", None) else 0
 
 

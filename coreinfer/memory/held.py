@@ -46,7 +46,11 @@ class Held:
 
     @torch.no_grad()
     def _bring(self, number: int, ids: NDArray[np.int32]) -> None:
-        """Let the layer hold ``ids``: what comes is read in order, a block at a time, and takes others' places."""
+        """Let the layer hold ``ids``: what comes is read in order, a block at a time, and takes others' places.
+
+        A CPU reads only that. To a GPU the whole layer comes in a row, which is quicker than to pick neurons on the
+        host first; a layer of which nothing comes stays where it is.
+        """
         held, layer, full = self.ids[number], self.network.layers[number], self.full.layers[number]
         places = np.flatnonzero(~np.isin(held, ids))
         coming = np.setdiff1d(ids, held, assume_unique=True)
