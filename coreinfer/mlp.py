@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from coreinfer.memory.linear import StreamedLinear
-from coreinfer.quantised.linear import QuantisedLinear, device_of
+from coreinfer.quantised.linear import QuantisedLinear
 
 FUSED = "gate_up_proj"  # gate and up in one matrix, as rows [gate; up]
 _FULL = "_coreinfer_full"  # where a gathered module keeps the one that it was gathered from
@@ -40,7 +40,15 @@ class Mlp:
 
     @property
     def device(self) -> torch.device:
-        return device_of(self.down)
+        down = self.down
+        held: Tensor = down.data if isinstance(down, QuantisedLinear) else down.weight  # type: ignore[assignment]
+        return held.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights; quantised ones take inputs of any."""
+        weight = out_in(self.down)
+        return torch.float32 if weight is None else weight.dtype
 
     @property
     def names(self) -> tuple[str, ...]:

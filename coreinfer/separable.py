@@ -29,7 +29,7 @@ def is_separable(mlp: Mlp) -> bool:
     shape = shape_of(mlp.modules[mlp.inputs[0]])
     assert shape is not None
     noise = torch.randn(1, TOKENS, shape[1], generator=torch.Generator().manual_seed(0))
-    x = noise.to(mlp.device, next((p.dtype for p in mlp.owner.parameters()), torch.float32))  # quantised: any will do
+    x = noise.to(mlp.device, mlp.dtype)
     with _quiet(mlp.owner):
         try:
             a = _seen(mlp, mlp.modules, x)[0]

@@ -216,12 +216,14 @@ def ended(result: Result, fault: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["predict", "generate"])
-@pytest.mark.parametrize("where", ["coreinfer.engine.load_model", "coreinfer.engine.nearest", "coreinfer.engine.score"])
+@pytest.mark.parametrize(
+    "where", ["coreinfer.opening.load_model", "coreinfer.engine.nearest", "coreinfer.planning.score"]
+)
 def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb: str, where: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(where, fail)
+    monkeypatch.setattr(f"coreinfer.{where}", fail)
     before = tree(artifact.parent)
     result = run_cli(verb, "-a", artifact, "-p", "hybrid", "some words")
     assert (result.code, result.err, result.out.strip()) == (130, "interrupted\n", "")

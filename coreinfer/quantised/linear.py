@@ -92,8 +92,3 @@ def named_dtype(model: Any) -> str:
     """What a model's weights are, as ``--dtype`` names it."""
     bits = bits_of(model)
     return str(model.dtype).removeprefix("torch.") if bits is None else f"int{bits}"
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's own weights lie."""
-    return next(x.device for some in (module.parameters(), module.buffers()) for x in some)
