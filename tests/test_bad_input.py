@@ -214,7 +214,9 @@ def ended(result: Result, fault: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["predict", "generate"])
-@pytest.mark.parametrize("where", ["coreinfer.engine.load_model", "coreinfer.engine.nearest", "coreinfer.engine.score"])
+@pytest.mark.parametrize(
+    "where", ["coreinfer.opening.load_model", "coreinfer.engine.nearest", "coreinfer.engine.score"]
+)
 def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb: str, where: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
