@@ -142,7 +142,7 @@ def test_an_artifact_of_other_weights_is_refused(artifact: Path, gemma: Gemma, m
     with pytest.raises(CoreInferError, match="18 layers of 2048 neurons, 'demo' has"):
         Engine.load(artifact, model="demo").predict(IN_CORPUS, "stability")
     weight = find_mlps(gemma.model)[9].down.get_parameter("weight").data
-    monkeypatch.setattr("coreinfer.engine.load_model", lambda *_: (gemma.model, gemma.tokenizer))
+    monkeypatch.setattr("coreinfer.opening.load_model", lambda *_: (gemma.model, gemma.tokenizer))
     weight.mul_(1.02)  # a fine-tune
     with pytest.raises(CoreInferError, match="same shape but other weights"):
         Engine.load(artifact).predict(IN_CORPUS, "stability")
