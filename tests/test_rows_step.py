@@ -22,7 +22,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("triton")
     from coreinfer.decode import rows
 
-    monkeypatch.setattr(rows, "PICKERS", 2)
+    monkeypatch.setattr(rows, "PICKERS", 1)
     return rows
 
 
@@ -84,10 +84,12 @@ def test_rows_of_several_texts_go_on_by_themselves(kernels: Any) -> None:
 @pytest.fixture
 def on_gpu(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A decoder as on a GPU; its kernels are interpreted, and launched one by one."""
-    from coreinfer.decode import state, steps
+    from coreinfer.decode import drafting, lossless, state, steps
 
     for module in (state, steps):
-        monkeypatch.setattr(module, "PICKERS", 2)
+        monkeypatch.setattr(module, "PICKERS", 1)
+    for module in (drafting, lossless):
+        monkeypatch.setattr(module, "MOST", 2)
     monkeypatch.setattr(steps.Launches, "capture", steps.Launches.run)
 
     def made(model: Any) -> Decoder:
@@ -115,12 +117,12 @@ def test_a_lossless_text_is_the_dense_one(on_gpu: Any) -> None:
 def test_texts_together_are_those_alone(on_gpu: Any) -> None:
     """After a text alone, whose step has one row."""
     model, neurons = build("Llama"), some()
-    prompts = [torch.tensor([[BOS, *tokens(1, 5 + n, n)[0].tolist()]]) for n in range(3)]
-    wanted = [greedy(model, down_modules(model, "Llama"), neurons, ids, 5) for ids in prompts]
+    prompts = [torch.tensor([[BOS, *tokens(1, 5 + n, n)[0].tolist()]]) for n in range(2)]
+    wanted = [greedy(model, down_modules(model, "Llama"), neurons, ids, 4) for ids in prompts]
     decoder, texts = on_gpu(model), list[Text]()
     for ids in [prompts[0], *prompts]:
         out: Any = model(input_ids=ids, use_cache=True)
-        texts.append(Text(Begun(ids, out.past_key_values, neurons, int(out.logits[0, -1].argmax())), 5))
+        texts.append(Text(Begun(ids, out.past_key_values, neurons, int(out.logits[0, -1].argmax())), 4))
     for some_texts in (texts[:1], texts[1:]):
         decoder.make_room(64, len(some_texts))
         decode(decoder, some_texts, neurons, lambda token: False, Sampling(), 0)

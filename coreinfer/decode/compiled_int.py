@@ -15,10 +15,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from coreinfer.decode.compiled import FAST
+from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
+EXACT = {**FAST, "fastmath": False}  # in the order that is written: the same for any number of inputs
 ROWS = 4  # read together, so that what they share is loaded once
-FLAGS = ("reassoc", "contract", "nsz", "arcp")
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
 
@@ -36,18 +37,9 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(builder.insert_element(empty, value, ir.Constant(WHOLE, 0)), empty, zeros)
 
 
-def _sum(builder: Any, values: Any) -> Any:
-    name, kind = f"llvm.vector.reduce.fadd.v{LANES}f32", ir.FunctionType(FLOAT, [FLOAT, _vector(FLOAT)])
-    adder = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(adder, [ir.Constant(FLOAT, 0.0), values], fastmath=FLAGS)
-
-
-def _times(builder: Any, a: Any, b: Any) -> Any:
-    return builder.fmul(a, b, flags=FLAGS)
-
-
-def _plus(builder: Any, a: Any, b: Any) -> Any:
-    return builder.fadd(a, b, flags=FLAGS)
+def _added(builder: Any, a: Any, b: Any, to: Any) -> Any:
+    """``to`` + a * b, rounded once."""
+    return builder.call(multiply_add(builder, a.type), [a, b, to])
 
 
 class _Arrays:
@@ -91,7 +83,7 @@ class _Arrays:
         if not self.narrow:
             return build.load(self.at(1, row))
         bits = build.shl(build.zext(build.load(self.at(1, row, group)), WHOLE), ir.Constant(WHOLE, 16))
-        return _times(build, build.bitcast(bits, FLOAT), ir.Constant(FLOAT, 16.0))
+        return build.fmul(build.bitcast(bits, FLOAT), ir.Constant(FLOAT, 16.0))
 
 
 def _dots(rows: int) -> Any:
@@ -107,16 +99,16 @@ def _dots(rows: int) -> Any:
                 xs = [build.load(place, align=4) for place in some.floats(2, loop.index)]
                 start = _every(FLOAT, 0.0)
                 for v in xs if some.narrow else ():
-                    start = _plus(build, start, _times(build, v, _every(FLOAT, -1.5)))
-                for this, total in zip(mine, sums, strict=True):
+                    start = _added(build, v, _every(FLOAT, -1.5), start)
+                for this, held in zip(mine, sums, strict=True):
                     part = start
                     for weight, v in zip(some.weights(this, loop.index), xs, strict=True):
-                        part = _plus(build, part, _times(build, weight, v))
+                        part = _added(build, weight, v, part)
                     scale = _spread(build, some.scale(this, loop.index))
-                    build.store(_plus(build, build.load(total), _times(build, part, scale)), total)
-            for this, total in zip(mine, sums, strict=True):
+                    build.store(_added(build, part, scale, build.load(held)), held)
+            for this, held in zip(mine, sums, strict=True):
                 place = some.at(3, this)
-                build.store(_plus(build, build.load(place), _sum(build, build.load(total))), place)
+                build.store(build.fadd(build.load(place), total(build, build.load(held))), place)
             return context.get_dummy_value()
 
         return types.void(w, s, x, y, row, groups), emit
@@ -137,12 +129,11 @@ def _columns(rows: int) -> Any:
                 places = some.floats(3, loop.index)
                 sums = [build.load(place, align=4) for place in places]
                 for this, factor in zip(mine, by, strict=True):
-                    scale = _spread(build, _times(build, factor, some.scale(this, loop.index)))
+                    scale = _spread(build, build.fmul(factor, some.scale(this, loop.index)))
                     for part, weight in enumerate(some.weights(this, loop.index)):
-                        sums[part] = _plus(build, sums[part], _times(build, weight, scale))
+                        sums[part] = _added(build, weight, scale, sums[part])
                     if some.narrow:
-                        less = _times(build, scale, _every(FLOAT, -1.5))
-                        sums = [_plus(build, total, less) for total in sums]
+                        sums = [_added(build, scale, _every(FLOAT, -1.5), value) for value in sums]
                 for place, value in zip(places, sums, strict=True):
                     build.store(value, place, align=4)
             return context.get_dummy_value()
@@ -154,6 +145,21 @@ def _columns(rows: int) -> Any:
 
 _dots_of_4, _dots_of_1 = _dots(ROWS), _dots(1)
 _columns_of_4, _columns_of_1 = _columns(ROWS), _columns(1)
+
+
+@njit(**EXACT)
+def _rest_of_rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int, since: int) -> None:
+    """The columns from ``since`` on, which fill no group."""
+    for row in range(first, end):
+        for j in range(since, len(x)):
+            y[row] += s[row] * np.float32(w[row, j]) * x[j]
+
+
+@njit(**EXACT)
+def _rest_of_columns(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
+    for row in range(len(w)):
+        for j in range(first, end):
+            y[j] += s[row] * np.float32(w[row, j]) * x[row]
 
 
 @njit(**FAST)
@@ -169,9 +175,7 @@ def _rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
             _dots_of_1(w, s, x[r], y[r], row, groups)
     if s.ndim == 1:  # 4 bits have whole groups alone; Numba drops the branch by the number of axes
         for r in range(len(x)):
-            for row in range(first, end):
-                for j in range(groups * GROUP, x.shape[1]):
-                    y[r, row] += s[row] * np.float32(w[row, j]) * x[r, j]
+            _rest_of_rows(w, s, x[r], y[r], first, end, groups * GROUP)
 
 
 @njit(**FAST)
@@ -187,9 +191,7 @@ def _across(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
             _columns_of_1(w, s, x[r], y[r], row, first // GROUP, groups)
     if s.ndim == 1:
         for r in range(len(x)):
-            for row in range(len(w)):
-                for j in range(max(first, groups * GROUP), end):
-                    y[r, j] += s[row] * np.float32(w[row, j]) * x[r, row]
+            _rest_of_columns(w, s, x[r], y[r], max(first, groups * GROUP), end)
 
 
 @njit(**FAST)

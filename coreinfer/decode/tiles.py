@@ -58,6 +58,7 @@ def total(builder: Any, x: Any) -> Any:
 
 
 def multiply_add(builder: Any, kind: Any) -> Any:
+    """The function a * b + c, rounded once, of floats or vectors of them."""
     name = "llvm.fma.f32" if kind == FLOAT else f"llvm.fma.v{LANES}f32"
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
 
