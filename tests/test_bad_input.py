@@ -223,7 +223,7 @@ def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"coreinfer.{where}", fail)
+    monkeypatch.setattr(where, fail)
     before = tree(artifact.parent)
     result = run_cli(verb, "-a", artifact, "-p", "hybrid", "some words")
     assert (result.code, result.err, result.out.strip()) == (130, "interrupted\n", "")
