@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 
+POSITIONS = 1024  # of the cache, unless others are asked for
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -14,7 +16,7 @@ class Plan:
 
     prompt_tokens: int = 128
     new_tokens: int = 64
-    context: int = 1024
+    context: int | None = None
     keeps: tuple[float, ...] = (1.0, 0.4)
     texts: int = 8
 
@@ -26,8 +28,24 @@ class Plan:
         at_least("--prompt-tokens", self.prompt_tokens, 1)
         at_least("--max-new-tokens", self.new_tokens, 2)
         at_least("--batch", self.texts, 1)
-        if self.prompt_tokens + self.new_tokens + 1 > self.context:
+        if self.context is not None:
+            self._check(self.context, "raise --context")
+
+    def _check(self, context: int, remedy: str) -> None:
+        if self.prompt_tokens + self.new_tokens + 1 > context:
             raise CoreInferError(
                 f"{self.prompt_tokens} prompt tokens and {self.new_tokens} more do not fit into a context of "
-                f"{self.context}: lower them or raise --context"
+                f"{context}: lower them or {remedy}"
             )
+
+    def positions(self, most: int, shape: str) -> int:
+        """Of the cache: those asked for, or ``POSITIONS``, or what a model of ``shape`` has, ``most``, if that is less.
+
+        Raises:
+            CoreInferError: more than the model has are asked for, or it has too few for what is decoded.
+        """
+        if self.context is not None and self.context > most:
+            raise CoreInferError(f"--context is {self.context}, {shape} has a context of {most}: give at most that")
+        found = self.context or min(POSITIONS, most)
+        self._check(found, "take a model with a longer one")
+        return found

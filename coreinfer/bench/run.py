@@ -94,19 +94,20 @@ def measure(
     """
     if why := unsupported(model):
         raise CoreInferError(f"nothing to measure: coreinfer's own steps do not decode {why}")
-    if plan.context > (most := context_length(model)):
-        raise CoreInferError(f"--context is {plan.context}, {shape} has a context of {most}: give at most that")
+    context = plan.positions(context_length(model), shape)
     with torch.inference_mode(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return _measured(model, shape, plan, say, Path(folder), dtype)
+        return _measured(model, shape, plan, context, say, Path(folder), dtype)
 
 
-def _measured(model: PreTrainedModel, shape: str, plan: Plan, say: Say, folder: Path, dtype: str) -> Measured:
+def _measured(
+    model: PreTrainedModel, shape: str, plan: Plan, context: int, say: Say, folder: Path, dtype: str
+) -> Measured:
     device = str(model.device)
     words = min(1000, int(model.config.get_text_config().vocab_size))
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
     speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
-    peers, left_out = _peers(model, ids, plan, folder)
+    peers, left_out = _peers(model, ids, plan, context, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, say) if device.startswith("cuda") or dtype in QUANTISED else []
     theirs = named_dtype(model)
@@ -114,7 +115,7 @@ def _measured(model: PreTrainedModel, shape: str, plan: Plan, say: Say, folder: 
         with torch.inference_mode(False):
             quantise(model, dtype, device)
     dense, watched = _prefills(model, ids, device)
-    own = Own(model, ids, plan.context)
+    own = Own(model, ids, context)
     many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and own.decoder.several else []
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
     speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory, theirs)
@@ -129,19 +130,21 @@ def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None
     return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, say))
 
 
-def _peers(model: PreTrainedModel, ids: Tensor, plan: Plan, folder: Path) -> tuple[list[Subject], dict[str, str]]:
+def _peers(
+    model: PreTrainedModel, ids: Tensor, plan: Plan, context: int, folder: Path
+) -> tuple[list[Subject], dict[str, str]]:
     """What else decodes here, and what does not and why."""
     mlps, least, left_out = find_mlps(model), min(plan.keeps), dict[str, str]()
     sets = {keep: random_set(len(mlps), mlps[0].width, keep) for keep in sorted({1.0, least}, reverse=True)}
     subjects = [transformers_eager(model, ids, None if keep == 1 else some, keep) for keep, some in sets.items()]
     if model.device.type == "cuda":
-        subjects.append(transformers_compiled(model, ids, plan.context))
+        subjects.append(transformers_compiled(model, ids, context))
     else:
         left_out["transformers, static cache, torch.compile"] = "measured on GPUs only: it needs a C++ compiler here"
     if why := no_llama_cpp(model):
         left_out["llama.cpp"] = why
     else:
-        subjects += [llama_cpp(model, ids, some, keep, plan.context, folder) for keep, some in sets.items()]
+        subjects += [llama_cpp(model, ids, some, keep, context, folder) for keep, some in sets.items()]
     return subjects, left_out
 
 

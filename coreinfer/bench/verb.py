@@ -27,7 +27,9 @@ def bench(
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Of the prompt, which runs dense.")] = 128,
     new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Decoded in each round.")] = 64,
-    context: Annotated[int, typer.Option(help="Positions that the cache holds.")] = 1024,
+    context: Annotated[
+        int | None, typer.Option(help="Positions that the cache holds. [default: 1024, or the model's if it has fewer]")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Texts decoded at a time, besides one; 1 measures none.")] = 8,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.svg.")] = None,
     page: Annotated[Path | None, typer.Option(help="A Markdown page to put this run's section into.")] = None,
