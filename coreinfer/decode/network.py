@@ -1,5 +1,6 @@
 """A dense decoder as one step reads it: facts, and tensors laid out for that."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,9 +64,16 @@ def plain(weight: Weight) -> Tensor:
     return weight
 
 
-def gathered(layer: Layer, ids: Tensor) -> tuple[list[Weight], Weight, list[Tensor | None]]:
+def columns_of(weight: Tensor, ids: Tensor) -> Tensor:
+    """Columns ``ids`` (k,) of a matrix (H, F), as one that lies by itself."""
+    return weight[:, ids]
+
+
+def gathered(
+    layer: Layer, ids: Tensor, pick: Callable[[Tensor, Tensor], Tensor] = columns_of
+) -> tuple[list[Weight], Weight, list[Tensor | None]]:
     """The neurons ``ids`` (k,): their input rows (k, H), down columns (H, k), and the rows' biases (k,) or None each.
-    Quantised down columns stay a neuron a row (k, H): their groups lie along them.
+    Quantised down columns stay a neuron a row (k, H): their groups lie along them. ``pick``: as ``columns_of``.
 
     All of them are not copied: these are then the layer's own weights.
     """
@@ -74,8 +82,7 @@ def gathered(layer: Layer, ids: Tensor) -> tuple[list[Weight], Weight, list[Tens
     biases = [None] * len(rows) if layer.in_bias is None else [bias[ids] for bias in layer.in_bias]
     if whole:
         return rows, down if isinstance(down, Packed) else down.T.contiguous(), biases
-    some = down[ids]
-    return [x[ids] for x in rows], some if isinstance(some, Packed) else some.T.contiguous(), biases
+    return [x[ids] for x in rows], down[ids] if isinstance(down, Packed) else pick(down.T, ids), biases
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.decode import compiled, compiled_int
-from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
+from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, gathered
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
@@ -75,6 +75,16 @@ def columns(weight: Weight, bias: Tensor | None, threads: int) -> Call:
     return product(weight, bias, threads)
 
 
+def picked(weight: Tensor, ids: Tensor) -> Tensor:
+    """``network.columns_of`` by all threads."""
+    if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():
+        return columns_of(weight, ids)
+    out = torch.empty(len(weight), len(ids), dtype=weight.dtype)
+    with TURN:
+        compiled.columns(bits(weight), ids.numpy(), bits(out))
+    return out
+
+
 def norm(made: Norm | None) -> Call:
     """y = x normed; a copy where there is no norm."""
     if made is None:
@@ -105,7 +115,7 @@ class SwiftLayer:
 
 def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLayer:
     """With the neurons ``ids`` (k,) gathered, for at ``most`` so many rows."""
-    rows, down, biases = gathered(layer, ids)
+    rows, down, biases = gathered(layer, ids, picked)
     return SwiftLayer(
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
