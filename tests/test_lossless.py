@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slow_truths import generated, some
 
 from coreinfer.decode.decoder import Decoder
-from coreinfer.decode.drafting import MOST, Drafting, line
+from coreinfer.decode.drafting import MOST, ROW, Drafting, line
 from coreinfer.decode.families import read_network
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.lossless import Drafts, together
@@ -143,7 +143,10 @@ def test_it_gives_up_and_tries_again() -> None:
         assert drafting.next(99) == 0
         drafting.saw(0, 0, 0.0, took)
     assert drafting.one_s == 1.0
-    assert drafting.next(99) == MOST  # nothing is known against it
+    assert drafting.next(99) == 2  # carefully
+    for _ in range(20):
+        drafting.saw(1, 1, 0.1, 1.1)
+    assert drafting.next(99) == MOST
     for _ in range(40):
         drafting.saw(4, 0, 4.0, 1.5)
     found = [drafting.next(99) for _ in range(40)]
@@ -155,7 +158,7 @@ def test_it_gives_up_and_tries_again() -> None:
 
 
 def test_a_line_goes_through_what_was_measured() -> None:
-    assert line({1: 2.0})(7) == 2.0
+    assert math.isclose(line({1: 2.0})(7), 2.0 * (1 + 6 * ROW))
     assert math.isclose(line({1: 2.0, 3: 3.0, 5: 4.0})(9), 6.0)
     assert line({1: 4.0, 5: 2.0})(9) == 3.0  # noise: more rows do not take less
 

@@ -7,6 +7,7 @@ from statistics import mean
 MOST = 8  # drafted tokens that one dense step looks at
 LATEST = 0.2  # what a new measurement counts against those before it
 PRIOR = 0.8  # share of drafts that is accepted, before any was
+DRAFT, ROW = 0.5, 0.1  # of a dense step's seconds: what a draft and a further row take, before one was measured
 TRIES = 16  # passes without drafts after which drafting is tried again: texts change
 FIRST = 3  # passes without drafts at the start: what drafting has to beat
 
@@ -33,8 +34,8 @@ class Drafting:
         """How many to draft, at most ``room``; none where drafting does not pay, nor at first."""
         if self._passes < FIRST:
             return 0
-        most, dense = min(MOST, room), line(self.dense_s)
-        best = max(range(most + 1), key=lambda n: (self._tokens(n) / (n * self.draft_s + dense(n + 1)), -n))
+        most, dense, draft_s = min(MOST, room), line(self.dense_s), self.draft_s or DRAFT * self.one_s
+        best = max(range(most + 1), key=lambda n: (self._tokens(n) / (n * draft_s + dense(n + 1)), -n))
         self._idle = 0 if best or self._idle == TRIES else self._idle + 1
         return best if self._idle or best else min(2, most)
 
@@ -59,8 +60,8 @@ def _later(before: float | None, now: float) -> float:
 
 
 def line(points: dict[int, float]) -> Callable[[int], float]:
-    """The straight line nearest to what was measured, level where that is at one place only, and never falling."""
+    """The straight line nearest to what was measured, never falling; by ``ROW`` where that is at one place only."""
     x, y = mean(points), mean(points.values())
     spread = sum((at - x) ** 2 for at in points)
-    slope = max(0.0, sum((at - x) * (value - y) for at, value in points.items()) / spread) if spread else 0.0
+    slope = max(0.0, sum((at - x) * (value - y) for at, value in points.items()) / spread) if spread else ROW * y
     return lambda at: y + slope * (at - x)
