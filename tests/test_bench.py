@@ -136,7 +136,9 @@ def test_a_page_grows_by_sections_and_replaces_them(made: Measured, tmp_path: Pa
     assert both.startswith(TOP)
     assert [line for line in again.splitlines() if line.startswith("## ")] == [f"## {title(m)}" for m in (made, other)]
     assert "--keep 1" not in again
-    assert "Memory 7.0 GB/s" in again
+    assert "memory 7 GB/s" in again
+    assert "tok/s" not in again
+    assert "tok/s" in section(replace(made, device="cuda:0"), "x")
     assert again.partition("## large")[2] == both.partition("## large")[2]
     assert put("", section(other, "x")).startswith(TOP)
 

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from coreinfer.bench.report import table_of
+from coreinfer.bench.report import GB
 from coreinfer.bench.run import Measured
 from coreinfer.machine import hardware, machine, versions
 from coreinfer.places import moved_in, writing
 
 TOP = """# Performance
 
-Tokens a second while decoding, each subject in turn and all in one run, so that a machine's moods reach all alike; the
-median of three rounds counts. `limit` is the memory's bandwidth, measured in the same run, over the bytes that a step
-must read: weights, of the neurons that it keeps, and cache. Each section is written by the command that it names.
+Decoding, each subject in turn and all in one run, so that a machine's moods reach all alike; the median of three rounds
+counts. `share` is of the limit: the memory's bandwidth, measured in the same run, over the bytes that a step must read,
+which are weights, of the neurons that it keeps, and cache. `texts` are decoded at a time, and their tokens add up. Of
+CPUs there are ratios alone, since shared ones are faster at one hour than at another. Each section is written by the
+command that it names.
 """
 HEADING = "\n## "
 
@@ -19,12 +21,48 @@ HEADING = "\n## "
 def section(made: Measured, command: str) -> str:
     """In Markdown: what, on what, when, by which command, and the figures."""
     now, used = machine(), ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"{title(made)}\n\n{hardware(now)}; {now['date'][:10]}; {used}\n\n```\n{command}\n```\n\n{table_of(made)}\n"
+    memory = f"memory {made.bandwidth / GB:,.0f} GB/s"
+    facts = f"{hardware(now)}, {memory}; {now['date'][:10]}; {used}"
+    return f"{title(made)}\n\n{facts}\n\n```\n{command}\n```\n\n{table_of(made)}\n"
+
+
+def table_of(made: Measured) -> str:
+    """Each subject beside the dense peers; on a GPU its tokens a second too."""
+    peers = [s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0]
+    head = ["", "keep", "texts", "dtype", *(["tok/s"] if _on_gpu(made) else []), "share"]
+    rows = [[*head, *(f"over {peer.engine}, dense" for peer in peers)]]
+    rows.append(["---"] * len(rows[0]))
+    for s in made.speeds:
+        rate = [f"{s.tokens_per_second:.1f}"] if _on_gpu(made) else []
+        times = [f"{s.tokens_per_second / peer.tokens_per_second:.2f}x" for peer in peers]
+        rows.append([s.engine, f"{s.keep:g}", str(s.texts), s.dtype, *rate, f"{s.share_of_limit:.0%}", *times])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(f"- {x}" for x in _ends(made))
+
+
+def _on_gpu(made: Measured) -> bool:
+    return made.device.startswith("cuda")
+
+
+def _ends(made: Measured) -> list[str]:
+    """What is said of a run besides speeds, in ratios."""
+    own = min((s for s in made.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
+    adds = made.prefill_with_statistic_s / made.prefill_s - 1
+    lines = [
+        f"the statistic adds {adds:.1%} to the prompt's prefill; to put another set in place takes as long as "
+        f"{made.switch_s * own.tokens_per_second:.1f} tokens at keep {own.keep:g}"
+    ]
+    if (drafts := made.lossless) is not None:
+        same = "the same texts" if drafts.identical else "OTHER TEXTS"
+        lines.append(
+            f"lossless, drafts at keep {drafts.keep:g}: {drafts.over_dense:.2f}x dense steps; {drafts.accepted:.0%} of "
+            f"the drafts accepted, {same}"
+        )
+    return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
 
 
 def title(made: Measured) -> str:
     """What is measured, and so what a section is replaced by."""
-    return f"{made.shape}, {made.dtype}, on a {'GPU' if made.device.startswith('cuda') else 'CPU'}"
+    return f"{made.shape}, {made.dtype}, on a {'GPU' if _on_gpu(made) else 'CPU'}"
 
 
 def put(text: str, new: str) -> str:

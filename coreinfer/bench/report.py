@@ -64,25 +64,6 @@ def _line(speed: Speed, wide: int, base: Speed) -> str:
     return f"{name}  {rate:8.1f}  {speed.limit:8.1f}  {speed.share_of_limit:6.1%}   {times:.2f}x"
 
 
-def table_of(made: Measured) -> str:
-    """The same in Markdown."""
-    base = next(s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0)
-    rows = [
-        f"Memory {made.bandwidth / GB:,.1f} GB/s.\n",
-        f"| | keep | texts | dtype | tok/s | limit | share | over {base.engine} |",
-    ]
-    rows += ["|---|---|---|---|---|---|---|---|", *(_cells(s, base) for s in made.speeds)]
-    return "\n".join([*rows, "", *(f"- {line}" for line in _ends(made))])
-
-
-def _cells(speed: Speed, base: Speed) -> str:
-    times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
-    return (
-        f"| {speed.engine} | {speed.keep:g} | {speed.texts} | {speed.dtype} | {rate:.1f} | {speed.limit:.1f} | "
-        f"{speed.share_of_limit:.1%} | {times:.2f}x |"
-    )
-
-
 def last_line(made: Measured) -> str:
     """The JSON that a program reads."""
     return json.dumps(summary(made), ensure_ascii=False)
