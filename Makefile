@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-gemma test-llama lint clean
+.PHONY: demo demo-gemma test test-gemma test-llama test-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -26,6 +26,9 @@ test-gemma: $(READY) $(VENV)/.gemma
 
 test-llama: $(READY) $(VENV)/.llama
 	$(BIN)/python -m pytest -q tests_llama
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

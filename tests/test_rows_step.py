@@ -81,6 +81,22 @@ def test_rows_of_several_texts_go_on_by_themselves(kernels: Any) -> None:
     assert together.feed.position[:2].tolist() == [3, 3]
 
 
+@torch.no_grad()
+def test_vectors_are_rounded_to_the_weights_dtype(kernels: Any) -> None:
+    """float16: of bfloat16 the interpreter multiplies the bits as if they were numbers."""
+    model: Any = build("Llama")
+    net, neurons = read_network(model.half()), some()
+    room = torch.zeros(2, len(net.layers), 64, net.kv_heads, net.head_dim, dtype=torch.float16)
+    state = State(net, 64)
+    state.keep(neurons)
+    made = kernels.RowsStep(net, state, neurons.per_layer)
+    for position, token in enumerate((7, 30)):
+        state.feed.token.fill_(token)
+        made.run()
+        wanted = step(net, token, position, room[0], room[1], [torch.from_numpy(x).long() for x in neurons.layers])
+        assert torch.allclose(made.v.logits[0], wanted, atol=0.01)
+
+
 @pytest.fixture
 def on_gpu(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A decoder as on a GPU; its kernels are interpreted, and launched one by one."""
