@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from coreinfer.decode.continuing import Continuing, Sampling, sampling_of
+from coreinfer.decode.continuing import Continuing, Noise, Sampling, sampling_of
 from coreinfer.decode.together import Text, decode
 from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
@@ -20,6 +21,7 @@ from coreinfer.turns import alone
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from coreinfer.decode.decoder import Decoder
     from coreinfer.engine import Engine
 
 AHEAD = 4  # batches of prompts whose prefills wait for each other, so that like ones meet
@@ -43,7 +45,6 @@ class Wish:
     keep: float | None
     new_tokens: int
     sampling: Sampling
-    seed: int
     ends: frozenset[int]
 
 
@@ -54,35 +55,43 @@ def generate_many(
     """As ``Engine.generate_many``, for checked options."""
     if why := engine.runtimes.why_not(options):
         raise CoreInferError(f"a batch is decoded by coreinfer's own steps, which cannot serve {why}: leave it out")
-    sampling = sampling_of(options) or Sampling()
     ends = end_tokens(options, engine.model.generation_config)
-    wish = Wish(batch, policy, keep, new_tokens, sampling, sampling.seed(), ends)
+    wish = Wish(batch, policy, keep, new_tokens, sampling_of(options) or Sampling(), ends)
     for begin in range(0, len(prompts), AHEAD * batch):
         yield from _some(engine, prompts[begin : begin + AHEAD * batch], wish)
 
 
-def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> list[Generation]:
-    """So many that their prefills may wait for each other."""
+def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> Iterator[Generation]:
+    """So many that their prefills may wait for each other; each is handed on once all before it are done."""
     matches = engine.match(prompts)
     planned = [engine.planned(p, wish.policy, wish.keep, match) for p, match in zip(prompts, matches, strict=True)]
     ids = [engine.encode(prompt) for prompt in prompts]
-    most, longest = context_length(engine.model), max(one.shape[1] for one in ids)
+    with _room(engine, ids, wish) as (own, _):
+        waiting = [_begun(own, one, mine, wish) for one, mine in zip(planned, ids, strict=True)]
+    kept, handed = [one.text.begun.kept for one in waiting], 0
+    for members in groups(kept, wish.batch):
+        union, some = joined([kept[n] for n in members]), [waiting[n] for n in members]
+        with _room(engine, ids, wish) as (_, decoder):
+            decode(decoder, [one.text for one in some], union, wish.ends.__contains__, wish.sampling)
+        for one in some:
+            one.planned.prediction = replace(one.planned.prediction, neurons=union)
+        while handed < len(waiting) and waiting[handed].text.made:
+            yield _made(engine, waiting[handed], wish)
+            handed += 1
+
+
+@contextmanager
+def _room(engine: "Engine", ids: "Sequence[Tensor]", wish: Wish) -> "Iterator[tuple[Continuing, Decoder]]":
+    """The model for itself, and its steps with room for these prompts' texts."""
+    tokens = min(context_length(engine.model), max(one.shape[1] for one in ids) + wish.new_tokens)
     with alone(decoder_of(engine.model), "Engine.generate_many", ends=True):
-        own, decoder = engine.runtimes.several(min(most, longest + wish.new_tokens), min(wish.batch, len(prompts)))
-        waiting = [_begun(own, one, mine, most, wish) for one, mine in zip(planned, ids, strict=True)]
-        kept = [one.text.begun.kept for one in waiting]
-        for members in groups(kept, wish.batch):
-            union, some = joined([kept[n] for n in members]), [waiting[n] for n in members]
-            decode(decoder, [one.text for one in some], union, wish.ends.__contains__, wish.sampling, wish.seed)
-            for one in some:
-                one.planned.prediction = replace(one.planned.prediction, neurons=union)
-    return [_made(engine, one, wish) for one in waiting]
+        yield engine.runtimes.several(tokens, min(wish.batch, len(ids)))
 
 
-def _begun(own: Continuing, planned: Planned, ids: "Tensor", most: int, wish: Wish) -> Waiting:
+def _begun(own: Continuing, planned: Planned, ids: "Tensor", wish: Wish) -> Waiting:
     started = time.perf_counter()
-    begun = own.prefill(ids, planned.wanted, wish.sampling, wish.seed)
-    text = Text(begun, min(wish.new_tokens, most - ids.shape[1]))
+    begun = own.prefill(ids, planned.wanted, wish.sampling, Noise())
+    text = Text(begun, min(wish.new_tokens, context_length(own.model) - ids.shape[1]))
     return Waiting(planned, text, time.perf_counter() - started)
 
 

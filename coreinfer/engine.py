@@ -14,6 +14,7 @@ from coreinfer.batches import generate_many
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.clock import Clock
+from coreinfer.decode.continuing import Noise
 from coreinfer.decode.lossless import Drafts, together
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
@@ -48,7 +49,8 @@ class Engine:
         stage: Stage = unseen,
     ) -> None:
         """``memory``: what weights, caches and activations may take on the device, such as "12GiB". Of a model that
-        takes more, only the current neurons are resident; all are laid out in the folder ``bundles``, once.
+        takes more, only the current neurons are resident; all are laid out in the folder ``bundles``, once. On a GPU it
+        bounds all that torch allocates in this process.
         """
         one_of("the dtype", dtype, get_args(Dtype))
         check_device(device)
@@ -144,14 +146,14 @@ class Engine:
         start, room = ids.shape[1], context_length(self.model) - ids.shape[1]
         most = start + min(max_new_tokens, room)
         self._opening.check_fits(planned.prediction, start if refresh is None else most, most)
-        clock, ends = Clock(streamer), end_tokens(options, self.model.generation_config)
+        clock, ends, noise = Clock(streamer), end_tokens(options, self.model.generation_config), Noise()
         for known, length in blocks(refresh, start, min(max_new_tokens, room)):
             if used:
                 so_far = str(self.tokenizer.decode(ids[0], skip_special_tokens=True))
                 planned = self.planned(so_far, policy, keep)
             with self._opening.within(planned.prediction, known, known + length, self.runtimes.forget):
                 made = self.runtimes.run(
-                    runtime, ids, planned.wanted, length, clock, ends.__contains__, options, lossless
+                    runtime, ids, planned.wanted, length, clock, ends.__contains__, options, lossless, noise
                 )
             ids = made.ids
             used.append(planned.prediction)
@@ -176,7 +178,8 @@ class Engine:
         max_new_tokens: int = 64,
         **options: Any,
     ) -> Iterator[Generation]:
-        """Continue each prompt, in their order, up to ``batch`` of them at a time.
+        """Continue each prompt, in their order, up to ``batch`` of them at a time; up to four batches of prompts are
+        prefilled before the first text comes, so that like ones meet.
 
         Prompts of like neurons decode together, on the union of their sets (``grouping``), which their predictions then
         hold: a step reads its weights once for all of them. Each text is what it would be alone on that union.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,7 +23,7 @@ from coreinfer.paths import DEMO_LM
 from coreinfer.quantised.conversion import HEAD_BITS, narrowed, quantise_modules
 from coreinfer.quantised.linear import bits_of
 from coreinfer.separable import is_separable, kind
-from coreinfer.settings import QUANTISED, check_device
+from coreinfer.settings import QUANTISED, Dtype, check_device, one_of
 
 # (input projections, output projection). Two inputs: gate and up. One: fc1, or gate and up fused.
 LAYOUTS = (
@@ -148,7 +148,7 @@ def dtype_of(dtype: str, device: str) -> torch.dtype:
     """
     choices = {"auto": default_dtype(device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in choices:
-        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join((*choices, *QUANTISED))}")
+        raise CoreInferError(f"dtype is {dtype!r}: choose one of {', '.join(choices)}")
     return choices[dtype]
 
 
@@ -175,6 +175,7 @@ def load_model(
         CoreInferError: not found, damaged, not a causal LM, with another's tokenizer, or its weights are pickles or not
             the config's.
     """
+    one_of("dtype", dtype, get_args(Dtype))
     kind, where = "auto" if dtype in QUANTISED else dtype_of(dtype, device), model_place(name)
     packed = where.endswith(".gguf")
     if packed and not Path(where).is_file():

@@ -17,6 +17,7 @@ from coreinfer.memory.sizes import parse_size
 from coreinfer.models import find_mlps, load_model
 from coreinfer.policy import Prediction
 from coreinfer.progress import Stage
+from coreinfer.settings import QUANTISED
 
 if TYPE_CHECKING:
     from coreinfer.memory.budget import Budget
@@ -33,6 +34,8 @@ class Opening:
         Raises:
             CoreInferError: a memory that is no size.
         """
+        if memory is not None and dtype in QUANTISED:
+            raise CoreInferError(f"a memory budget is for plain weights, not {dtype}: leave out --memory or --dtype")
         self.artifact, self.given, self.dtype, self.device = artifact, given, dtype, device
         self.name = given or artifact.manifest.model.id
         self.memory, self.stage, self.beside = None if memory is None else parse_size(memory), stage, beside

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from coreinfer.caching import cache_folder
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
 from coreinfer.decode.compiling import NotCompiled
-from coreinfer.decode.continuing import Continuing, Decodes, continuing, sampling_of, shaped_by
+from coreinfer.decode.continuing import Continuing, Decodes, Noise, continuing, sampling_of, shaped_by
 from coreinfer.decode.decoder import Decoder
-from coreinfer.decode.families import unsupported
+from coreinfer.decode.families import reach, unsupported
 from coreinfer.decode.lossless import Drafts
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.gguf.layouts import unwritable
 from coreinfer.memory.linear import is_streamed
 from coreinfer.memory.plan import ROOM
@@ -28,6 +29,7 @@ from coreinfer.quantised.linear import bits_of
 from coreinfer.settings import StatisticSettings
 from coreinfer.slimming import slim
 from coreinfer.turns import alone
+from coreinfer.wording import counted
 
 log = logging.getLogger(__name__)
 Runtime = Literal["auto", "coreinfer", "transformers", "llama.cpp"]  # settings.RUNTIMES
@@ -78,9 +80,9 @@ class Runtimes:
 
     def run(
         self, wanted: Runtime, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock,
-        ends: Callable[[int], bool], options: dict[str, Any], lossless: bool = False,
+        ends: Callable[[int], bool], options: dict[str, Any], lossless: bool = False, noise: Noise | None = None,
     ) -> Made:  # fmt: skip
-        """``ids`` and up to ``length`` more tokens, and who made them.
+        """``ids`` and up to ``length`` more tokens, and who made them. ``noise``: of the parts of one text.
 
         Raises:
             CoreInferError: ``wanted`` is coreinfer or llama.cpp, or they are to be ``lossless``, and something is in
@@ -91,12 +93,16 @@ class Runtimes:
         if wanted != "transformers":
             name = "coreinfer" if wanted == "auto" else wanted
             with alone(decoder_of(self.model), "Engine.generate", ends=True):
+                tokens = ids.shape[1] + length
                 why = self.why_not(options, name)
+                if why is None and name == "coreinfer" and tokens > (most := reach(self.model)):
+                    why = f"{tokens} tokens, of which they hold {most}"
                 if why is None:
                     clock.start()
                     try:
-                        made = self._continuing(name, ids.shape[1] + length)
-                        out, drafts = made.run(ids, neurons, length, clock.put, ends, sampling_of(options), lossless)
+                        made = self._continuing(name, tokens)
+                        sampling = sampling_of(options)
+                        out, drafts = made.run(ids, neurons, length, clock.put, ends, sampling, lossless, noise)
                         return Made(out, name, drafts)
                     except NotCompiled as error:  # before the first token
                         self._made.pop(name, None)
@@ -114,28 +120,34 @@ class Runtimes:
 
     def several(self, tokens: int, texts: int) -> tuple[Continuing, Decoder]:
         """The project's own steps, with room for so many texts of so many tokens."""
-        made = self._continuing("coreinfer", tokens)
-        decoder = cast(Decoder, made.decoder)
-        decoder.make_room(tokens, texts)
-        return made, decoder
+        made = self._continuing("coreinfer", tokens, texts)
+        return made, cast(Decoder, made.decoder)
 
-    def _continuing(self, name: str, tokens: int) -> Continuing:
+    def _continuing(self, name: str, tokens: int, texts: int = 1) -> Continuing:
         """Made anew if the model's weights are not what they were, with room for so many tokens."""
         if self._seen != _versions(self.model):
             self.forget()  # its memory goes first
         if name not in self._made:
             self._made[name] = continuing(self._decoder(name), self.statistic)
             self._seen = _versions(self.model)
-        self._made[name].decoder.make_room(tokens)
-        return self._made[name]
+        made = self._made.pop(name)  # so that one whose room fails is not kept
+        try:
+            made.decoder.make_room(tokens) if texts == 1 else cast(Decoder, made.decoder).make_room(tokens, texts)
+        except (RuntimeError, MemoryError) as error:  # torch's OutOfMemoryError is one
+            raise CoreInferError(
+                f"there is no memory for the caches of {counted(texts, 'text')} of {tokens} tokens "
+                f"({in_words(error)}): decode fewer at a time, or shorter ones"
+            ) from error
+        self._made[name] = made
+        return made
 
     def _decoder(self, name: str) -> Decodes:
         if name == "coreinfer":
             return Decoder(self.model, ROOM)
         from coreinfer.llamacpp.decoder import LlamaDecoder
-        from coreinfer.llamacpp.files import Files, cache_folder
+        from coreinfer.llamacpp.files import Files
 
-        return LlamaDecoder(self.model, Files(cache_folder()), self.tokenizer, ROOM)
+        return LlamaDecoder(self.model, Files(cache_folder("gguf")), self.tokenizer, ROOM)
 
     def _transformers(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, clock: Clock, options: dict[str, Any]

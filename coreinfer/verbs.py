@@ -117,7 +117,7 @@ def generate(
     from coreinfer.output import beginning, drafted, full_context, generation_row, hear, in_lines
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
-    from coreinfer.settings import RUNTIMES, check_seed, check_temperature, one_of
+    from coreinfer.settings import QUANTISED, RUNTIMES, check_seed, check_temperature, one_of
 
     at_least("--max-new-tokens", max_new_tokens, 1)
     at_least("--batch", batch, 1)
@@ -129,6 +129,9 @@ def generate(
              "--memory": memory is not None}  # fmt: skip
     if batch > 1 and (named := [name for name, given in alone.items() if given]):
         raise CoreInferError(f"{named[0]} is for one prompt at a time, --batch is {batch}: leave out one of them")
+    narrow = {"--memory": memory is not None, f"--dtype {dtype}": dtype in QUANTISED}
+    if runtime == "llama.cpp" and (named := [name for name, given in narrow.items() if given]):
+        raise CoreInferError(f"llama.cpp runs plain weights that are all in memory: leave out {named[0]}")
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
     say_if_files(prompts, quiet)

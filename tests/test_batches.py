@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from slow_truths import generated, greedy, some
 
+from coreinfer import batches
 from coreinfer.clock import Clock
-from coreinfer.decode.continuing import Begun, Continuing, Sampling, continuing
+from coreinfer.decode.continuing import Begun, Continuing, Noise, Sampling, continuing
 from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.together import Text, decode
 from coreinfer.engine import Engine
@@ -67,7 +68,9 @@ def made_of(name: str) -> tuple[Continuing, Decoder]:
 
 
 def text_of(own: Continuing, ids: torch.Tensor, neurons: NeuronSet, length: int, sampling: Sampling) -> Text:
-    return Text(own.prefill(ids, neurons, sampling, 5), length)
+    noise = Noise()
+    noise._seed = 5 + ids.shape[1]  # another for each text
+    return Text(own.prefill(ids, neurons, sampling, noise), length)
 
 
 @pytest.mark.parametrize("name", ["OPT", "Llama", "Gemma3"])
@@ -80,7 +83,7 @@ def test_texts_of_unequal_lengths_equal_those_alone(name: str, temperature: floa
     def made(which: list[int], slots: int) -> list[list[int]]:
         decoder.make_room(64, slots)
         texts = [text_of(own, prompts[n], neurons, lengths[n], sampling) for n in which]
-        decode(decoder, texts, neurons, lambda token: False, sampling, 5)
+        decode(decoder, texts, neurons, lambda token: False, sampling)
         return [text.made for text in texts]
 
     together = made([0, 1, 2, 3], 4)
@@ -100,7 +103,7 @@ def test_a_text_ends_where_it_should() -> None:
     stop = wanted[1][5]
     decoder.make_room(64, 3)
     texts = [text_of(own, ids, all_of, 20, Sampling()) for ids in prompts]
-    decode(decoder, texts, all_of, lambda token: token == stop, Sampling(), 0)
+    decode(decoder, texts, all_of, lambda token: token == stop, Sampling())
     cut = [text[: text.index(stop) + 1] if stop in text else text for text in wanted]
     assert [text.made for text in texts] == cut
     assert [text.seconds > 0 for text in texts] == [len(text) > 1 for text in cut]
@@ -110,7 +113,7 @@ def test_a_text_of_one_token_needs_no_step() -> None:
     _, decoder = made_of("Llama")
     ids = torch.tensor([[BOS, 5, 6]])
     text = Text(Begun(ids, None, some(), 7), 1)
-    decode(decoder, [text], some(), lambda token: False, Sampling(), 0)
+    decode(decoder, [text], some(), lambda token: False, Sampling())
     assert (text.made, text.seconds) == ([7], 0.0)
 
 
@@ -145,6 +148,54 @@ def test_more_prompts_than_wait_for_each_other(engine: Engine) -> None:
     assert len(first) == 9
     assert len(set(first)) > 1
     assert drawn_texts() == first
+
+
+def test_equal_prompts_are_drawn_apart_and_come_as_they_are_done(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As generate would draw them one after another; the first text does not wait for the last group."""
+    options: dict[str, Any] = {"do_sample": True, "top_k": 0, "temperature": 1.0, "max_new_tokens": 8}
+    torch.manual_seed(4)
+    wanted = [engine.generate(RIVER[0], policy="dense", **options).text for _ in range(4)]
+    assert len(set(wanted)) > 1
+    seen = list[int]()
+
+    def counted(decoder: Any, texts: Any, *rest: Any) -> None:
+        seen.append(len(texts))
+        decode(decoder, texts, *rest)
+
+    monkeypatch.setattr(batches, "decode", counted)
+    torch.manual_seed(4)
+    made = engine.generate_many([RIVER[0]] * 4, 2, policy="dense", **options)
+    assert next(made).text == wanted[0]
+    assert seen == [2]
+    assert [one.text for one in made] == wanted[1:]
+
+
+def test_no_memory_for_caches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one line, and the next text is made as ever."""
+
+    def none(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    before = engine.generate(RIVER[0], max_new_tokens=4).text
+    with monkeypatch.context() as patch:
+        patch.setattr("coreinfer.decode.decoder.State", none)
+        with pytest.raises(CoreInferError, match=r"no memory for the caches of 31 texts of \d+ tokens"):
+            list(engine.generate_many(RIVER[:1] * 31, 31, max_new_tokens=4))
+    assert engine.generate(RIVER[0], max_new_tokens=4).text == before
+
+
+def test_a_cache_that_grows_in_length_has_the_slots_asked_for() -> None:
+    _, decoder = made_of("Llama")
+    decoder.make_room(20, 8)
+    assert (decoder.state.slots, decoder.context) == (8, 64)
+    with pytest.raises(CoreInferError, match="prompt and continuation have 65 tokens, coreinfer's own steps hold 64"):
+        decoder.make_room(65)
+    small = Decoder(build("Llama"), 16)
+    small.make_room(16, 8)
+    small.make_room(40)
+    assert (small.state.slots, small.context) == (1, 40)
 
 
 def test_options_that_only_transformers_knows(engine: Engine) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from coreinfer import CoreInferError
-from coreinfer.llamacpp.files import ABANDONED, Files, cache_folder
+from coreinfer.caching import ABANDONED, cache_folder
+from coreinfer.llamacpp.files import Files
 
 KEYS = [f"{number:x}" * 64 for number in range(5)]
 
@@ -91,14 +92,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("COREINFER_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "coreinfer" / "gguf"
+    assert cache_folder("gguf") == tmp_path / "coreinfer" / "gguf"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # which its specification has ignored
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert cache_folder() == tmp_path / "home" / ".cache" / "coreinfer" / "gguf"
+    assert cache_folder("gguf") == tmp_path / "home" / ".cache" / "coreinfer" / "gguf"
     monkeypatch.setenv("COREINFER_CACHE", str(tmp_path / "named"))
-    assert cache_folder() == tmp_path / "named" / "gguf"
+    assert cache_folder("gguf") == tmp_path / "named" / "gguf"
     monkeypatch.setenv("COREINFER_CACHE", "~nobody-of-this-name/cache")
     with pytest.raises(
         CoreInferError, match=r"no place for written files \(.*\): name another folder in COREINFER_CACHE"
     ):
-        cache_folder()
+        cache_folder("gguf")

@@ -37,6 +37,19 @@ def made(llama: Path) -> Path:
     return place
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """What is a day old: another may still be being written."""
+    opened("Llama", tmp_path)
+    (made,) = (tmp_path / "bundles").iterdir()
+    old, new = (tmp_path / "bundles" / f".{made.name}.{word}.part" for word in ("old", "new"))
+    for folder in (old, new):
+        (folder / "new").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    shutil.rmtree(made)
+    opened("Llama", tmp_path)
+    assert {path.name for path in (tmp_path / "bundles").iterdir()} == {made.name, new.name}
+
+
 @each
 def test_round_trip(name: str, tmp_path: Path) -> None:
     """Each weight is what it was, by its name, and so is the model's fingerprint."""

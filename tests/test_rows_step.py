@@ -141,5 +141,5 @@ def test_texts_together_are_those_alone(on_gpu: Any) -> None:
         texts.append(Text(Begun(ids, out.past_key_values, neurons, int(out.logits[0, -1].argmax())), 4))
     for some_texts in (texts[:1], texts[1:]):
         decoder.make_room(64, len(some_texts))
-        decode(decoder, some_texts, neurons, lambda token: False, Sampling(), 0)
+        decode(decoder, some_texts, neurons, lambda token: False, Sampling())
     assert [[*text.begun.ids[0].tolist(), *text.made] for text in texts] == [wanted[0], *wanted]

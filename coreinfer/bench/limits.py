@@ -41,4 +41,4 @@ def seconds(work: Callable[[], object], device: str) -> float:
 def wait(device: str) -> None:
     """Until the device is done."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

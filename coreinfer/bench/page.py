@@ -67,11 +67,11 @@ def title(made: Measured) -> str:
 
 def put(text: str, new: str) -> str:
     """The page with this section in the place of the one of its title, or at the end."""
-    top, *rest = (text or TOP).rstrip("\n").split(HEADING)
+    rest = text.rstrip("\n").split(HEADING)[1:]
     name = new.partition("\n")[0]
     parts = [new.rstrip("\n") if part.partition("\n")[0] == name else part.rstrip("\n") for part in rest]
     parts += [] if any(part.partition("\n")[0] == name for part in rest) else [new.rstrip("\n")]
-    return f"\n{HEADING}".join([top.rstrip("\n"), *parts]) + "\n"
+    return f"\n{HEADING}".join([TOP.rstrip("\n"), *parts]) + "\n"
 
 
 def write(made: Measured, command: str, page: Path) -> None:

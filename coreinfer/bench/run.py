@@ -106,7 +106,7 @@ def _measured(
     words = min(1000, int(model.config.get_text_config().vocab_size))
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
     say("memory")
-    speed_of_memory = bandwidth("cuda" if device.startswith("cuda") else "cpu")
+    speed_of_memory = bandwidth(device)
     peers, left_out = _peers(model, ids, plan, context, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, say) if device.startswith("cuda") or dtype in QUANTISED else []

@@ -56,13 +56,14 @@ class Own:
         neurons = self.set_of(keep)
 
         def decode(count: int) -> float:
-            self.decoder.begin(self.ids, self.cache, self.first)
-            self.decoder.keep(neurons)
-            wait(self.device)
-            begun = time.perf_counter()
-            for _ in self.decoder.tokens(count):
-                pass
-            return time.perf_counter() - begun
+            with self.decoder.here():
+                self.decoder.begin(self.ids, self.cache, self.first)
+                self.decoder.keep(neurons)
+                wait(self.device)
+                begun = time.perf_counter()
+                for _ in self.decoder.tokens(count):
+                    pass
+                return time.perf_counter() - begun
 
         return Subject("coreinfer", keep, decode)
 
@@ -72,14 +73,15 @@ class Own:
         self.decoder.make_room(self.decoder.context, texts)
 
         def decode(count: int) -> float:
-            self.decoder.keep(neurons, texts)
-            for slot in range(texts):
-                self.decoder.begin(self.ids, self.cache, self.first, slot)
-            wait(self.device)
-            begun = time.perf_counter()
-            for _ in zip(range(count), self.decoder.rounds(), strict=False):
-                pass
-            return time.perf_counter() - begun
+            with self.decoder.here():
+                self.decoder.keep(neurons, texts)
+                for slot in range(texts):
+                    self.decoder.begin(self.ids, self.cache, self.first, slot)
+                wait(self.device)
+                begun = time.perf_counter()
+                for _ in zip(range(count), self.decoder.rounds(), strict=False):
+                    pass
+                return time.perf_counter() - begun
 
         return Subject("coreinfer", keep, decode, texts)
 

@@ -17,8 +17,7 @@ from coreinfer.memory.peak import Peak
 from coreinfer.memory.sizes import size_in_words
 from coreinfer.runtime import Runtimes
 from coreinfer.settings import StatisticSettings
-
-GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+from coreinfer.streaming import GREEDY
 
 
 @dataclass(frozen=True)

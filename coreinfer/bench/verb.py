@@ -30,7 +30,9 @@ def bench(
     context: Annotated[
         int | None, typer.Option(help="Positions that the cache holds. [default: 1024, or the model's if it has fewer]")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Texts decoded at a time, besides one; 1 measures none.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(help="Texts decoded at a time, besides one; 1 measures none. [default: 8]")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.svg.")] = None,
     page: Annotated[Path | None, typer.Option(help="A Markdown page to put this run's section into.")] = None,
     device: DeviceOption = "cpu",
@@ -53,12 +55,14 @@ def bench(
         raise CoreInferError(f"{other} and --shape {shape} both say what to measure: leave out one of them")
     if artifact is not None and dtype in QUANTISED:
         raise CoreInferError(f"lossless decoding is measured on plain weights, not {dtype}: leave out --artifact")
-    if memory is not None and any(x is not None for x in (shape, output, page, artifact)):
+    if memory is not None and any(x is not None for x in (shape, output, page, artifact, batch, context)):
         raise CoreInferError(
-            "--memory measures a model on disk and prints its table: leave out --shape, --artifact, --output and --page"
+            "--memory measures a model on disk, one text at a time, and prints its table: leave out --shape, "
+            "--artifact, --output, --page, --batch and --context"
         )
     keeps = keep or ((1.0, 0.4) if memory is None else (0.4,))
-    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps), batch)
+    texts = 8 if batch is None else batch
+    plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps), texts)
     one_of("--dtype", dtype, get_args(Dtype))
     from coreinfer.bench.shapes import check_shape
 

@@ -45,9 +45,18 @@ class Sampling:
 
     temperature: float = 0.0
 
-    def seed(self) -> int:
-        """Of the noise to draw with; it follows torch's own."""
-        return int(torch.randint(1 << 31, ())) if self.temperature else 0
+
+class Noise:
+    """What one text is drawn with: a seed, which follows torch's own and is drawn where it is first needed."""
+
+    def __init__(self) -> None:
+        self._seed: int | None = None
+
+    def seed(self, sampling: Sampling) -> int:
+        if not sampling.temperature:
+            return 0
+        self._seed = int(torch.randint(1 << 31, ())) if self._seed is None else self._seed
+        return self._seed
 
 
 def sampling_of(options: dict[str, Any]) -> Sampling | None:
@@ -75,14 +84,17 @@ def shaped_by(model: Any, options: dict[str, Any]) -> str | None:
     return next((name for name, value in values if value and value != NEUTRAL.get(name)), None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Begun:
-    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token."""
+    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token, and the
+    seed that it was drawn with.
+    """
 
     ids: Tensor
     cache: Any
     kept: NeuronSet
     first: int
+    seed: int = 0
 
 
 class Decodes(Protocol):
@@ -108,6 +120,7 @@ class Continuing:
     def run(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, put: Callable[[Tensor], Any],
         ends: Callable[[int], bool], sampling: Sampling | None, lossless: bool = False,
+        noise: Noise | None = None,
     ) -> tuple[Tensor, Drafts | None]:  # fmt: skip
         """``ids`` (1, P) and up to ``length`` more tokens (1, P + n); each is ``put`` as it is made, the prompt first.
 
@@ -118,7 +131,7 @@ class Continuing:
         made, self._lossless = list[int](), None
         on = torch.cuda.device(ids.device) if ids.is_cuda else nullcontext()
         with on:  # Triton launches on the current device
-            for token in self._tokens(ids, neurons, length, sampling or Sampling(), lossless):
+            for token in self._tokens(ids, neurons, length, sampling or Sampling(), lossless, noise or Noise()):
                 made.append(token)
                 put(torch.tensor([token]))
                 if ends(token):
@@ -126,11 +139,10 @@ class Continuing:
         return torch.cat([ids, ids.new_tensor([made])], 1), self._lossless and self._lossless.drafts()
 
     def _tokens(
-        self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling, lossless: bool
+        self, ids: Tensor, neurons: NeuronSet | Decide, length: int, sampling: Sampling, lossless: bool, noise: Noise
     ) -> Iterator[int]:
-        seed = sampling.seed()
-        begun = self.prefill(ids, neurons, sampling, seed)
-        first = begun.first
+        begun = self.prefill(ids, neurons, sampling, noise)
+        first, seed = begun.first, begun.seed
         if length == 1:
             yield first
             return
@@ -142,11 +154,12 @@ class Continuing:
         self._lossless = cast(Decoder, self.decoder).lossless() if lossless else None
         yield from (self._lossless or self.decoder).tokens(length - 1)
 
-    def prefill(self, ids: Tensor, neurons: NeuronSet | Decide, sampling: Sampling, seed: int) -> "Begun":
+    def prefill(self, ids: Tensor, neurons: NeuronSet | Decide, sampling: Sampling, noise: Noise) -> "Begun":
         """Run a prompt dense."""
+        seed = noise.seed(sampling)
         out, kept = self._prefill(ids, neurons)
         first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
-        return Begun(ids, out.past_key_values, kept, first)
+        return Begun(ids, out.past_key_values, kept, first, seed)
 
     @torch.inference_mode()
     def _prefill(self, ids: Tensor, neurons: NeuronSet | Decide) -> tuple[Any, NeuronSet]:

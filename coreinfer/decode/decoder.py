@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, cast
 
 import torch
@@ -63,17 +63,21 @@ class Decoder:
         return self.state.context
 
     def make_room(self, tokens: int, slots: int = 1) -> None:
-        """Let the cache hold so many positions, if the model can, of so many texts; one that grows in length doubles,
-        and forgets what it held.
+        """Let the cache hold so many positions of so many texts; one that grows in length doubles, and forgets what it
+        held.
+
+        Raises:
+            CoreInferError: more positions than the steps know.
         """
-        held = self.context
-        longer = tokens > held < self.network.context
-        if longer or slots > self.state.slots:
+        held, most = self.context, self.network.context
+        if tokens > most:
+            raise CoreInferError(f"prompt and continuation have {tokens} tokens, coreinfer's own steps hold {most}")
+        if tokens > held or slots > self.state.slots:
             self._steps.clear()
             self._step = self._dense = None
-            before = self.state.slots
+            slots = slots if tokens > held else max(slots, self.state.slots)
             del self.state
-            self._new_state(min(self.network.context, max(tokens, 2 * held)) if longer else held, max(slots, before))
+            self._new_state(min(most, max(tokens, 2 * held)) if tokens > held else held, slots)
 
     def _new_state(self, context: int, slots: int = 1) -> None:
         with torch.inference_mode(False):
@@ -196,10 +200,14 @@ class Decoder:
         self.state.begin(tokens, caches, known, slot)
         self.state.feed.count = slot + 1
 
-    def sample(self, temperature: float, seed: int) -> None:
-        """How the next tokens are picked: the likeliest at temperature 0, else drawn."""
-        self.state.feed.temperature.fill_(temperature)
-        self.state.feed.seed.fill_(seed)
+    def sample(self, temperature: float, seed: int, slot: int = 0) -> None:
+        """How a text's next tokens are picked: the likeliest at temperature 0, else drawn."""
+        self.state.feed.temperature[slot], self.state.feed.seed[slot] = temperature, seed
+
+    def here(self) -> AbstractContextManager[Any]:
+        """Triton launches on the current device."""
+        device = self.model.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def rounds(self) -> Iterator[dict[int, int]]:
         """The next token of each slot that is in use, again and again until none is; ``leave`` ends a slot's text."""

@@ -44,6 +44,11 @@ def unsupported(model: PreTrainedModel) -> str | None:
     return _odd_module(model)
 
 
+def reach(model: PreTrainedModel) -> int:
+    """Positions that the steps can decode."""
+    return min(context_length(model), PIECE)
+
+
 def _odd_norm(model: Any) -> str | None:
     """OPT's layer norms may have no weights, and the last one may be missing."""
     decoder: Any = decoder_of(model)
@@ -108,7 +113,7 @@ def _centered(module: Any) -> Norm:
 def _llama(model: Any, config: Any, bundle: bool) -> Network:
     decoder = decoder_of(model)
     types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    tables, context = _ropes(decoder, config, types), min(context_length(model), PIECE)
+    tables, context = _ropes(decoder, config, types), reach(model)
     named = sorted(set(types)) if len(tables) > 1 else types[:1]
     layers = tuple(
         _llama_layer(layer, _window(config, kind), named.index(kind) if len(tables) > 1 else 0, bundle)
@@ -192,7 +197,7 @@ def _opt(model: Any, config: Any, bundle: bool) -> Network:
         layers=tuple(_opt_layer(layer, bundle) for layer in decoder.layers), final=_centered(decoder.final_layer_norm),
         head=weight_of(head), head_bias=joined_bias([head]), heads=config.num_attention_heads,
         kv_heads=config.num_attention_heads, head_dim=first.head_dim, scale=float(first.scaling),
-        act=config.activation_function, context=context_length(model),
+        act=config.activation_function, context=reach(model),
     )  # fmt: skip
 
 

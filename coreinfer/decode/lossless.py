@@ -55,11 +55,14 @@ class Lossless:
         self._began = time.perf_counter()
         while count > 0:
             at = int(self.state.feed.position[0])
-            ahead = self.drafting.next(min(count - 1, self.state.context - 2 - at))
-            for token in self._pass(at, ahead):
+            for token in self._pass(at, self.ahead(min(count - 1, self.state.context - 2 - at))):
                 self._made += 1
                 yield token
                 count -= 1
+
+    def ahead(self, room: int) -> int:
+        """How many tokens to draft, at most ``room``."""
+        return self.drafting.next(room)
 
     def _pass(self, at: int, ahead: int) -> list[int]:
         """Draft ``ahead`` tokens after position ``at``, look at them, and keep those that are right and one more."""

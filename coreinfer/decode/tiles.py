@@ -5,7 +5,7 @@ rows is summed the same way, in ``LANES`` partial sums and then their halves, wh
 text's numbers do not depend on the texts that it shares a step with. A tile also reads and widens each weight once for
 all of its inputs.
 
-Numba keeps what it compiled of ``compiled`` until that file changes: whoever edits this one touches that one too.
+Numba keeps what it compiled of ``compiled`` and ``compiled_int`` until those files change: they name this one's hash.
 """
 
 from collections.abc import Callable, Sequence

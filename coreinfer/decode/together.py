@@ -25,20 +25,26 @@ class Text:
 
 
 def decode(
-    decoder: Decoder, texts: Sequence[Text], neurons: NeuronSet, ends: Callable[[int], bool], sampling: Sampling,
-    seed: int,
-) -> None:  # fmt: skip
-    """Finish these texts; what each becomes is what it would become alone on this set, to the last bit.
+    decoder: Decoder, texts: Sequence[Text], neurons: NeuronSet, ends: Callable[[int], bool], sampling: Sampling
+) -> None:
+    """Finish these texts; each becomes what it would alone on this set, by a CPU's step to the last bit.
 
-    The decoder has a slot for each (``make_room``); the caller holds the model for itself.
+    The decoder has a slot for each (``make_room``); the caller holds the model for itself. Their prefills' caches are
+    let go once they were copied.
     """
     going = [text for text in texts if not text.take(text.begun.first, ends)]
     if not going:
         return
-    decoder.keep(neurons, len(going))
-    for slot, text in enumerate(going):
-        decoder.begin(text.begun.ids, text.begun.cache, text.begun.first, slot)
-    decoder.sample(sampling.temperature, seed)
+    with decoder.here():
+        decoder.keep(neurons, len(going))
+        for slot, text in enumerate(going):
+            decoder.begin(text.begun.ids, text.begun.cache, text.begun.first, slot)
+            decoder.sample(sampling.temperature, text.begun.seed, slot)
+            text.begun.cache = None
+        _run(decoder, going, ends)
+
+
+def _run(decoder: Decoder, going: Sequence[Text], ends: Callable[[int], bool]) -> None:
     begun = time.perf_counter()
     for tokens in decoder.rounds():
         now = time.perf_counter() - begun

@@ -7,35 +7,17 @@ llama.cpp's reader ends the process at some broken files; so what does not have 
 import hashlib
 import os
 import re
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from coreinfer.errors import CoreInferError, in_words
+from coreinfer.caching import REMEDY, is_abandoned, remove
 from coreinfer.places import writing
 
 BUDGET = 16 << 30  # bytes of files that stay; those used least recently go first
 NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.gguf")
 UNFINISHED = re.compile(r"\.+new-[0-9a-f]{32}\.gguf(\.part)?")
-ABANDONED = 24 * 3600  # seconds after which nobody still writes an unfinished file
-REMEDY = "name another folder in COREINFER_CACHE"
-
-
-def cache_folder() -> Path:
-    """``gguf`` in the folder that COREINFER_CACHE names, or in the user's cache, ``$XDG_CACHE_HOME/coreinfer``.
-
-    Raises:
-        CoreInferError: no home folder to put it in.
-    """
-    named, shared = os.environ.get("COREINFER_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        if named:
-            return Path(named).expanduser() / "gguf"
-        return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "coreinfer" / "gguf"
-    except RuntimeError as error:
-        raise CoreInferError(f"no place for written files ({in_words(error)}): {REMEDY}") from error
 
 
 class Files:
@@ -84,15 +66,10 @@ class Files:
         for number, (path, facts) in enumerate(sorted(finished, key=lambda one: -one[1].st_mtime_ns)):
             total += facts.st_size
             if number and total > self.budget:
-                _remove(path)
-        for path, facts in seen:
-            if UNFINISHED.fullmatch(path.name) and time.time() - facts.st_mtime > ABANDONED:
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # another process was first, or on Windows still reads it
-        path.unlink()
+                remove(path)
+        for path, _ in seen:
+            if UNFINISHED.fullmatch(path.name) and is_abandoned(path):
+                remove(path)
 
 
 def _digest(path: Path) -> str:

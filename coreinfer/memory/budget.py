@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from coreinfer.caching import cache_folder
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
 from coreinfer.memory import bundle
@@ -48,7 +49,7 @@ class Budget:
         self.name, self.device, self.dtype = name, torch.device(device), dtype_of(dtype, device)
         if self.device.type not in ("cpu", "cuda"):
             raise CoreInferError(f"a memory budget is for the devices cpu and cuda, not {device!r}: leave out --memory")
-        self.where, self.folder = model_place(name), folder or bundle.default_place()
+        self.where, self.folder = model_place(name), folder or cache_folder("bundles")
         with loading(name):
             self.empty = _empty(self.where, self.dtype)
         whole = Plan(facts_of(self.empty, self.dtype), limit, self.device.type == "cuda", False, beside)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
 from coreinfer.memory.checkpoint import Checkpoint
 from coreinfer.memory.sizes import size_in_words
@@ -49,11 +50,6 @@ class Shape:
     def torch_dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
-
-
-def default_place() -> Path:
-    """Where bundles lie unless a user names a folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coreinfer" / "bundles"
 
 
 def place_of(folder: Path, model: str, dtype: str) -> Path:
@@ -152,6 +148,9 @@ def _appearing(place: Path) -> Iterator[Path]:
     """A folder beside ``place`` that becomes it, once all of it is on the disk; on failure nothing is left."""
     missing = [folder for folder in place.parents if not folder.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(f".{place.name}.*.part"):  # by processes that were killed
+        if is_abandoned(left):
+            remove(left)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
     try:
         (part := work / "new").mkdir()

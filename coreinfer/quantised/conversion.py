@@ -8,7 +8,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.quantised.linear import QuantisedLinear
 from coreinfer.quantised.packed import quantised
 
-HEAD_BITS = 8  # of 4, it alone would move the demo LM's predictions by a fifth of what all other weights do
+HEAD_BITS = 8  # each of its rows is a word's logit, which 4 bits would move as far as many layers do together
 
 
 def quantise_modules(decoder: nn.Module, downs: set[str], bits: int, device: str) -> None:

@@ -2,7 +2,7 @@
 
 8 bits: a float32 scale a row, 127 steps to each side. 4 bits: a bfloat16 scale for each ``GROUP`` of weights along the
 row, 8 steps to one side and 7 to the other, four weights in each 16-bit word; a weight takes 4.25 bits with its scale.
-Groups of 32 would take 4.5 and on a CPU a quarter more work, and move the demo LM's predictions a quarter less.
+Smaller groups are nearer to the weights, and cost more scales and work.
 """
 
 from collections.abc import Sequence
