@@ -17,6 +17,7 @@ from coreinfer.prompts import Prompt
 from coreinfer.settings import Policy
 from coreinfer.streaming import end_tokens
 from coreinfer.turns import alone
+from coreinfer.wording import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +49,26 @@ class Wish:
     ends: frozenset[int]
 
 
+def check_prompts(engine: "Engine", prompts: Sequence[Prompt]) -> None:
+    """
+    Raises:
+        CoreInferError: one that cannot be continued; the message says which.
+    """
+    if isinstance(prompts, str):
+        raise CoreInferError(f"the prompts are one text, {shortened(prompts, 40)!r}: give a list of them")
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            engine.encode(prompt)
+        except CoreInferError as error:
+            raise CoreInferError(f"prompt {number}: {error}") from error
+
+
 def generate_many(
     engine: "Engine", prompts: Sequence[Prompt], batch: int, policy: Policy, keep: float | None, new_tokens: int,
     options: dict[str, Any],
 ) -> Iterator[Generation]:  # fmt: skip
     """As ``Engine.generate_many``, for checked options."""
+    check_prompts(engine, prompts)
     if why := engine.runtimes.why_not(options):
         raise CoreInferError(f"a batch is decoded by coreinfer's own steps, which cannot serve {why}: leave it out")
     ends = end_tokens(options, engine.model.generation_config)

@@ -15,7 +15,7 @@ from coreinfer.caching import cache_folder
 from coreinfer.clock import Clock
 from coreinfer.deciding import Decide
 from coreinfer.decode.compiling import NotCompiled
-from coreinfer.decode.continuing import Continuing, Decodes, Noise, continuing, sampling_of, shaped_by
+from coreinfer.decode.continuing import Continuing, Decodes, Noise, continuing, sampling_of, shaped_by, unknown
 from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.families import reach, unsupported
 from coreinfer.decode.lossless import Drafts
@@ -64,7 +64,8 @@ class Runtimes:
         if nothing.
         """
         if sampling_of(options) is None:
-            return "options that only Transformers' generate knows"
+            named = ", ".join(unknown(options))
+            return "options that only Transformers' generate knows" + (f" ({named})" if named else "")
         if shaping := shaped_by(self.model, options):
             return f"the {shaping} of the model's generation_config"
         device = self.model.device.type

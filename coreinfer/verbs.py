@@ -1,6 +1,7 @@
 """The online verbs of the command line: parse, call, print. Heavy packages load inside the functions."""
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,7 +115,7 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
-    from coreinfer.output import beginning, drafted, full_context, generation_row, hear, in_lines
+    from coreinfer.output import beginning, drafted, full_context, generation_row, hear, in_lines, together_in_words
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
     from coreinfer.settings import QUANTISED, RUNTIMES, check_seed, check_temperature, one_of
@@ -141,6 +142,11 @@ def generate(
     options |= {"policy": policy, "keep": keep, "max_new_tokens": max_new_tokens}
     import torch
 
+    from coreinfer.batches import check_prompts
+
+    if len(wanted) > 1:
+        check_prompts(engine, wanted)  # before the first is answered
+    begun, tokens = time.perf_counter(), 0
     torch.manual_seed(seed)
     together = engine.generate_many(wanted, batch, **options) if batch > 1 else None
     for prompt in wanted:
@@ -159,6 +165,9 @@ def generate(
             say(drafted(made.drafts), quiet)
         if made.stopped == "context":
             say(full_context(made, max_new_tokens), quiet)
+        tokens += made.new_tokens
+    if together is not None:
+        say(together_in_words(len(wanted), tokens, time.perf_counter() - begun), quiet)
 
 
 def streamed(engine: "Engine", prompt: "Prompt", shown: bool, **how: Any) -> "Generation":

@@ -89,7 +89,7 @@ def too_few(long: int, held: int, passage_tokens: int, place: Path) -> str:
     """What a build says that cannot calibrate: ``long`` of its ``held`` held-out texts have enough tokens."""
     more = "more or longer texts" if passage_tokens >= TOKENS else f"--passage-tokens {TOKENS} or more"
     return (
-        f"{long} of {held} held-out texts have the {TOKENS} tokens that calibration needs, at least {LEAST} must: the "
+        f"calibration is left out: it needs {LEAST} held-out texts of {TOKENS} tokens, here are {long} of {held}: the "
         f"policies' numbers are not measured by loss, --max-loss finds no curve; build with {more}, or run `coreinfer "
         f"calibrate {place} TEXTS` on others"
     )

@@ -201,6 +201,12 @@ def test_a_cache_that_grows_in_length_has_the_slots_asked_for() -> None:
 def test_options_that_only_transformers_knows(engine: Engine) -> None:
     with pytest.raises(CoreInferError, match="a batch is decoded by coreinfer's own steps, which cannot serve"):
         list(engine.generate_many(RIVER, 2, num_beams=1, top_k=3, do_sample=True))
+    with pytest.raises(CoreInferError, match=r"only Transformers' generate knows \(kep\)"):
+        list(engine.generate_many(RIVER, 2, kep=3))
+    with pytest.raises(CoreInferError, match=r"the prompts are one text, 'a river': give a list of them"):
+        list(engine.generate_many("a river"))
+    with pytest.raises(CoreInferError, match=r"prompt 2: "):
+        list(engine.generate_many(["a river", ""]))
     with pytest.raises(CoreInferError, match="batch is 0: give at least 1"):
         engine.generate_many(RIVER, 0)
 
@@ -211,6 +217,8 @@ def test_the_command_line(artifact: Path) -> None:
     assert all(row["runtime"] == "coreinfer" and row["new_tokens"] == 6 for row in result.rows)
     shown = fine(run_cli("generate", "-a", artifact, *RIVER[:2], "--batch", 2, "-n", 6))
     assert [line.strip() for line in shown.out.splitlines() if line] == [row["text"].strip() for row in result.rows[:2]]
+    assert "with those of its batch" in shown.err
+    assert "2 texts, 12 tokens in " in shown.err
     for flag in (["--lossless"], ["--refresh", "4"], ["--runtime", "transformers"]):
         refused = run_cli("generate", "-a", artifact, RIVER[0], "--batch", 2, *flag)
         assert (refused.code, refused.out) == (2, "")

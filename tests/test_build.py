@@ -41,7 +41,7 @@ def test_the_number_of_clusters_is_chosen_on_what_was_held_out(llama: Path, shop
     made, said = build(settings_for(llama, shop, corpus), tmp_path / "made")
     assert made.passages == 76
     assert said == [
-        "0 of 4 held-out texts have the 128 tokens that calibration needs, at least 24 must: the policies' numbers "
+        "calibration is left out: it needs 24 held-out texts of 128 tokens, here are 0 of 4: the policies' numbers "
         "are not measured by loss, --max-loss finds no curve; build with --passage-tokens 128 or more, or run "
         "`coreinfer "
         f"calibrate {tmp_path / 'made'} TEXTS` on others"
@@ -75,7 +75,7 @@ def test_a_single_record_is_built_from_and_that_is_said(llama: Path, shop: Path,
     assert said[:-1] == [
         "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
     ]
-    assert said[-1].startswith("0 of 0 held-out texts have the 128 tokens")
+    assert "24 held-out texts of 128 tokens, here are 0 of 0" in said[-1]
     assert json.loads((tmp_path / "made" / "calibration.json").read_text())["held_out_passages"] == 0
 
 

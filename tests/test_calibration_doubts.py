@@ -102,4 +102,4 @@ def test_without_a_text_that_is_long_enough_nothing_doubts(small: BuildSettings,
     assert (found.policy.doubt, found.policy.doubt_fall) == (1.0, 0.0)
     assert "measured" not in found.calibration
     assert found.calibration["threshold_rule"] == "quantile 0.05 of held-out similarities (first 250 letters)"
-    assert said[-1].startswith("0 of 3 held-out texts have the 128 tokens")
+    assert "24 held-out texts of 128 tokens, here are 0 of 3" in said[-1]

@@ -26,7 +26,7 @@ def test_build(tmp_path: Path) -> None:
     stages = [line for line in told.err.splitlines() if line in row["seconds"]]
     assert stages == ["load models", "read passages", "hold out", "embed", "cluster", "record", "write"]
     assert "19 passages" in told.err
-    assert "0 of 0 held-out texts have the 128 tokens that calibration needs" in told.err
+    assert "it needs 24 held-out texts of 128 tokens, here are 0 of 0" in told.err
     assert f"build with more or longer texts, or run `coreinfer calibrate {tmp_path / 'made'} TEXTS`" in told.err
     assert "held out" not in told.err
     facts = fine(run_cli("inspect", tmp_path / "made", "--json")).rows[0]

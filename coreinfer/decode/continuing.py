@@ -71,6 +71,11 @@ def sampling_of(options: dict[str, Any]) -> Sampling | None:
     return Sampling(float(heat)) if drawn else None
 
 
+def unknown(options: dict[str, Any]) -> list[str]:
+    """The names that the steps do not know, whatever their values."""
+    return [name for name in options if name not in (*DRAWN, *ENDING, "temperature")]
+
+
 def _equal(some: dict[str, Any], all_of: dict[str, Any]) -> bool:
     """Whether these are plain values, and those."""
     return all(isinstance(x, int | float) and name in all_of and x == all_of[name] for name, x in some.items())
