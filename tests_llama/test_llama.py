@@ -102,11 +102,9 @@ class Llama:
         ends: Callable[[int], bool] = lambda token: False, **options: Any,
     ) -> list[int]:  # fmt: skip
         ids = prompt() if ids is None else ids
-        out, maker = self.runtimes.run(
-            "llama.cpp", ids, neurons or kept(), new, Clock(None), ends, {**GREEDY, **options}
-        )
-        assert maker == "llama.cpp"
-        return [int(token) for token in out[0]]
+        out = self.runtimes.run("llama.cpp", ids, neurons or kept(), new, Clock(None), ends, {**GREEDY, **options})
+        assert out.runtime == "llama.cpp"
+        return [int(token) for token in out.ids[0]]
 
 
 @pytest.mark.parametrize("name", WANTED)
@@ -225,8 +223,8 @@ def test_a_seed_draws_what_the_projects_own_steps_draw() -> None:
     for runtime in ("llama.cpp", "coreinfer"):
         runtimes = Runtimes(build("Llama"), StatisticSettings(), 0)
         torch.manual_seed(5)
-        out, _ = runtimes.run(runtime, prompt(), kept(), NEW, Clock(None), lambda token: False, {**GREEDY, **options})  # type: ignore[arg-type]
-        drawn.append(out[0].tolist())
+        out = runtimes.run(runtime, prompt(), kept(), NEW, Clock(None), lambda token: False, {**GREEDY, **options})  # type: ignore[arg-type]
+        drawn.append(out.ids[0].tolist())
     assert drawn[0] == drawn[1]
     assert drawn[0] != Llama(build("Llama")).made()
 
