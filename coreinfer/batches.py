@@ -49,18 +49,21 @@ class Wish:
     ends: frozenset[int]
 
 
-def check_prompts(engine: "Engine", prompts: Sequence[Prompt]) -> None:
-    """
+def encoded(engine: "Engine", prompts: Sequence[Prompt]) -> "list[Tensor]":
+    """The token ids (1, P) of each.
+
     Raises:
         CoreInferError: one that cannot be continued; the message says which.
     """
     if isinstance(prompts, str):
         raise CoreInferError(f"the prompts are one text, {shortened(prompts, 40)!r}: give a list of them")
+    made = list["Tensor"]()
     for number, prompt in enumerate(prompts, 1):
         try:
-            engine.encode(prompt)
+            made.append(engine.encode(prompt))
         except CoreInferError as error:
             raise CoreInferError(f"prompt {number}: {error}") from error
+    return made
 
 
 def generate_many(
@@ -68,20 +71,20 @@ def generate_many(
     options: dict[str, Any],
 ) -> Iterator[Generation]:  # fmt: skip
     """As ``Engine.generate_many``, for checked options."""
-    check_prompts(engine, prompts)
+    ids = encoded(engine, prompts)
     if why := engine.runtimes.why_not(options):
         raise CoreInferError(f"a batch is decoded by coreinfer's own steps, which cannot serve {why}: leave it out")
     ends = end_tokens(options, engine.model.generation_config)
     wish = Wish(batch, policy, keep, new_tokens, sampling_of(options) or Sampling(), ends)
     for begin in range(0, len(prompts), AHEAD * batch):
-        yield from _some(engine, prompts[begin : begin + AHEAD * batch], wish)
+        wave = slice(begin, begin + AHEAD * batch)
+        yield from _some(engine, prompts[wave], ids[wave], wish)
 
 
-def _some(engine: "Engine", prompts: Sequence[Prompt], wish: Wish) -> Iterator[Generation]:
+def _some(engine: "Engine", prompts: Sequence[Prompt], ids: "list[Tensor]", wish: Wish) -> Iterator[Generation]:
     """So many that their prefills may wait for each other; each is handed on once all before it are done."""
     matches = engine.match(prompts)
     planned = [engine.planned(p, wish.policy, wish.keep, match) for p, match in zip(prompts, matches, strict=True)]
-    ids = [engine.encode(prompt) for prompt in prompts]
     with _room(engine, ids, wish) as (own, _):
         waiting = [_begun(own, one, mine, wish) for one, mine in zip(planned, ids, strict=True)]
     kept, handed = [one.text.begun.kept for one in waiting], 0

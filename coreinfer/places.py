@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,49 @@ def moved_in(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def folder_moved_in(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Two folders beside ``path``: the first becomes ``path`` at the end, all of it on the disk; the second is scratch.
+
+    On failure what was there is there again, and nothing else that was made here.
+    """
+    work, missing = None, [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        made, scratch = work / "made", work / "scratch"
+        made.mkdir()
+        scratch.mkdir()
+        yield made, scratch
+        for file in [*made.iterdir(), made]:
+            _sync(file)
+        if path.exists():
+            path.rename(work / "replaced")
+        made.rename(path)
+        _sync(path.parent)
+    finally:
+        if work is not None:
+            _put_back(work / "replaced", path)
+            shutil.rmtree(work, ignore_errors=True)
+        for folder in missing:  # made above, innermost first; the one that holds the new folder stays
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _put_back(replaced: Path, path: Path) -> None:
+    """If what was there was moved away and nothing new took its place, return it."""
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def check_place(path: Path, remedy: str) -> None:

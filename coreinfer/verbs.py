@@ -142,10 +142,10 @@ def generate(
     options |= {"policy": policy, "keep": keep, "max_new_tokens": max_new_tokens}
     import torch
 
-    from coreinfer.batches import check_prompts
+    from coreinfer.batches import encoded
 
     if len(wanted) > 1:
-        check_prompts(engine, wanted)  # before the first is answered
+        encoded(engine, wanted)  # a fault shows before the first is answered
     begun, tokens = time.perf_counter(), 0
     torch.manual_seed(seed)
     together = engine.generate_many(wanted, batch, **options) if batch > 1 else None

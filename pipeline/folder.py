@@ -1,17 +1,14 @@
 """An output folder appears whole or not at all."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import FORMAT
-from coreinfer.places import check_place, writing
+from coreinfer.places import check_place, folder_moved_in, writing
 
 REMEDY = "choose another --output"
 
@@ -56,43 +53,5 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         CoreInferError: the place cannot be written, or the disk is full.
     """
     check_output(path, overwrite)
-    with writing(path, REMEDY):
-        yield from _appearing(path)
-
-
-def _appearing(path: Path) -> Iterator[tuple[Path, Path]]:
-    work, missing = None, [folder for folder in path.parents if not folder.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        made, scratch = work / "artifact", work / "scratch"
-        made.mkdir()
-        scratch.mkdir()
-        yield made, scratch
-        for file in [*made.iterdir(), made]:
-            _sync(file)
-        if path.exists():
-            path.rename(work / "replaced")
-        made.rename(path)
-        _sync(path.parent)
-    finally:
-        if work is not None:
-            _put_back(work, path)
-            shutil.rmtree(work, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; the one that holds the new artifact stays
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def _put_back(work: Path, path: Path) -> None:
-    """If the old artifact was moved away and no new one took its place, return it."""
-    if (work / "replaced").exists() and not path.exists():
-        (work / "replaced").rename(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with writing(path, REMEDY), folder_moved_in(path) as folders:
+        yield folders

@@ -28,7 +28,7 @@ def section(made: Measured, command: str) -> str:
 
 def table_of(made: Measured) -> str:
     """Each subject beside the dense peers; on a GPU its tokens a second too."""
-    peers = [s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0]
+    peers = made.dense_peers
     head = ["", "keep", "texts", "dtype", *(["tok/s"] if _on_gpu(made) else []), "share"]
     rows = [[*head, *(f"over {peer.engine}, dense" for peer in peers)]]
     rows.append(["---"] * len(rows[0]))
@@ -45,11 +45,9 @@ def _on_gpu(made: Measured) -> bool:
 
 def _ends(made: Measured) -> list[str]:
     """What is said of a run besides speeds, in ratios."""
-    own = min((s for s in made.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
-    adds = made.prefill_with_statistic_s / made.prefill_s - 1
     lines = [
-        f"the statistic adds {adds:.1%} to the prompt's prefill; to put another set in place takes as long as "
-        f"{made.switch_s * own.tokens_per_second:.1f} tokens at keep {own.keep:g}"
+        f"the statistic adds {made.statistic_adds:.1%} to the prompt's prefill; to put another set in place takes as "
+        f"long as {made.switch_s * made.own.tokens_per_second:.1f} tokens at keep {made.own.keep:g}"
     ]
     if (drafts := made.lossless) is not None:
         same = "the same texts" if drafts.identical else "OTHER TEXTS"

@@ -13,14 +13,13 @@ GB = 1e9
 
 def summary(made: Measured) -> dict[str, Any]:
     """The row: the leanest of our own, what it could reach, and the peers."""
-    own = min((s for s in made.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
+    own = made.own
     peers = {_name(s, made): round(s.tokens_per_second, 2) for s in made.speeds if s is not own}
-    adds = made.prefill_with_statistic_s / made.prefill_s - 1
     return {
         "shape": made.shape, "keep": own.keep, "dtype": made.dtype, "device": made.device,
         "tokens_per_second": round(own.tokens_per_second, 2), "bandwidth_GBps": round(made.bandwidth / GB, 1),
         "limit_tokens_per_second": round(own.limit, 2), "share_of_limit": round(own.share_of_limit, 4),
-        "prefill_s": round(made.prefill_s, 5), "statistic_adds": round(adds, 4),
+        "prefill_s": round(made.prefill_s, 5), "statistic_adds": round(made.statistic_adds, 4),
         "switch_s": round(made.switch_s, 6), "peers": peers, "left_out": made.left_out,
         "lossless": None if made.lossless is None else asdict(made.lossless),
     }  # fmt: skip
@@ -28,7 +27,7 @@ def summary(made: Measured) -> dict[str, Any]:
 
 def table(made: Measured) -> list[str]:
     """Lines: a speed each, with its limit and how many times the slowest dense it is."""
-    base = next(s for s in made.speeds if s.engine != "coreinfer" and s.keep == 1.0)
+    base = made.dense_peers[0]
     wide = max(len(s.engine) for s in made.speeds)
     lines = [
         f"{made.shape}, {made.dtype}, {made.device}: memory {made.bandwidth / GB:,.1f} GB/s",

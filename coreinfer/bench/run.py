@@ -68,6 +68,20 @@ class Measured:
     left_out: dict[str, str]
     lossless: LosslessSpeed | None = None
 
+    @property
+    def own(self) -> Speed:
+        """The leanest of the project's own, one text at a time."""
+        return min((s for s in self.speeds if s.engine == "coreinfer" and s.texts == 1), key=lambda s: s.keep)
+
+    @property
+    def dense_peers(self) -> list[Speed]:
+        return [s for s in self.speeds if s.engine != "coreinfer" and s.keep == 1.0]
+
+    @property
+    def statistic_adds(self) -> float:
+        """To the seconds of a prefill, as a share of them."""
+        return self.prefill_with_statistic_s / self.prefill_s - 1
+
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)

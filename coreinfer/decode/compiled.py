@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from coreinfer.decode.tiles import tile
+from coreinfer.decode.tiles import tile, widened
 
 MADE_OF = "70431fc521ee"  # hash of what this file's loops are made of; a test says which
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
@@ -21,14 +21,7 @@ FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "nump
 @intrinsic
 def wide(typingctx: Any, x: Any) -> Any:
     """bfloat16 bits, or a float32, as float32."""
-    if x == types.float32:
-        return types.float32(types.float32), lambda context, builder, signature, args: args[0]
-
-    def widen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.zext(args[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(bits, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
-
-    return types.float32(types.uint16), widen
+    return types.float32(x), lambda context, builder, signature, args: widened(builder, args[0])
 
 
 @intrinsic

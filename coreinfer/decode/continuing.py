@@ -3,7 +3,6 @@ token.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 
 from coreinfer.capture import Reducer, valid_tokens
 from coreinfer.deciding import Decide
-from coreinfer.decode.decoder import Decoder
+from coreinfer.decode.decoder import Decoder, launching_on
 from coreinfer.decode.lossless import Drafts, Lossless
 from coreinfer.decode.picking import drawn
 from coreinfer.mlp import Mlp
@@ -134,8 +133,7 @@ class Continuing:
         """
         put(ids.cpu())
         made, self._lossless = list[int](), None
-        on = torch.cuda.device(ids.device) if ids.is_cuda else nullcontext()
-        with on:  # Triton launches on the current device
+        with launching_on(ids.device):
             for token in self._tokens(ids, neurons, length, sampling or Sampling(), lossless, noise or Noise()):
                 made.append(token)
                 put(torch.tensor([token]))

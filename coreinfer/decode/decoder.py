@@ -27,6 +27,11 @@ GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
 
 
+def launching_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class Runs(Protocol):
     """One token a call, from the state's token and position to the next ones."""
 
@@ -205,9 +210,8 @@ class Decoder:
         self.state.feed.temperature[slot], self.state.feed.seed[slot] = temperature, seed
 
     def here(self) -> AbstractContextManager[Any]:
-        """Triton launches on the current device."""
-        device = self.model.device
-        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        """Steps run where the model is."""
+        return launching_on(self.model.device)
 
     def rounds(self) -> Iterator[dict[int, int]]:
         """The next token of each slot that is in use, again and again until none is; ``leave`` ends a slot's text."""

@@ -7,11 +7,8 @@ layer's file. A folder that is cut, or of another checkpoint, is made anew.
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
 from coreinfer.memory.checkpoint import Checkpoint
 from coreinfer.memory.sizes import size_in_words
-from coreinfer.places import check_place, writing
+from coreinfer.places import check_place, folder_moved_in, writing
 
 FORMAT, VERSION = "coreinfer-bundle", 1
 MANIFEST, TENSOR = "manifest.json", "neurons"
@@ -102,7 +99,8 @@ def write(
     """
     check_place(place, REMEDY)
     _check_room(place, shape.layers * shape.layer_bytes)
-    with writing(place, REMEDY), _appearing(place) as part:
+    _remove_abandoned(place)
+    with writing(place, REMEDY), folder_moved_in(place) as (part, _):
         files = []
         for number, names in enumerate(weights):
             files.append(_write_layer(layer_file(part, number), neurons_of(shape, checkpoint, names)))
@@ -143,37 +141,11 @@ def neurons_of(shape: Shape, checkpoint: Checkpoint, names: Sequence[str]) -> Te
     return whole
 
 
-@contextmanager
-def _appearing(place: Path) -> Iterator[Path]:
-    """A folder beside ``place`` that becomes it, once all of it is on the disk; on failure nothing is left."""
-    missing = [folder for folder in place.parents if not folder.exists()]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for left in place.parent.glob(f".{place.name}.*.part"):  # by processes that were killed
+def _remove_abandoned(place: Path) -> None:
+    """What processes left that were killed while they wrote this bundle."""
+    for left in place.parent.glob(f".{place.name}.*.part"):
         if is_abandoned(left):
             remove(left)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
-    try:
-        (part := work / "new").mkdir()
-        yield part
-        for path in (*part.iterdir(), part):
-            _sync(path)
-        if place.exists():
-            place.rename(work / "old")
-        part.rename(place)
-        _sync(place.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; one that holds the bundle stays
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def hashes(place: Path) -> list[str]:

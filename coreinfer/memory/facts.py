@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from coreinfer.decode.families import PIECE
+from coreinfer.decode.families import reach
 from coreinfer.mlp import FUSED, Mlp
-from coreinfer.models import context_length, decoder_of, structure
+from coreinfer.models import decoder_of, structure
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def facts_of(model: PreTrainedModel, dtype: torch.dtype) -> Facts:
     heads, head = int(config.num_attention_heads), int(first.head_dim)
     kv = int(getattr(config, "num_key_value_heads", None) or heads)
     width, hidden, size, parts = mlps[0].width, int(config.hidden_size), dtype.itemsize, _parts(mlps[0])
-    positions = min(context_length(model), PIECE)
+    positions = reach(model)
     table = positions * head * 4 * 2 if config.model_type != "opt" else 0
     kinds = len({*(getattr(config, "layer_types", None) or ())}) or 1
     small = sum(p.numel() for p in others if p.ndim < 2)
