@@ -28,7 +28,7 @@ test-llama: $(READY) $(VENV)/.llama
 	$(BIN)/python -m pytest -q tests_llama
 
 test-gpu: $(READY)
-	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding"
+	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding or kernels"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coreinfer.fused import by_kernels
 from coreinfer.settings import StatisticSettings
 
 
@@ -24,13 +25,18 @@ def core_tokens(a: Tensor, fraction: float, mode: str) -> Tensor:
     """
     if mode == "magnitude":
         size = a.abs()
-        kth = _kth_largest(size, max(1, _ceil(fraction * a.shape[-1])))
+        kth = _kth_largest(size, _core_of(a, fraction))
     else:
         size = a.clamp_min(0)
         positive = (size > 0).sum(-1, keepdim=True)
         k_token = torch.ceil(fraction * positive.double() - 1e-9).long().clamp_min(1)
         kth = size.sort(dim=-1, descending=True).values.gather(-1, k_token - 1)
     return (size > 0) & (size >= kth)
+
+
+def _core_of(a: Tensor, fraction: float) -> int:
+    """How many neurons are core for a token of ``a`` (..., F)."""
+    return max(1, _ceil(fraction * a.shape[-1]))
 
 
 def _kth_largest(size: Tensor, k: int) -> Tensor:
@@ -54,6 +60,8 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
     ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
     ``griffin``: sum of a^2 / (the token's sum of a^2 over all neurons); a token without any activity adds nothing.
     """
+    if a.is_cuda and (made := by_kernels(a, valid, settings, _core_of(a, settings.token_fraction))) is not None:
+        return made
     out = torch.empty((a.shape[0], a.shape[2]), dtype=torch.float32, device=a.device)
     for i, text in enumerate(a):  # one text's temporaries fit the cache: 10 times as fast as the whole batch at once
         if valid is not None:

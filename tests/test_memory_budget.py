@@ -219,7 +219,9 @@ def test_the_bench(tmp_path: Path) -> None:
     assert result.code == 0, result.err
     row = json.loads(result.out.splitlines()[-1])
     assert (row["streamed"], row["memory"], len(row["rows"])) == (True, 100 << 20, 2)
-    assert len(result.out.splitlines()) == 2 + 2 + 1
+    assert len(result.out.splitlines()) == 2 + 2 + 2 + 1
+    assert row["peer"]["tokens_per_second"] > 0
+    assert "transformers with accelerate, offloaded: first token" in result.out
     for one in row["rows"]:
         assert one["tokens_per_second"] > 0
         assert one["first_token_s"] > 0

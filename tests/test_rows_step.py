@@ -34,6 +34,8 @@ def test_rows_of_one_text_equal_steps_in_turn(name: str, kernels: Any, monkeypat
 
     for module in (kernels, places):
         monkeypatch.setattr(module, "CHUNK", 16)
+    for size, value in {"WIDE": 16, "DEEP": 16, "BLOCK": 16, "SPLITS": 2}.items():
+        monkeypatch.setattr(kernels, size, value)
     net, neurons, ids = read_network(build(name)), some(), tokens(1, 21)[0].tolist()
     kept = [torch.from_numpy(x).long() for x in neurons.layers]
     keys, values = torch.zeros(2, len(net.layers), 64, net.kv_heads, net.head_dim)
@@ -41,7 +43,7 @@ def test_rows_of_one_text_equal_steps_in_turn(name: str, kernels: Any, monkeypat
     state, feed = State(net, 64, 2), Feed(net, 4)
     state.keys[:, 1, :18], state.values[:, 1, :18] = keys[:, :18], values[:, :18]
     state.keep(neurons)
-    made = kernels.RowsStep(net, state, neurons.per_layer, feed, looking=True, wide=16, deep=16, splits=2)
+    made = kernels.RowsStep(net, state, neurons.per_layer, feed, looking=True)
     feed.count = 3
     feed.token[:3], feed.position[:3], feed.slot[:] = torch.tensor(ids[18:]), torch.arange(18, 21), 1
     feed.position[3], before = 30, state.keys[:, 1, 30].clone()

@@ -126,3 +126,36 @@ def test_energy_in_bfloat16_sums_in_float32() -> None:
     a = torch.full((1, 4096, 2), 0.1, dtype=torch.bfloat16)
     got = reduce_tokens(a, None, StatisticSettings())
     assert got.tolist()[0] == pytest.approx([4096 * float(a[0, 0, 0]) ** 2] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", get_args(StatisticKind))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 37, 100), (1, 1, 64), (3, 5, 7)])
+def test_the_kernels_equal_torch(kind: StatisticKind, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    """On Triton's interpreter; many activations are equal or 0, so that ties lie at the thresholds."""
+    fused = pytest.importorskip("coreinfer.fused")
+    pytest.importorskip("triton")
+    torch.manual_seed(0)
+    a, valid = torch.randn(shape).mul(4).round().div(4).to(dtype), torch.rand(shape[:2]) > 0.2
+    for mask in (valid, None):
+        wanted = reduce_tokens(a, mask, chosen := StatisticSettings(kind))
+        core = max(1, math.ceil(chosen.token_fraction * shape[2]))
+        torch.testing.assert_close(fused.reduce(a, mask, kind, core), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_that_fails_leaves_it_to_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from coreinfer import fused
+
+    def fails(*args: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(fused, "reduce", fails)
+    monkeypatch.setitem(fused._works, "", True)
+    for _ in range(2):
+        assert fused.by_kernels(torch.ones(1, 2, 3), None, StatisticSettings(), 2) is None
+    assert [record.message.count("no compiler") for record in caplog.records] == [1]
+    positive = StatisticSettings("count", mode="positive")
+    monkeypatch.setitem(fused._works, "", True)
+    assert fused.by_kernels(torch.ones(1, 2, 3), None, positive, 2) is None

@@ -82,7 +82,7 @@ def test_texts_together_equal_those_alone(name: str) -> None:
     with torch.inference_mode():
         for texts in (made[:1], made[1:]):
             decoder.make_room(CONTEXT, len(texts))
-            decode(decoder, texts, neurons, lambda token: False, Sampling(), 0)
+            decode(decoder, texts, neurons, lambda token: False, Sampling())
     for text in made:
         prompt = text.begun.ids.cpu()
         wanted = greedy(whole, down_modules(whole, name), neurons, prompt, text.length)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from coreinfer.bench.offload import Offloaded, offloaded
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.subjects import random_set
 from coreinfer.clock import Clock
@@ -37,7 +38,9 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Under:
-    """All of a model's; ``weights`` and ``memory`` in bytes; ``streamed``: whether they did not fit."""
+    """All of a model's; ``weights`` and ``memory`` in bytes; ``streamed``: whether they did not fit; then ``peer`` is
+    Transformers with Accelerate in the same memory, or why there is none.
+    """
 
     model: str
     dtype: str
@@ -46,6 +49,7 @@ class Under:
     memory: int
     streamed: bool
     rows: tuple[Fitted, ...]
+    peer: Offloaded | str | None = None
 
 
 def measure_under(budget: Budget, plan: Plan, say: Callable[[str], Any], stage: Any) -> Under:
@@ -73,7 +77,12 @@ def measure_under(budget: Budget, plan: Plan, say: Callable[[str], Any], stage: 
         rows.append(Fitted(keep, first.first_s, later.first_s, speed, peak.bytes, planned))
     weights = f.embeddings + f.attention + f.layers * f.layer
     name, dtype = Path(budget.name).name, str(budget.dtype).removeprefix("torch.")
-    return Under(name, dtype, str(budget.device), weights, budget.plan.limit, budget.plan.streamed, tuple(rows))
+    made = Under(name, dtype, str(budget.device), weights, budget.plan.limit, budget.plan.streamed, tuple(rows))
+    if not made.streamed:
+        return made
+    del model, runtimes
+    say("transformers with accelerate, offloaded")
+    return replace(made, peer=offloaded(budget, plan))
 
 
 def _tiny(budget: Budget) -> Runtimes:
@@ -107,9 +116,24 @@ def table(made: Under) -> list[str]:
         f"{size_in_words(made.memory)} of memory ({how})",
         "keep   first token   another set     tok/s        peak     planned",
     ]
-    return lines + [
+    lines += [
         f"{row.keep:4g}   {row.first_token_s:9.3f} s   {row.next_first_token_s:9.3f} s  {row.tokens_per_second:8.1f}  "
         f"{size_in_words(row.peak):>10}  {size_in_words(row.planned):>10}"
+        for row in made.rows
+    ]
+    return lines + _peer(made)
+
+
+def _peer(made: Under) -> list[str]:
+    if made.peer is None:
+        return []
+    if isinstance(made.peer, str):
+        return [f"left out: transformers with accelerate, offloaded: {made.peer}"]
+    first, rate = made.peer.first_token_s, made.peer.tokens_per_second
+    peak = "" if made.peer.peak is None else f", {size_in_words(made.peer.peak)} at the most"
+    said = f"transformers with accelerate, offloaded: first token {first:.3f} s, {rate:.3g} tok/s{peak}"
+    return [
+        f"{said}; coreinfer at keep {row.keep:g} is {row.tokens_per_second / rate:,.0f} times as fast"
         for row in made.rows
     ]
 

@@ -49,6 +49,8 @@ def faults_named(device: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (TritonError, RuntimeError, SubprocessError, OSError, ImportError) as error:
-        why = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # A compiler's last line says what is wrong; CUDA's first does, and its last how to debug.
+        why = lines[:1] if any("CUDA" in line for line in lines[:1]) else lines[-1:]
         words = ": ".join([type(error).__name__, *why])[:300]
         raise NotCompiled(f"the device {device!r}, where a kernel fails ({words})") from error

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from coreinfer.decode.network import Layer, Network, Norm, plain
 from coreinfer.decode.state import CHUNK, PICKERS, Feed, State
-from coreinfer.decode.steps import FAR, Launches, power, vectors
+from coreinfer.decode.steps import FAR, Launches, held, power, vectors
 from coreinfer.kernels.attend import attend, remember
 from coreinfer.kernels.ends import embed, pick
 from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, ready
 
 LEAST = 16  # vectors that a tensor core takes at a time
+WIDE, DEEP = 64, 128  # rows of a matrix that a program reads, and columns at a time, of 16 bits each
+BLOCK, SPLITS = 128, 16  # down columns that a program sums, and programs that share the neurons of a block
 
 Launch = Callable[[], Any]
 
@@ -43,19 +45,18 @@ class RowsStep(Launches):
     """One token of each row in use of ``feed``, the state's own if none is given.
 
     ``ids``: as the state's, which they are if none are given. ``run`` makes the tokens the next input; ``look``, of a
-    step that was made for it, leaves them in ``feed.next``. A program reads ``wide`` rows of a matrix, ``deep`` columns
-    at a time; ``splits`` programs share a block of down columns.
+    step that was made for it, leaves them in ``feed.next``.
     """
 
     def __init__(
         self, network: Network, state: State, kept: Sequence[int], feed: Feed | None = None, ids: Tensor | None = None,
-        looking: bool = False, wide: int = 64, deep: int = 64, splits: int = 4,
+        looking: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(network.embedding)
         self.network, self.state, self.kept, self.feed = network, state, list(kept), feed or state.feed
-        self.looking, self.wide, self.deep, self.splits = looking, wide, deep, splits
+        self.looking, self.tiled = looking, {"num_warps": 4, "num_stages": 4, **self.pdl}
         self.rows, self.ids = len(self.feed.token), state.ids if ids is None else ids
-        self.v = Vectors(state, self.rows, splits)
+        self.v = Vectors(state, self.rows, SPLITS)
         self.launches = [self._embed(), *self._layers(), *self._end()]
 
     def look(self) -> None:
@@ -94,14 +95,15 @@ class RowsStep(Launches):
         self, out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, cap: float | None = None
     ) -> Launch:
         n, hidden = weight.shape
-        return lambda: multiply[(triton.cdiv(n, self.wide),)](
+        return lambda: multiply[(triton.cdiv(n, WIDE),)](
             out, weight, out if bias is None else bias, x, n, cap or 0.0,
-            H=hidden, BN=self.wide, BK=self._deep(hidden), R=self.v.many, BIAS=bias is not None, CAP=cap is not None,
-            **self.pdl,
+            H=hidden, BN=WIDE, BK=self._deep(hidden), R=self.v.many, BIAS=bias is not None, CAP=cap is not None,
+            **self.tiled,
         )  # fmt: skip
 
     def _deep(self, n: int) -> int:
-        return max(16, min(self.deep, power(n)))
+        """Columns at a time: as many bytes whatever the dtype, since several such pieces wait in shared memory."""
+        return max(32, min(2 * DEEP // self.network.embedding.element_size(), power(n)))
 
     def _remember(self, number: int, layer: Layer) -> Launch:
         net, s, f, v = self.network, self.state, self.feed, self.v
@@ -114,12 +116,14 @@ class RowsStep(Launches):
     def _attend(self, number: int, layer: Layer) -> Launch:
         net, s, f, v = self.network, self.state, self.feed, self.v
         norms = [v.stream if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
+        keys, values = s.keys[number], s.values[number]
+        old_keys, _, bits = held(keys)
         return lambda: attend[(net.heads, s.chunks, self.rows)](
-            v.attended, v.qkv, s.keys[number], s.values[number], self._table(layer), *norms, f.position, f.slot,
-            f.used, s.context, v.parts, v.tops, v.sums, v.counts[0],
+            v.attended, v.qkv, keys, values, old_keys, held(values)[0], self._table(layer), *norms, f.position,
+            f.slot, f.used, s.context, v.parts, v.tops, v.sums, v.counts[0],
             net.scale, net.attention_softcap or 0.0, layer.q_norm.eps if layer.q_norm else 1.0, layer.window or FAR,
             OWN=False, CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks,
-            TOGETHER=min(16, power(s.chunks)), **self._heads(layer), num_warps=4, **self.pdl,
+            TOGETHER=min(16, power(s.chunks)), BITS=bits, **self._heads(layer), num_warps=4, **self.pdl,
         )  # fmt: skip
 
     def _table(self, layer: Layer) -> Tensor:
@@ -136,18 +140,18 @@ class RowsStep(Launches):
         net, k, ids, neurons, v = self.network, self.kept[number], self.ids[number], layer.neurons, self.v
         assert neurons is not None, "the network was read without its bundle"
         width, parts, hidden = neurons.shape
-        in_bias, down_bias, block = layer.in_bias, layer.down_bias, max(16, min(self.wide, power(hidden)))
+        in_bias, down_bias, block = layer.in_bias, layer.down_bias, max(16, min(BLOCK, power(hidden)))
         return [
-            lambda: activate_rows[(triton.cdiv(k, self.wide),)](
+            lambda: activate_rows[(triton.cdiv(k, WIDE),)](
                 v.active, neurons, ids, v.stream if in_bias is None else in_bias, v.x, k, width,
-                H=hidden, P=parts, BN=self.wide, BK=self._deep(hidden), R=v.many, ACT=net.act,
-                BIAS=in_bias is not None, **self.pdl,
+                H=hidden, P=parts, BN=WIDE, BK=self._deep(hidden), R=v.many, ACT=net.act,
+                BIAS=in_bias is not None, **self.tiled,
             ),
-            lambda: deactivate_rows[(triton.cdiv(hidden, block), self.splits)](
+            lambda: deactivate_rows[(triton.cdiv(hidden, block), SPLITS)](
                 v.added, neurons, ids, v.active, v.stream if down_bias is None else down_bias, v.down_parts,
                 v.counts[1], k, width,
-                H=hidden, P=parts, BF=self._deep(k), BH=block, R=v.many, S=self.splits, BIAS=down_bias is not None,
-                **self.pdl,
+                H=hidden, P=parts, BF=self._deep(k) // 2, BH=block, R=v.many, S=SPLITS, BIAS=down_bias is not None,
+                **self.tiled,
             ),
         ]  # fmt: skip
 

@@ -25,7 +25,8 @@ FAR = 1 << 30  # a window that holds every context
 @dataclass(frozen=True)
 class Tiles:
     """How work is cut. ``rows`` of a matrix, or half as many neurons, a program reads at a time, with ``warps``;
-    ``programs`` on each multiprocessor; ``block`` columns of ``deep`` neurons in ``deactivate``.
+    ``programs`` on each multiprocessor; ``block`` columns of ``deep`` neurons in ``deactivate``, of which up to
+    ``splits`` programs share a block.
     """
 
     rows: int = 4
@@ -114,7 +115,7 @@ class Step(Launches):
         now: Tensor | None = None, norm: Norm | None = None, after: Norm | None = None, cap: float | None = None,
     ) -> Callable[[], Any]:  # fmt: skip
         n, hidden = weight.shape
-        data, scales, bits = _held(weight)
+        data, scales, bits = held(weight)
         rows = self._rows(self.tiles.rows, hidden, bits)
         grid = (min(triton.cdiv(n, rows), self.units * self.tiles.programs),)
         center = norm is not None and norm.center
@@ -130,7 +131,7 @@ class Step(Launches):
         """Of a matrix, or neurons, that a program reads at a time. Of integers twice as many; more would take so many
         registers that half the programs would wait.
         """
-        return max(1, most * 4096 // max(4096, power(hidden))) * (1 if bits == 16 else 2)
+        return max(1, most * 4096 // max(4096, power(hidden))) * (2 if bits < 16 else 1)
 
     def _warps(self, hidden: int) -> int:
         return max(1, min(self.tiles.warps, power(hidden) // 128))
@@ -140,29 +141,30 @@ class Step(Launches):
         like = s.stream[0]
         norms = [like if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
         eps = layer.q_norm.eps if layer.q_norm else 1.0
+        keys, values = s.keys[number], s.values[number]
+        old_keys, _, bits = held(keys)
         return lambda: attend[(net.heads, s.chunks)](
-            s.attended, s.qkv, s.keys[number], s.values[number],
+            s.attended, s.qkv, keys, values, old_keys, held(values)[0],
             like if layer.rope is None else net.ropes[layer.rope],
             *norms, s.feed.position, s.feed.slot, s.feed.used, s.context, s.parts, s.tops, s.sums, s.counts[0],
             net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
             OWN=True, HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
             TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
             CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, TOGETHER=min(16, power(s.chunks)),
-            num_warps=4, **self.pdl,
+            BITS=bits, num_warps=4, **self.pdl,
         )  # fmt: skip
 
     def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
         s, t, hidden, k = self.state, self.tiles, self.network.hidden, self.kept[number]
         assert layer.neurons is not None, "the network was read without its bundle"
         width, parts, _ = layer.neurons.shape
-        data, scales, bits = _held(layer.neurons)
+        data, scales, bits = held(layer.neurons)
         rows = self._rows(t.rows // (parts - 1), hidden, bits)
         grid = (max(1, min(triton.cdiv(k, rows), self.units * t.programs)),)
         ids, norm = s.ids[number], layer.before_mlp
         in_bias, down_bias = layer.in_bias, layer.down_bias
-        wider = 1 if bits == 16 else 2  # so that what is read of a neuron at a time is not too short
-        block, most = min(wider * t.block, power(hidden)), t.splits if bits == 16 else 2 * t.splits - 2
-        splits = even(triton.cdiv(k, t.deep), min(most, SPLITS))
+        wider = 2 if bits < 16 else 1  # so that what is read of a neuron at a time is not too short
+        block, splits = min(wider * t.block, power(hidden)), even(triton.cdiv(k, t.deep), min(t.splits, SPLITS))
         return [
             lambda: activate[grid](
                 s.active, data, scales, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
@@ -195,11 +197,14 @@ class Step(Launches):
         ]  # fmt: skip
 
 
-def _held(weight: Weight) -> tuple[Tensor, Tensor, int]:
-    """A weight's memory, integers in words of four, its scales, and bits: 16 stand for floats, which have no scales."""
-    if not isinstance(weight, Packed):
-        return weight, weight, 16
-    return weight.data.view(torch.int32) if weight.bits == 8 else weight.data, weight.scales, weight.bits
+def held(weight: Weight) -> tuple[Tensor, Tensor, int]:
+    """A weight's memory, in words where ``kernels.weights`` reads those, its scales, and its bits as named there."""
+    if isinstance(weight, Packed):
+        return weight.data.view(torch.int32) if weight.bits == 8 else weight.data, weight.scales, weight.bits
+    if weight.dtype != torch.bfloat16 or weight.shape[-1] % 2:
+        return weight, weight, 32
+    words = weight.view(torch.int32)
+    return words, words, 16
 
 
 def vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:

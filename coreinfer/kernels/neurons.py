@@ -30,21 +30,26 @@ def activate(
     before, added, now, norm, shift, after,  # as ``project``
     K, F, eps,
     H: tl.constexpr, HB: tl.constexpr, P: tl.constexpr, BN: tl.constexpr, BITS: tl.constexpr,
-    ACT: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+    ACT: tl.constexpr, CENTER: tl.constexpr, AFTER: tl.constexpr, BIAS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """The activations of the neurons ``ids``: act(gate) * up, or act(fc1)."""
     first, step = tl.program_id(0), tl.num_programs(0)
     i = places(HB, BITS)
     inside = i < H
     mine = first * BN + tl.arange(0, BN)
+    later = mine + step * BN
     which = tl.load(ids + mine, mask=mine < K, other=0)
-    coming = tl.load(ids + mine + step * BN, mask=mine + step * BN < K, other=0)
+    next_which = tl.load(ids + later, mask=later < K, other=0)
+    coming = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
     gate, gate_s = rows_of(neurons, scales, which * P, mine < K, 0, H, HB, BITS)
     up, up_s = rows_of(neurons, scales, which * P + P - 2, mine < K, 0, H, HB, BITS)
+    next_gate, next_gate_s = rows_of(neurons, scales, next_which * P, later < K, 0, H, HB, BITS)
+    next_up, next_up_s = rows_of(neurons, scales, next_which * P + P - 2, later < K, 0, H, HB, BITS)
+    wait(PDL)
     scale = tl.load(norm + i, mask=inside, other=0.0)
     bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
     scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
-    wait(PDL)
     x = stream(before, added, i, inside, scale_after, eps, H, AFTER)
     if first == 0:
         tl.store(now + i, x, mask=inside)
@@ -52,23 +57,23 @@ def activate(
     xa, xb, xc, xd, less = parts(x, BITS)
     for block in tl.range(first, tl.cdiv(K, BN), step):
         mine = block * BN + tl.arange(0, BN)
-        later = mine + step * BN  # its rows are loaded before these are multiplied, its successor's ids with them
-        next_gate, next_gate_s = rows_of(neurons, scales, coming * P, later < K, 0, H, HB, BITS)
-        if P == 3:
-            next_up, next_up_s = rows_of(neurons, scales, coming * P + 1, later < K, 0, H, HB, BITS)
-        after_next = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
-        g = dot(gate, gate_s, xa, xb, xc, xd, less, BITS)
+        a = dot(gate, gate_s, xa, xb, xc, xd, less, BITS)
         if BIAS:
-            g += tl.load(bias + which, mask=mine < K, other=0.0)
-        a = activated(g, ACT)
+            a += tl.load(bias + which, mask=mine < K, other=0.0)
+        a = activated(a, ACT)
+        later = mine + 2 * step * BN  # loaded while the one before is multiplied; its successor's ids with it
+        gate, gate_s = next_gate, next_gate_s
+        next_gate, next_gate_s = rows_of(neurons, scales, coming * P, later < K, 0, H, HB, BITS)
         if P == 3:
             u = dot(up, up_s, xa, xb, xc, xd, less, BITS)
             if BIAS:
                 u += tl.load(bias + F + which, mask=mine < K, other=0.0)
             a *= u
             up, up_s = next_up, next_up_s
+            next_up, next_up_s = rows_of(neurons, scales, coming * P + 1, later < K, 0, H, HB, BITS)
         tl.store(out + mine, a, mask=mine < K)
-        which, coming, gate, gate_s = coming, after_next, next_gate, next_gate_s
+        which, next_which = next_which, coming
+        coming = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
 
 
 @triton.jit
@@ -87,21 +92,24 @@ def deactivate(
     h = block * BH + tl.arange(0, BH)
     mine = part * BF + tl.arange(0, BF)
     step: tl.constexpr = S * BF
-    which = tl.load(ids + mine, mask=mine < K, other=0)
+    later = mine + step
+    which, next_which = tl.load(ids + mine, mask=mine < K, other=0), tl.load(ids + later, mask=later < K, other=0)
     w, s = rows_of(neurons, scales, which * P + P - 1, mine < K, block * BH, H, BH, BITS)
-    coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
+    next_w, next_s = rows_of(neurons, scales, next_which * P + P - 1, later < K, block * BH, H, BH, BITS)
+    coming = tl.load(ids + later + step, mask=later + step < K, other=0)
     wait(PDL)
     active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
-    ya = tl.zeros((BF, BH) if BITS == 16 else (BF, BH // 4) if BITS == 8 else (BF, BH // 64, 16), tl.float32)
+    next_active = tl.load(a + later, mask=later < K, other=0.0, cache_modifier=".cg")
+    across: tl.constexpr = BH // (1 if BITS == 32 else 2 if BITS == 16 else 4)
+    ya = tl.zeros((BF, across) if BITS != 4 else (BF, BH // 64, 16), tl.float32)
     yb, yc, yd = ya, ya, ya
     less = tl.zeros((BF, BH // 64) if BITS == 4 else (BF,), tl.float32)
     for at in tl.range(part * BF, K, step):
-        mine = at + step + tl.arange(0, BF)
-        later, later_s = rows_of(neurons, scales, coming * P + P - 1, mine < K, block * BH, H, BH, BITS)
-        later_active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
-        coming = tl.load(ids + mine + step, mask=mine + step < K, other=0)
-        if BITS == 16:
+        if BITS == 32:
             ya += w.to(tl.float32) * active[:, None]
+        elif BITS == 16:
+            ya += of_word(w, 0, BITS) * active[:, None]
+            yb += of_word(w, 1, BITS) * active[:, None]
         else:
             by = active * s if BITS == 8 else active[:, None] * s.to(tl.float32)
             less += by
@@ -110,7 +118,11 @@ def deactivate(
             yb += of_word(w, 1, BITS) * up
             yc += of_word(w, 2, BITS) * up
             yd += of_word(w, 3, BITS) * up
-        w, s, active = later, later_s, later_active
+        w, s, active = next_w, next_s, next_active
+        later = at + 2 * step + tl.arange(0, BF)
+        next_w, next_s = rows_of(neurons, scales, coming * P + P - 1, later < K, block * BH, H, BH, BITS)
+        next_active = tl.load(a + later, mask=later < K, other=0.0, cache_modifier=".cg")
+        coming = tl.load(ids + later + step, mask=later + step < K, other=0)
     za, zb, zc, zd = by_place(tl.sum(ya, 0), tl.sum(yb, 0), tl.sum(yc, 0), tl.sum(yd, 0), BITS)
     total = joined(za, zb, zc, zd, BITS)
     if BITS == 8:

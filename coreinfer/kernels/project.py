@@ -23,12 +23,13 @@ def project(
     inside = i < H
     rows = first * BN + tl.arange(0, BN)
     w, s = rows_of(weight, scales, rows, rows < N, 0, H, HB, BITS)
+    later = rows + step * BN
+    coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
+    wait(PDL)
     if NORMED:
         scale = tl.load(norm + i, mask=inside, other=0.0)
         bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
         scale_after = tl.load(after + i, mask=inside, other=0.0) if AFTER else 0.0
-    wait(PDL)
-    if NORMED:
         x = stream(before, added, i, inside, scale_after, eps, H, AFTER)
         if first == 0:
             tl.store(now + i, x, mask=inside)
@@ -38,12 +39,11 @@ def project(
     xa, xb, xc, xd, less = parts(x, BITS)
     for block in tl.range(first, tl.cdiv(N, BN), step):
         rows = block * BN + tl.arange(0, BN)
-        later = rows + step * BN  # loaded before these are multiplied
-        coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
         y = dot(w, s, xa, xb, xc, xd, less, BITS)
+        w, s, later = coming, coming_s, rows + 2 * step * BN
+        coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
         if BIAS:
             y += tl.load(bias + rows, mask=rows < N, other=0.0)
         if CAP:
             y = (2 * tl.sigmoid(2 * y / cap) - 1) * cap  # tanh
         tl.store(out + rows, y, mask=rows < N)
-        w, s = coming, coming_s

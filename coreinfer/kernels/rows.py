@@ -30,16 +30,25 @@ def ready(
 
 
 @triton.jit
-def product(weight, at, there, x, H: tl.constexpr, BK: tl.constexpr, R: tl.constexpr):
-    """Rows that begin at ``at`` (n,) of a matrix, times R vectors (R, H): (n, R)."""
+def products(
+    weight, at, there, x, H: tl.constexpr, BK: tl.constexpr, R: tl.constexpr, SECOND: tl.constexpr
+):  # fmt: skip
+    """Rows that begin at ``at`` (n,) of a matrix, times R vectors (R, H): (n, R); and, if there are, the second ones,
+    which begin SECOND elements later.
+    """
     k, r = tl.arange(0, BK), tl.arange(0, R)
     total = tl.zeros((at.shape[0], R), tl.float32)
+    other = total
     for begin in tl.range(0, H, BK):
         inside = begin + k < H
-        w = tl.load(weight + at[:, None] + begin + k, mask=there[:, None] & inside, other=0.0)
+        here = weight + at[:, None] + begin + k
+        w = tl.load(here, mask=there[:, None] & inside, other=0.0)
         v = tl.load(x + r[None, :] * H + begin + k[:, None], mask=inside[:, None], other=0.0)
         total = tl.dot(w, v, total, input_precision="ieee")
-    return total
+        if SECOND:
+            w = tl.load(here + SECOND, mask=there[:, None] & inside, other=0.0)
+            other = tl.dot(w, v, other, input_precision="ieee")
+    return total, other
 
 
 @triton.jit
@@ -51,7 +60,7 @@ def multiply(
     """out = x @ weight^T + bias; CAP: softly capped at ``cap``."""
     n, r = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, R)
     wait(PDL)
-    y = product(weight, n.to(tl.int64) * H, n < N, x, H, BK, R)
+    y, _ = products(weight, n.to(tl.int64) * H, n < N, x, H, BK, R, 0)
     if BIAS:
         y += tl.load(bias + n, mask=n < N, other=0.0)[:, None]
     if CAP:
@@ -71,12 +80,11 @@ def activate_rows(
     which = tl.load(ids + n, mask=there, other=0)
     at = which.to(tl.int64) * P * H
     wait(PDL)
-    a = product(neurons, at, there, x, H, BK, R)
+    a, up = products(neurons, at, there, x, H, BK, R, H if P == 3 else 0)
     if BIAS:
         a += tl.load(bias + which, mask=there, other=0.0)[:, None]
     a = activated(a, ACT)
     if P == 3:
-        up = product(neurons, at + H, there, x, H, BK, R)
         if BIAS:
             up += tl.load(bias + F + which, mask=there, other=0.0)[:, None]
         a *= up
