@@ -4,53 +4,52 @@
 runtimes can use it.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from coreinfer import strict_json
+from coreinfer.calibrated import check_curve, policy_of
+from coreinfer.contents import read_budgets, read_clusters, read_sensitivity
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.flat_index import check_index
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest, verify
-from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, share, top, unpack
+from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, pack, share, top, unpack
 from coreinfer.policy import score
 from coreinfer.settings import PolicySettings, Source
-from coreinfer.tables import (
-    GLOBAL,
-    LAYERS,
-    Stamp,
-    Stored,
-    check_neurons,
-    clusters_schema,
-    matrix,
-    read_rows,
-    read_table,
-    sensitivity_schema,
-)
+from coreinfer.tables import GLOBAL, Stamp, Stored, check_neurons, matrix, read_rows
 
 __all__ = ["GLOBAL", "Artifact"]
 Shares = NDArray[np.float64] | None  # (L, F) of a prompt or a prior, where it is known
-FAULTS = (pa.ArrowException, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)  # of broken content
+# Of broken content. MemoryError: what claims too much for this machine, though no reader should come so far.
+FAULTS = (pa.ArrowException, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 
 @contextmanager
-def _reading(root: Path) -> Iterator[None]:
-    """Any fault of the disk or of the content becomes one line that names the artifact."""
+def _reading(path: Path) -> Iterator[None]:
+    """Any fault of the disk or of the content becomes one line that names the file."""
     try:
         yield
+    except pa.ArrowException as error:  # some are OSErrors too; what Arrow says of a file is about its content
+        raise _malformed(path, error) from error
     except OSError as error:
-        raise CoreInferError(f"cannot read {root}: {in_words(error)}; copy the artifact again or rebuild it") from error
+        raise CoreInferError(f"cannot read {path}: {in_words(error)}; copy the artifact again or rebuild it") from error
     except FAULTS as error:
-        raise CoreInferError(f"{root} does not follow the format ({in_words(error)}): rebuild the artifact") from error
+        raise _malformed(path, error) from error
+
+
+def _malformed(path: Path, error: BaseException) -> CoreInferError:
+    said = in_words(error) if not isinstance(error, LookupError) else f"it lacks {in_words(error)}"
+    return CoreInferError(f"{path} does not follow the format ({said}): rebuild the artifact")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Artifact:
 
     Attributes:
         centroids: float32 (K, d), unit vectors.
-        sizes: int64 (K,), passages in each cluster.
+        sizes, tokens: int64 (K,), passages in each cluster, and their tokens.
         terms: each cluster's top c-TF-IDF terms.
         quantiles: float32 (K, 5), similarity of members to the centroid at 0.05, 0.25, 0.5, 0.75, 0.95.
         sensitivity: float32 (L, F), what each neuron's score is multiplied by before neurons are ranked; 1 if nothing
@@ -73,6 +72,7 @@ class Artifact:
     calibration: dict[str, Any]
     centroids: NDArray[np.float32]
     sizes: NDArray[np.int64]
+    tokens: NDArray[np.int64]
     terms: list[list[str]]
     examples: list[list[str]]
     quantiles: NDArray[np.float32]
@@ -89,21 +89,25 @@ class Artifact:
             # Before the hash is: what replaces the file after this is noticed, whenever it comes.
             stamp = Stamp.of(layout.neurons.stat()) if layout.neurons.is_file() else Stamp(0, 0, 0)
             manifest = verify(layout.root)
+        with _reading(layout.neurons):
             check_neurons(layout.neurons, manifest)
-            calibration = json.loads(layout.calibration.read_text("utf-8"))
-            policy = _policy(calibration["policy"])
-            _check_curve(calibration.get("curve", []))
-            table = read_table(layout.clusters, clusters_schema(manifest.dimension))
-            quantiles = matrix(table, "similarity_quantiles", manifest.clusters)
-            sizes, terms, examples = (table.column(name).to_pylist() for name in ("size", "terms", "examples"))
-            if any(None in words for words in (*terms, *examples)):
-                raise ValueError(f"{layout.clusters.name} has empty cells")
-            grid, budgets = _budgets(read_table(layout.layers, LAYERS), manifest)
-            return cls(
-                layout.root, manifest, policy, calibration, _centroids(table, manifest),
-                np.asarray(sizes, np.int64), terms, examples, quantiles, grid, budgets,
-                _sensitivity(read_table(layout.sensitivity, sensitivity_schema(manifest.width)), manifest), stamp,
-            )  # fmt: skip
+        with _reading(layout.calibration):
+            calibration = strict_json.read(layout.calibration)
+            policy = policy_of(calibration)
+            check_curve(calibration)
+        with _reading(layout.clusters):
+            found = read_clusters(layout.clusters, manifest)
+        with _reading(layout.index):
+            if layout.index.is_file():
+                check_index(layout.index, found.centroids)
+        with _reading(layout.layers):
+            grid, budgets = read_budgets(layout.layers, manifest)
+        with _reading(layout.sensitivity):
+            sensitivity = read_sensitivity(layout.sensitivity, manifest)
+        return cls(
+            layout.root, manifest, policy, calibration, found.centroids, found.sizes, found.tokens, found.terms,
+            found.examples, found.quantiles, grid, budgets, sensitivity, stamp,
+        )  # fmt: skip
 
     def prior(self, cluster: int) -> NDArray[np.float64]:
         """A cluster's mean share, already shrunk to the global prior; ``GLOBAL`` gives that one: (L, F), read-only."""
@@ -143,11 +147,14 @@ class Artifact:
     def core_set(self, cluster: int) -> NeuronSet:
         """A cluster's stored core set: what its prior alone picks at ``manifest.default_keep``."""
         width = self.manifest.width
-        with _reading(self.root):
+        with _reading(Layout(self.root).neurons):
             rows = read_rows(self._stored, cluster).column("core").to_pylist()
             if {len(row) for row in rows} != {(width + 7) // 8}:
                 raise ValueError(f"a core set of cluster {cluster} is not {(width + 7) // 8} bytes long")
-            return unpack(rows, width)
+            kept, wanted = unpack(rows, width), self.budgets(self.manifest.default_keep).tolist()
+            if kept.per_layer != wanted or pack(kept) != rows:
+                raise ValueError(f"the core sets of cluster {cluster} are not of {wanted} neurons")
+            return kept
 
     def budgets(self, keep: float) -> NDArray[np.int64]:
         """Neurons to keep in each layer, (L,): linear between 0 and the stored keeps, rounded, at least 1."""
@@ -178,63 +185,10 @@ class Artifact:
         return Stored(path, made.files[path.name]["sha256"], self.stamp, made.clusters, made.layers, made.width)
 
 
-def _policy(raw: dict[str, Any]) -> PolicySettings:
-    """``calibration.json``'s numbers: all of them, and none that matching or ranking could not use."""
-    policy = PolicySettings(**raw)
-    signed, unsigned = (
-        (policy.threshold, policy.strong, policy.sharpness),
-        (policy.n0, policy.shrink, policy.doubt, policy.doubt_fall),
-    )
-    usable = all(abs(x) < 1e9 for x in signed) and all(0 <= x < 1e9 for x in unsigned)  # NaN is not
-    usable = usable and policy.strong >= policy.threshold
-    whole = isinstance(policy.mixture, int) and policy.mixture > 0
-    if asdict(policy) != raw or policy.auto not in get_args(Source) or not (usable and whole):
-        raise ValueError(f"the policy is {raw}")
-    return policy
-
-
-def _centroids(table: Any, manifest: Manifest) -> NDArray[np.float32]:
-    centroids = matrix(table, "centroid", manifest.clusters)
-    if table.column("cluster").to_pylist() != list(range(manifest.clusters)):
-        raise ValueError(f"clusters.parquet does not hold clusters 0 to {manifest.clusters - 1} in this order")
-    if not np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-3):
-        raise ValueError("clusters.parquet holds centroids that are no unit vectors")
-    return centroids
-
-
-def _check_curve(rows: list[dict[str, Any]]) -> None:
-    """Refuse a curve that no keep could be read from."""
-    keeps = [0.0, *(row["keep"] for row in rows)]
-    rising = all(a < b <= 1 for a, b in pairwise(keeps))  # NaN does not
-    if not rising or not all(isinstance(row["rise"], float | int) and abs(row["rise"]) < 1e9 for row in rows):
-        raise ValueError(f"the curve is {rows}")
-
-
-def _budgets(table: Any, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``layers.parquet`` -> the grid of keeps (n,) and the budgets (n, L)."""
-    keep, layer, budget = (np.asarray(column, np.float64).reshape(-1, manifest.layers) for column in table.columns)
-    grid = keep[:, 0]
-    rising = grid[0] > 0 and grid[-1] == 1 and (np.diff(grid) > 0).all() and (keep == grid[:, None]).all()
-    if not rising or (layer != np.arange(manifest.layers)).any():
-        raise ValueError("layers.parquet is not by keep, rising to 1, and then by layer")
-    if not ((budget >= 0) & (budget <= manifest.width)).all():
-        raise ValueError(f"layers.parquet holds budgets that are not from 0 to {manifest.width}")
-    return grid, budget
-
-
-def _sensitivity(table: Any, manifest: Manifest) -> NDArray[np.float32]:
-    weights = matrix(table, "weight", manifest.layers)
-    if table.column("layer").to_pylist() != list(range(manifest.layers)):
-        raise ValueError(f"sensitivity.parquet does not hold layers 0 to {manifest.layers - 1} in this order")
-    if not ((weights >= 0) & (weights < 1e30)).all():  # NaN is neither
-        raise ValueError("sensitivity.parquet holds weights that are no numbers from 0 on")
-    return weights
-
-
 @lru_cache(maxsize=64)
 def _statistic(stored: Stored, cluster: int) -> NDArray[np.float64]:
     """Kept by hash: another artifact may take this one's place on disk."""
-    with _reading(stored.path.parent):
+    with _reading(stored.path):
         values = matrix(read_rows(stored, cluster), "statistic", stored.layers).astype(np.float64)
         if not ((values >= 0).all() and np.allclose(values.sum(-1), 1, atol=1e-3)):
             raise ValueError(f"{stored.path.name} holds rows of cluster {cluster} that are no shares of 1")

@@ -5,19 +5,25 @@
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from coreinfer import strict_json
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.layout import Layout
 from coreinfer.settings import StatisticSettings, check_keep
 
+MANIFEST = Layout(Path()).manifest.name
 FORMAT, VERSION, METRIC = "coreinfer-artifact", 1, "cosine"
 COUNTS = ("layers", "width", "dimension", "clusters", "passages", "tokens")
 LARGEST = 1 << 40  # no honest count is larger
+MOST_NEURONS, MOST_COORDINATES = 1 << 24, 1 << 26  # L * F and K * d: readers hold so many numbers at a time
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed: it must not command the terminal
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,7 +76,7 @@ class Manifest:
             CoreInferError: no JSON, another format or version, or a field that no build writes, by name and value.
         """
         try:
-            raw = _record("the manifest", json.loads(text), None)
+            raw = _record("the manifest", strict_json.parse(text), None)
             made, version = raw.pop("format", None), raw.pop("version", None)
             if made == FORMAT and type(version) is int and version == VERSION:
                 return cls._checked(raw)
@@ -87,7 +93,14 @@ class Manifest:
     def _checked(cls, raw: dict[str, Any]) -> "Manifest":
         if (metric := raw.pop("metric", None)) != METRIC:
             raise ValueError(f"metric is {_shown(metric)}, not {METRIC!r}")
-        return cls(**{name: CHECKS[name](name, value) for name, value in _record("the manifest", raw, cls).items()})
+        made = cls(**{name: CHECKS[name](name, value) for name, value in _record("the manifest", raw, cls).items()})
+        for what, number, most in (
+            ("layers of its width", made.layers * made.width, MOST_NEURONS),
+            ("clusters of its dimension", made.clusters * made.dimension, MOST_COORDINATES),
+        ):
+            if number > most:
+                raise ValueError(f"{what} are {number} numbers, more than {most}")
+        return made
 
 
 def _shown(value: object) -> str:
@@ -107,7 +120,7 @@ def _record(name: str, value: Any, kind: type | None) -> dict[str, Any]:
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or CONTROL.search(value):
         raise ValueError(f"{name} is {_shown(value)}, no text")
     return value
 
@@ -162,8 +175,10 @@ def _statistic(name: str, value: Any) -> StatisticSettings:
 def _files(name: str, value: Any) -> dict[str, dict[str, Any]]:
     """File names that stay in the folder, and the size and sha256 of each."""
     for file, facts in _record(name, value, None).items():
-        if Path(file).name != file or file == "..":
+        if Path(file).name != file or file == ".." or CONTROL.search(file):
             raise ValueError(f"{_shown(file)} is no file of the folder")
+        if file == MANIFEST:
+            raise ValueError(f"{MANIFEST} lists itself, and nothing can hold its own hash")
         if not isinstance(facts, dict) or set(facts) != {"bytes", "sha256"}:
             raise ValueError(f"{_shown(file)} has {_shown(facts)}, not bytes and sha256")
         _whole(f"bytes of {_shown(file)}", facts["bytes"])
@@ -202,19 +217,38 @@ def verify(root: Path) -> Manifest:
         raise CoreInferError(
             f"no artifact at {root} (no manifest.json there): make one with `coreinfer build-clusters`"
         )
-    manifest = Manifest.from_json(layout.manifest.read_text("utf-8", errors="replace"), layout.manifest)
+    manifest = Manifest.from_json(_text_of(layout.manifest), layout.manifest)
     for path in layout.required:
         if path.name not in manifest.files:
             raise CoreInferError(f"{layout.manifest} does not list {path.name}: rebuild the artifact")
+    if layout.index.exists() and layout.index.name not in manifest.files:
+        raise CoreInferError(f"{layout.manifest} does not list {layout.index.name}: remove that file or rebuild")
     for name, facts in manifest.files.items():
         _verify_file(layout.root / name, facts)
     return manifest
 
 
+def _text_of(path: Path) -> str:
+    """A manifest's text, if it has a manifest's size and is UTF-8."""
+    try:
+        _check_own(path)
+        return strict_json.text_of(path)
+    except ValueError as error:
+        raise CoreInferError(f"{path} is not a valid manifest ({in_words(error)}): rebuild the artifact") from error
+
+
 def _verify_file(path: Path, facts: dict[str, Any]) -> None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         if path.suffix == ".faiss":
             return  # derived from clusters.parquet: rebuilt in memory
         raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
+    _check_own(path)
     if path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
         raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")
+
+
+def _check_own(path: Path) -> None:
+    """Refuse what leads out of the folder, or never ends: a link, a device, a pipe, a folder."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        kind = "a link" if path.is_symlink() else "no plain file"
+        raise CoreInferError(f"{path} is {kind}: copy the artifact again, with `cp -rL` if it holds links")

@@ -2,11 +2,16 @@
 
 ``neurons.parquet`` is large, so its rows are read by row group when they are needed. The artifact is verified before
 that; whether the file is still the one that was verified is looked at by each read.
+
+Right hashes say nothing about a writer who lies, and a few bytes of Parquet can claim billions of values. So every
+claim, of the footer and of each page, is held against what the manifest explains, before room is made for it.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +20,12 @@ from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Manifest
+from coreinfer.pages import DICTIONARY, Page, pages_of
 
 GLOBAL = -1  # the cluster id of the global prior
-MOST_VALUES = 1 << 28  # refuse a row group that claims more than this: a small file can expand without bound
+MOST_VALUES = 1 << 26  # of a column of a row group; more than 32,768 clusters of 2,048 dimensions
+MOST_WORDS, MOST_LETTERS = 1 << 20, 1 << 25  # of all terms, or of all examples, together; in bytes
+ROOM = 1 << 20  # bytes of a column's pages beside the values themselves
 
 INT, LONG, FLOAT, WORDS = pa.int32(), pa.int64(), pa.float32(), pa.list_(pa.string())
 LAYERS = pa.schema([("keep", pa.float64()), ("layer", INT), ("budget", LONG)])
@@ -70,21 +78,95 @@ def matrix(table: Any, name: str, rows: int) -> NDArray[np.float32]:
     return values.reshape(rows, table.schema.field(name).type.list_size)
 
 
-def read_table(path: Path, schema: pa.Schema) -> Any:
-    """A table of one row group that has these columns."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return _group(file, path.name, schema, 1, 0)
+def words(table: Any, name: str) -> list[list[str]]:
+    """A column of lists of texts, which ``read_table`` left encoded: a text that stands there often is there once.
+
+    Raises:
+        ValueError: cells are empty, or all texts together are too long.
+    """
+    column = table.column(name).combine_chunks()
+    values = column.flatten()
+    lengths = np.array([len(one.encode()) for one in values.dictionary.to_pylist()], np.int64)
+    if column.null_count or values.null_count:
+        raise ValueError(f"{name} has empty cells")
+    if len(values) > MOST_WORDS or lengths[values.indices.to_numpy(zero_copy_only=False)].sum() > MOST_LETTERS:
+        raise ValueError(f"{name} holds {len(values)} texts, too many or too long")
+    return [list(row) for row in column.to_pylist()]
 
 
-def _group(file: Any, name: str, schema: pa.Schema, groups: int, group: int) -> Any:
+@contextmanager
+def _opened(handle: BinaryIO, schema: pa.Schema, most_groups: int) -> Iterator[Any]:
+    """A file's footer, parsed within limits; columns of texts stay encoded."""
+    encoded = [f"{field.name}.list.element" for field in schema if field.type == WORDS]
+    with pq.ParquetFile(
+        handle, page_checksum_verification=True, read_dictionary=encoded or None, pre_buffer=False,
+        thrift_string_size_limit=1 << 22, thrift_container_size_limit=max(1024, most_groups + 1),
+    ) as file:  # fmt: skip
+        yield file
+
+
+def read_table(path: Path, schema: pa.Schema, rows: int | None = None) -> Any:
+    """A table of one row group that has these columns, and so many rows if that is known.
+
+    Raises:
+        ValueError, pyarrow.ArrowException: it is no such table, or claims more than that explains.
+    """
+    with path.open("rb") as handle, _opened(handle, schema, 1) as file:
+        return _group(handle, file, path.name, schema, 1, 0, rows)
+
+
+def _group(
+    handle: BinaryIO, file: Any, name: str, schema: pa.Schema, groups: int, group: int, rows: int | None
+) -> Any:
     """A row group of a file with these columns and so many row groups. Its claims are looked at before it is."""
-    if file.num_row_groups != groups or not file.schema_arrow.equals(schema):
-        raise ValueError(f"{name} has {file.num_row_groups} row groups of {', '.join(file.schema_arrow.names)}")
+    if file.num_row_groups != groups or not file.schema_arrow.equals(_encoded(schema)):
+        raise ValueError(f"{name} has {file.num_row_groups} row groups of {', '.join(file.schema_arrow.names)}"[:300])
     facts = file.metadata.row_group(group)
-    columns = [facts.column(i) for i in range(facts.num_columns)]
-    if (claim := max(facts.total_byte_size // 8, *(c.num_values for c in columns))) > MOST_VALUES:
-        raise ValueError(f"{name} claims {claim} values")
-    return file.read_row_group(group)
+    if facts.num_columns != len(schema) or (rows is not None and facts.num_rows != rows):
+        raise ValueError(f"{name} has {facts.num_rows} rows where {rows} belong")
+    for i, field in enumerate(schema):
+        _check_column(handle, facts.column(i), name, field, facts.num_rows)
+    table = file.read_row_group(group, use_threads=False)
+    table.validate(full=True)  # offsets, indices and UTF-8 come from the file as they are
+    if len(table) != facts.num_rows:
+        raise ValueError(f"{name} has {len(table)} rows where {facts.num_rows} belong")
+    return table
+
+
+def _encoded(schema: pa.Schema) -> pa.Schema:
+    """The columns as ``_opened`` gives them."""
+    texts = pa.list_(pa.dictionary(INT, pa.string()))
+    return pa.schema([(field.name, texts if field.type == WORDS else field.type) for field in schema])
+
+
+def _check_column(handle: BinaryIO, facts: Any, name: str, field: pa.Field, rows: int) -> None:
+    """Refuse a column chunk whose footer or pages claim other values than the rows explain."""
+    each = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 1
+    most = max(rows, MOST_WORDS) if field.type == WORDS else rows * each
+    if not rows * each <= (claim := facts.num_values) <= min(most, MOST_VALUES):
+        raise ValueError(f"{name} claims {claim} values of {field.name} in {rows} rows")
+    if facts.file_path:
+        raise ValueError(f"{name} says that {field.name} lies in another file")
+    # No look at ``facts.compression``: of an unknown number, PyArrow's property ends the process.
+    begins = [facts.data_page_offset, *([facts.dictionary_page_offset] if facts.has_dictionary_page else [])]
+    pages = pages_of(handle, min(begins), facts.total_compressed_size)
+    if sum(page.values for page in pages if page.kind != DICTIONARY) != claim:
+        raise ValueError(f"{name} has pages of {field.name} that claim other than {claim} values")
+    if (size := _expanded(pages, field, claim)) > _most_bytes(field, claim):
+        raise ValueError(f"{name} claims {size} bytes of {field.name}")
+
+
+def _expanded(pages: list[Page], field: pa.Field, values: int) -> int:
+    """Bytes that the pages can become at most; one text of a dictionary may stand for every value."""
+    dictionary = sum(page.size for page in pages if page.kind == DICTIONARY)
+    return sum(page.size for page in pages) + (dictionary * values if pa.types.is_binary(field.type) else 0)
+
+
+def _most_bytes(field: pa.Field, values: int) -> int:
+    """What the pages of a column may take: the values, what says where lists begin, and some room."""
+    if field.type == WORDS:
+        return 2 * MOST_LETTERS
+    return ROOM + (MOST_LETTERS if pa.types.is_binary(field.type) else 16 * values)
 
 
 def read_rows(stored: Stored, cluster: int) -> Any:
@@ -93,11 +175,12 @@ def read_rows(stored: Stored, cluster: int) -> Any:
         raise CoreInferError(
             f"there is no cluster {cluster}: give {GLOBAL} (the global prior) to {stored.clusters - 1}"
         )
+    schema, groups = neurons_schema(stored.width), stored.clusters + 1
     with stored.path.open("rb") as handle:  # one handle: what is looked at is what is read
         if Stamp.of(os.fstat(handle.fileno())) != stored.stamp:
             raise CoreInferError(f"{stored.path} was replaced after it was opened: load the artifact again")
-        with pq.ParquetFile(handle, page_checksum_verification=True) as file:
-            rows = _group(file, stored.path.name, neurons_schema(stored.width), stored.clusters + 1, cluster + 1)
+        with _opened(handle, schema, groups) as file:
+            rows = _group(handle, file, stored.path.name, schema, groups, cluster + 1, stored.layers)
     order = [(cluster, layer) for layer in range(stored.layers)]
     if list(zip(rows.column("cluster").to_pylist(), rows.column("layer").to_pylist(), strict=True)) != order:
         raise ValueError(f"{stored.path.name} has other rows where those of cluster {cluster} belong")
@@ -106,11 +189,12 @@ def read_rows(stored: Stored, cluster: int) -> Any:
 
 def check_neurons(path: Path, manifest: Manifest) -> None:
     """One row group for each cluster and the global prior, a row a layer, ``width`` numbers a row."""
-    with pq.ParquetFile(path) as file:
+    schema = neurons_schema(manifest.width)
+    with path.open("rb") as handle, _opened(handle, schema, manifest.clusters + 1) as file:
         columns = file.schema_arrow
         rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    if not columns.equals(neurons_schema(manifest.width)):
-        raise ValueError(f"{path.name} has the columns {columns.names}, or not {manifest.width} float32 a row")
+    if not columns.equals(schema):
+        raise ValueError(f"{path.name} has the columns {columns.names}, or not {manifest.width} float32 a row"[:300])
     if len(rows) != manifest.clusters + 1 or set(rows) != {manifest.layers}:
         wanted = f"{manifest.clusters + 1} row groups of {manifest.layers} layers"
-        raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))} rows, not {wanted}")
+        raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))[:8]} rows, not {wanted}")

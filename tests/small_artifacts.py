@@ -17,7 +17,7 @@ from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import ModelIdentity
-from coreinfer.neurons import top, uniform_budgets
+from coreinfer.neurons import shrink, top, uniform_budgets
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline import index
 from pipeline.data import Clustering
@@ -33,6 +33,13 @@ def shares(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(raw / raw.sum(-1, keepdims=True))
 
 
+def priors() -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The global prior, then each cluster's, drawn to it as a build would: (K + 1, L, F)."""
+    each = shares(K)
+    whole = each.mean(0)  # of clusters of one size
+    return np.stack([whole, *(shrink(one, 40 // K, whole, POLICY.shrink) for one in each)])
+
+
 def clustering() -> Clustering:
     rng = np.random.default_rng(0)
     centroids = unit(rng.normal(size=(K, D)).astype(np.float32))
@@ -41,10 +48,11 @@ def clustering() -> Clustering:
 
 def write(root: Path) -> None:
     root.mkdir()
-    layout, made, all_shares = Layout(root), clustering(), shares(K + 1)
-    index.write_neurons(layout.neurons, iter(all_shares), lambda prior: top(prior, uniform_budgets(0.3, L, F)), F)
+    layout, made = Layout(root), clustering()
+    index.write_neurons(layout.neurons, iter(priors()), lambda prior: top(prior, uniform_budgets(0.3, L, F)), F)
     index.write_sensitivity(layout, np.ones((L, F)))
-    index.write_clusters(layout, made, np.arange(K), [[f"term{c}", "Wörter"] for c in range(K)], [[] for _ in range(K)])
+    terms = [[f"term{c}", "Wörter"] for c in range(K)]
+    index.write_clusters(layout, made, np.arange(60, 60 + 10 * K, 10), terms, [[] for _ in range(K)])
     index.write_layers(layout, index.uniform_table(L, F))
     index.write_calibration(layout, POLICY, {"held_out_passages": 3})
     index.write_index(layout, made.centroids)
@@ -95,7 +103,7 @@ def put(*keys: str, value: Any) -> Change:
 def table(name: str, change: Callable[[Any], Any], rows: int | None = None) -> Fault:
     def fault(root: Path) -> None:
         path, groups = root / f"{name}.parquet", rows or (L if name == "neurons" else 1000)
-        pq.write_table(change(pq.read_table(path)), path, row_group_size=groups, write_page_checksum=True)
+        pq.write_table(change(pq.read_table(path)), path, row_group_size=groups, write_page_checksum=True, compression="zstd")
 
     return fault
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_artifacts import POLICY, D, F, K, L, clustering, read_all, refused, shares
+from small_artifacts import POLICY, D, F, K, L, clustering, priors, read_all, refused, shares
 from small_artifacts import copy as copy
 from small_artifacts import whole as whole
 
@@ -30,7 +30,7 @@ FORMAT = Path(__file__).resolve().parent.parent / "artifacts" / "FORMAT.md"
 
 
 def test_what_is_written_is_read_back(whole: Path) -> None:
-    opened, made, all_shares = Artifact.load(whole), clustering(), shares(K + 1)
+    opened, made, all_priors = Artifact.load(whole), clustering(), priors()
     assert np.array_equal(opened.centroids, made.centroids)
     assert opened.sizes.tolist() == made.sizes.tolist() == [8] * K
     assert np.array_equal(opened.quantiles, made.quantiles())
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back(whole: Path) -> None:
     assert opened.policy == POLICY
     assert opened.manifest.statistic == StatisticSettings()
     for cluster in range(GLOBAL, K):
-        assert np.allclose(opened.prior(cluster), all_shares[cluster + 1], rtol=2**-12, atol=0)
+        assert np.allclose(opened.prior(cluster), all_priors[cluster + 1], rtol=2**-12, atol=0)
         assert opened.core_set(cluster) == top(opened.prior(cluster), uniform_budgets(0.3, L, F))
 
 
@@ -124,7 +124,7 @@ def test_what_is_kept_is_not_mistaken(whole: Path, monkeypatch: pytest.MonkeyPat
     for cluster in (-2, K):
         with pytest.raises(CoreInferError, match=f"no cluster {cluster}"):
             opened.prior(cluster)
-    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
     refused(whole, "Permission denied", "copy")
 
 
