@@ -13,6 +13,7 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
+    from coreinfer.upkeep.verbs import verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
     from pipeline.verbs.build import build_clusters
@@ -34,7 +35,7 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt, bench,
+    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt, bench, verify,
 ):  # fmt: skip
     app.command()(verb)
 

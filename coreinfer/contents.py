@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coreinfer.manifest import Manifest
 from coreinfer.tables import LAYERS, clusters_schema, matrix, read_table, sensitivity_schema, words
 
+MOST_KEEPS = 1000  # of the grid
 ROUNDING = 1e-3  # of norms and cosines in float32, with room
 
 
@@ -67,10 +68,8 @@ def read_budgets(path: Path, manifest: Manifest) -> tuple[NDArray[np.float64], N
     Both rise, to 1 and to all neurons; the budgets of a keep sum to that share of all neurons.
     """
     layers, width = manifest.layers, manifest.width
-    table = read_table(path, LAYERS)
+    table = read_table(path, LAYERS, range(layers, layers * MOST_KEEPS + 1))
     keep, layer, budget = (np.asarray(column, np.float64).reshape(-1, layers) for column in table.columns)
-    if not len(keep):
-        raise ValueError(f"{path.name} is empty")
     grid = keep[:, 0]
     rising = grid[0] > 0 and grid[-1] == 1 and (np.diff(grid) > 0).all() and (keep == grid[:, None]).all()
     if not rising or (layer != np.arange(layers)).any():

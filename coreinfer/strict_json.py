@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-MOST_BYTES = 1 << 22  # an honest file has some kilobytes; text of this size takes at most 0.4 GB when it is parsed
+MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # an honest file has some kilobytes, and some hundred values
 DEEPEST = 32  # what copies, compares or prints the value recurses so far
 
 
@@ -36,7 +36,8 @@ def parse(text: str) -> Any:
     """The value of a text.
 
     Raises:
-        ValueError: no JSON, a name that an object has twice, NaN or an infinity, a lone surrogate, too deep.
+        ValueError: no JSON, a name that an object has twice, NaN or an infinity, a lone surrogate, too
+            deep or too many values.
         RecursionError: far too deep.
     """
     value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
@@ -66,11 +67,12 @@ def _finite(digits: str) -> float:
 
 
 def _look_through(value: Any) -> None:
-    """Depth and texts, without recursion."""
-    level, depth = [value], 0
+    """Depth, number and texts of what is inside, without recursion."""
+    level, depth, seen = [value], 0, 1
     while level:
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+        if depth > DEEPEST or seen > MOST_VALUES:
+            most = f"deeper than {DEEPEST} levels" if depth > DEEPEST else f"more than {MOST_VALUES:,} values"
+            raise ValueError(f"it holds {most}")
         below = list[Any]()
         for one in level:
             if isinstance(one, str):
@@ -79,4 +81,4 @@ def _look_through(value: Any) -> None:
                 below += [*one, *one.values()]
             elif isinstance(one, list):
                 below += one
-        level, depth = below, depth + 1
+        level, depth, seen = below, depth + 1, seen + len(below)

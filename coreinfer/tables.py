@@ -105,8 +105,8 @@ def _opened(handle: BinaryIO, schema: pa.Schema, most_groups: int) -> Iterator[A
         yield file
 
 
-def read_table(path: Path, schema: pa.Schema, rows: int | None = None) -> Any:
-    """A table of one row group that has these columns, and so many rows if that is known.
+def read_table(path: Path, schema: pa.Schema, rows: int | range) -> Any:
+    """A table of one row group that has these columns and so many rows.
 
     Raises:
         ValueError, pyarrow.ArrowException: it is no such table, or claims more than that explains.
@@ -116,13 +116,13 @@ def read_table(path: Path, schema: pa.Schema, rows: int | None = None) -> Any:
 
 
 def _group(
-    handle: BinaryIO, file: Any, name: str, schema: pa.Schema, groups: int, group: int, rows: int | None
+    handle: BinaryIO, file: Any, name: str, schema: pa.Schema, groups: int, group: int, rows: int | range
 ) -> Any:
     """A row group of a file with these columns and so many row groups. Its claims are looked at before it is."""
     if file.num_row_groups != groups or not file.schema_arrow.equals(_encoded(schema)):
         raise ValueError(f"{name} has {file.num_row_groups} row groups of {', '.join(file.schema_arrow.names)}"[:300])
     facts = file.metadata.row_group(group)
-    if facts.num_columns != len(schema) or (rows is not None and facts.num_rows != rows):
+    if facts.num_columns != len(schema) or facts.num_rows not in (rows if isinstance(rows, range) else (rows,)):
         raise ValueError(f"{name} has {facts.num_rows} rows where {rows} belong")
     for i, field in enumerate(schema):
         _check_column(handle, facts.column(i), name, field, facts.num_rows)

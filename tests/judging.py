@@ -84,31 +84,34 @@ def spoilt(root: Path, name: str, honest: bool, seed: int, count: int) -> None:
     others = {other.name: other.read_bytes() for other in sorted(root.iterdir()) if other.name != name}
     try:
         for number, (what, raw) in enumerate(variants(whole, others, seed, count)):
-            print(json.dumps({"number": number, "what": what}), flush=True)
+            named = {"file": name, "hash": "left" if honest else "fixed", "number": number, "what": what}
+            print(json.dumps(named), flush=True)
             path.write_bytes(raw)
             if not honest and name != layout.manifest.name:
                 changed = json.loads(manifest)
                 changed["files"][name] = describe((path,))[name]
                 layout.manifest.write_text(json.dumps(changed))
-            print(json.dumps({"number": number, "what": what, **verdict(root, good)}), flush=True)
+            print(json.dumps({**named, **verdict(root, good)}), flush=True)
     finally:
         path.write_bytes(whole)
         layout.manifest.write_bytes(manifest)
 
 
 def main() -> None:
-    """``judging.py GOOD name honest seed count``, or ``judging.py GOOD folder ...``."""
-    root, *rest = sys.argv[1:]
+    """``judging.py GOOD spoil SEED COUNT FILE ...``, or ``judging.py GOOD judge FOLDER ...``."""
+    root, verb, *rest = sys.argv[1:]
     good = contents(verified(root)[0])  # whatever is loaded once, is
     most = _memory("VmSize") + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if rest[1:2] and rest[1] in ("left", "fixed"):
-        spoilt(Path(root), rest[0], rest[1] == "left", int(rest[2]), int(rest[3]))
+    if verb == "spoil":
+        for name in rest[2:]:
+            for honest in (True, False):
+                spoilt(Path(root), name, honest, int(rest[0]), int(rest[1]))
         return
     for folder in rest:
-        print(json.dumps({"number": 0, "what": folder}), flush=True)
-        print(json.dumps({"number": 0, "what": folder, **verdict(Path(folder), good)}), flush=True)
+        print(json.dumps({"what": folder}), flush=True)
+        print(json.dumps({"what": folder, **verdict(Path(folder), good)}), flush=True)
 
 
 if __name__ == "__main__":

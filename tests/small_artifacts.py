@@ -25,6 +25,7 @@ from pipeline.data import Clustering
 Change = Callable[[dict[str, Any]], object]
 Fault = Callable[[Path], object]
 K, D, L, F = 5, 8, 3, 50
+SIZES = (4, 6, 8, 10, 12)  # passages of each cluster; of equal ones, nothing tells how far they were shrunk
 POLICY = PolicySettings(threshold=0.25, mixture=3)
 
 
@@ -36,14 +37,14 @@ def shares(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 def priors() -> np.ndarray[Any, np.dtype[np.float64]]:
     """The global prior, then each cluster's, drawn to it as a build would: (K + 1, L, F)."""
     each = shares(K)
-    whole = each.mean(0)  # of clusters of one size
-    return np.stack([whole, *(shrink(one, 40 // K, whole, POLICY.shrink) for one in each)])
+    whole = np.average(each, 0, SIZES)
+    return np.stack([whole, *(shrink(one, n, whole, POLICY.shrink) for one, n in zip(each, SIZES, strict=True))])
 
 
 def clustering() -> Clustering:
     rng = np.random.default_rng(0)
     centroids = unit(rng.normal(size=(K, D)).astype(np.float32))
-    return Clustering(centroids, np.arange(40) % K, rng.uniform(0.2, 0.9, 40).astype(np.float32))
+    return Clustering(centroids, np.repeat(np.arange(K), SIZES), rng.uniform(0.2, 0.9, 40).astype(np.float32))
 
 
 def write(root: Path) -> None:
@@ -103,7 +104,9 @@ def put(*keys: str, value: Any) -> Change:
 def table(name: str, change: Callable[[Any], Any], rows: int | None = None) -> Fault:
     def fault(root: Path) -> None:
         path, groups = root / f"{name}.parquet", rows or (L if name == "neurons" else 1000)
-        pq.write_table(change(pq.read_table(path)), path, row_group_size=groups, write_page_checksum=True, compression="zstd")
+        pq.write_table(
+            change(pq.read_table(path)), path, row_group_size=groups, write_page_checksum=True, compression="zstd"
+        )
 
     return fault
 

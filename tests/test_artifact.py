@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_artifacts import POLICY, D, F, K, L, clustering, priors, read_all, refused, shares
+from small_artifacts import POLICY, SIZES, D, F, K, L, clustering, priors, read_all, refused, shares
 from small_artifacts import copy as copy
 from small_artifacts import whole as whole
 
@@ -32,7 +32,7 @@ FORMAT = Path(__file__).resolve().parent.parent / "artifacts" / "FORMAT.md"
 def test_what_is_written_is_read_back(whole: Path) -> None:
     opened, made, all_priors = Artifact.load(whole), clustering(), priors()
     assert np.array_equal(opened.centroids, made.centroids)
-    assert opened.sizes.tolist() == made.sizes.tolist() == [8] * K
+    assert opened.sizes.tolist() == made.sizes.tolist() == list(SIZES)
     assert np.array_equal(opened.quantiles, made.quantiles())
     assert opened.terms[2] == ["term2", "Wörter"]
     assert opened.policy == POLICY

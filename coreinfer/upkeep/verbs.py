@@ -1,0 +1,56 @@
+"""``coreinfer verify`` and ``coreinfer diff``: parse, call, print. Heavy packages load inside the functions."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coreinfer.cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    JsonOption,
+    QuietOption,
+    make_engine,
+    say,
+)
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Check, too, that this LM and the embedder are those it is of.")
+    ] = None,
+    embedder: EmbedderOption = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check everything in an artifact: hashes, tables, numbers, index, and what they must have in common."""
+    from coreinfer.output import show
+    from coreinfer.settings import Dtype, one_of
+    from coreinfer.upkeep.verifying import Checked, verified
+
+    one_of("--dtype", dtype, Dtype.__args__)
+    opened, found = verified(artifact)
+    if model is not None or embedder is not None:
+        say("files are right; loading the models", quiet)
+        engine = make_engine(opened, model, embedder, device, dtype)
+        made = opened.manifest
+        found.append(Checked("embedder", engine.embedder.bytes, f"{engine.embedder.name}, as the manifest says"))
+        if model is not None:
+            size = sum(p.nbytes for p in engine.model.parameters())
+            found.append(Checked("model", size, f"{model}, {made.layers} layers of {made.width}, as the manifest says"))
+    if as_json:
+        print(json.dumps({"artifact": str(artifact), "checked": [asdict(one) for one in found]}, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("file", "bytes", "what is right about it", box=None, header_style="dim")
+    for one in found:
+        table.add_row(escape(one.file), f"{one.bytes:,}" if one.bytes else "", escape(one.found))
+    show(table, f"{escape(str(artifact))} is what it says it is")
