@@ -13,12 +13,13 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
-    from coreinfer.upkeep.verbs import verify
+    from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
     from pipeline.verbs.build import build_clusters
     from pipeline.verbs.calibrate import calibrate
     from pipeline.verbs.evaluate import evaluate
+    from pipeline.verbs.update import update
 except KeyboardInterrupt:  # the first tenth of a second; ``run`` looks after the rest
     raise SystemExit(130) from None
 
@@ -35,7 +36,8 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, adapt, bench, verify,
+    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, update, verify, diff,
+    adapt, bench,
 ):  # fmt: skip
     app.command()(verb)
 

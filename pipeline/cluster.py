@@ -45,13 +45,21 @@ def kmeans(vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: 
 
 def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32]) -> Clustering:
     """The nearest centroid of each of the ``rows``, in pieces; centroids that attract nothing are dropped."""
+    labels, similarities = nearest_of(vectors, rows, centroids)
+    used, compact = np.unique(labels, return_inverse=True)
+    return Clustering(centroids[used], compact.astype(np.int64), similarities)
+
+
+def nearest_of(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The nearest centroid of each of the ``rows`` (r,) of ``vectors``, and the similarity to it, in pieces."""
     index = make_index(centroids)
     labels, similarities = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
     for at in _pieces(len(rows)):
         best, ids = index.search(np.ascontiguousarray(vectors[rows[at]], np.float32), 1)
         labels[at], similarities[at] = ids[:, 0], best[:, 0]
-    used, compact = np.unique(labels, return_inverse=True)
-    return Clustering(centroids[used], compact.astype(np.int64), similarities)
+    return labels, similarities
 
 
 def _pieces(count: int) -> Iterator[slice]:

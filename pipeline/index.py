@@ -52,11 +52,18 @@ def write_clusters(
     layout: Layout, clustering: Clustering, tokens: NDArray[np.int64], terms: list[list[str]], examples: list[list[str]]
 ) -> None:
     """``clusters.parquet``: a row per cluster."""
-    count, dimension = clustering.centroids.shape
+    write_cluster_rows(layout, clustering.centroids, clustering.sizes, tokens, clustering.quantiles(), terms, examples)
+
+
+def write_cluster_rows(
+    layout: Layout, centroids: NDArray[np.float32], sizes: NDArray[np.int64], tokens: NDArray[np.int64],
+    quantiles: NDArray[np.float32], terms: list[list[str]], examples: list[list[str]],
+) -> None:  # fmt: skip
+    """The same of columns, a value or a row for each of the K clusters."""
+    count, dimension = centroids.shape
     table = _table(
-        clusters_schema(dimension), range(count), clustering.sizes, tokens, list(clustering.centroids),
-        list(clustering.quantiles()), terms, examples,
-    )  # fmt: skip
+        clusters_schema(dimension), range(count), sizes, tokens, list(centroids), list(quantiles), terms, examples
+    )
     pq.write_table(table, layout.clusters, compression="zstd", write_page_checksum=True)
 
 

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import thrift_trees as tt
@@ -39,6 +41,16 @@ from coreinfer.manifest import describe
 NAN, HUGE = float("nan"), (1 << 31) - 1
 LAYERS, SENSITIVITY = "layers.parquet", "sensitivity.parquet"
 
+
+def begins(value: float) -> Callable[[Any], Any]:
+    """With another first number."""
+    return lambda row: [value, *row[1:]]
+
+
+def replaced(value: Any) -> Callable[[Any], Any]:
+    return lambda old: value
+
+
 DEEP = "[" * 900 + "]" * 900
 ROW = [0.0] * F
 LISTED: list[tuple[str, Fault]] = [
@@ -69,10 +81,7 @@ LISTED: list[tuple[str, Fault]] = [
     ("columns of lists of lists", table("layers", lambda t: t.append_column("x", pa.array([[[[1]]]] * len(t))))),
     ("statistic in float64", wide(2, pa.list_(pa.float64(), F))),
     ("core as text", wide(3, pa.large_binary())),
-    *(
-        (f"centroid of {x}", first("clusters", "centroid", lambda row, x=x: [x, *row[1:]]))
-        for x in (NAN, float("inf"), 3e38, 2.0)
-    ),
+    *((f"centroid of {x}", first("clusters", "centroid", begins(x))) for x in (NAN, float("inf"), 3e38, 2.0)),
     ("zero centroid", first("clusters", "centroid", lambda row: [0.0] * D)),
     (
         "equal centroids",
@@ -92,7 +101,7 @@ LISTED: list[tuple[str, Fault]] = [
     ("sizes of 2^63", cells("clusters", "size", (1 << 63) - 1)),
     ("tokens moved", first("clusters", "tokens", lambda n: n + 1)),
     *(
-        (f"quantiles {q}", first("clusters", "similarity_quantiles", lambda row, q=q: q))
+        (f"quantiles {q}", first("clusters", "similarity_quantiles", replaced(q)))
         for q in ([NAN] * 5, [0.9, 0.8, 0.7, 0.6, 0.5], [0.0, 0.1, 0.2, 0.3, 7.0])
     ),
     ("negative statistic", first("neurons", "statistic", lambda row: [-row[0], *row[1:-1], row[-1] + 2 * row[0]])),
@@ -113,10 +122,7 @@ LISTED: list[tuple[str, Fault]] = [
     ("budgets that fall", first("layers", "budget", lambda n: n + 10)),
     ("budgets of all", cells("layers", "budget", F)),
     ("keep of 2", cells("layers", "keep", 2.0)),
-    *(
-        (f"weight {x}", first("sensitivity", "weight", lambda row, x=x: [x, *row[1:]]))
-        for x in (NAN, -1.0, float("inf"))
-    ),
+    *((f"weight {x}", first("sensitivity", "weight", begins(x))) for x in (NAN, -1.0, float("inf"))),
     ("name twice in the manifest", spelled('"seed": 0', '"seed": 0, "seed": 0')),
     ("name twice deep inside", spelled('"config": {}', '"config": {"a": [{"b": 1, "b": 2}]}')),
     ("no UTF-8", spelled('"config": {}', b'"config": {"a": "\xff"}')),

@@ -80,7 +80,7 @@ def _encoded(kind: int, value: Any) -> bytes:
     if kind in (4, I32, I64):
         return varint((value << 1) ^ (value >> 63))
     if kind == BINARY:
-        return varint(len(value)) + value
+        return varint(len(value)) + bytes(value)
     if kind == STRUCT:
         return encode(value)
     if kind in (1, 2, 3):

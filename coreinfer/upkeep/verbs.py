@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -34,7 +34,7 @@ def verify(
     from coreinfer.settings import Dtype, one_of
     from coreinfer.upkeep.verifying import Checked, verified
 
-    one_of("--dtype", dtype, Dtype.__args__)
+    one_of("--dtype", dtype, get_args(Dtype))
     opened, found = verified(artifact)
     if model is not None or embedder is not None:
         say("files are right; loading the models", quiet)
@@ -54,3 +54,17 @@ def verify(
     for one in found:
         table.add_row(escape(one.file), f"{one.bytes:,}" if one.bytes else "", escape(one.found))
     show(table, f"{escape(str(artifact))} is what it says it is")
+
+
+def diff(
+    first: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what sets two artifacts apart: settings, clusters, neurons, numbers and layer budgets."""
+    from coreinfer.artifact import Artifact
+    from coreinfer.upkeep.comparing import differences
+    from coreinfer.upkeep.telling import in_words
+
+    found = differences(Artifact.load(first), Artifact.load(second))
+    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(in_words(found)))

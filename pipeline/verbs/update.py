@@ -1,0 +1,61 @@
+"""``coreinfer update``: more passages into an artifact."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coreinfer.cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    make_engine,
+    open_artifact,
+    say,
+)
+
+
+def update(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder; it stays as it is.")],
+    dataset: Annotated[str, typer.Argument(help="Texts as for build-clusters, which it does not hold yet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new artifact.")],
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
+    split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most this many passages.")] = None,
+    passage_tokens: Annotated[int, typer.Option(help="Longer texts are split into passages of this size.")] = 384,
+    min_chars: Annotated[int, typer.Option(help="Shorter texts are left out.")] = 20,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Add passages to an artifact's clusters; say how far they drift, and whether to rebuild."""
+    from pipeline.folder import check_output
+    from pipeline.readers import local_files
+    from pipeline.sources import SourceSettings
+
+    source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
+    opened = open_artifact(artifact, dtype)
+    check_output(output, overwrite)
+    local_files(dataset)
+    engine = make_engine(opened, model, embedder, device, dtype)
+    from coreinfer.progress import stages
+    from pipeline.updating.run import update as add
+
+    with stages(quiet) as stage:
+        made = add(engine, source, output, overwrite, stage)
+    say(made.counts.sentence(), quiet)
+    if as_json:
+        total = {"passages": made.manifest.passages, "tokens": made.manifest.tokens}
+        print(json.dumps({"output": str(output), **total, "drift": made.drift.as_json()}, ensure_ascii=False))
+        return
+    print("\n".join(made.drift.in_words()))
+    say(f"next: coreinfer calibrate {output} TEXTS, whose numbers are still those of {artifact}", quiet)
