@@ -56,13 +56,14 @@ def nearest_of(
     """The nearest centroid of each of the ``rows`` (r,) of ``vectors``, and the similarity to it, in pieces."""
     index = make_index(centroids)
     labels, similarities = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
-    for at in _pieces(len(rows)):
+    for at in pieces(len(rows)):
         best, ids = index.search(np.ascontiguousarray(vectors[rows[at]], np.float32), 1)
         labels[at], similarities[at] = ids[:, 0], best[:, 0]
     return labels, similarities
 
 
-def _pieces(count: int) -> Iterator[slice]:
+def pieces(count: int) -> Iterator[slice]:
+    """Rows by so many that memory stays flat."""
     return (slice(at, at + 8192) for at in range(0, count, 8192))
 
 

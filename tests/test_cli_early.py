@@ -11,7 +11,10 @@ from conftest import run_cli
 import coreinfer
 from coreinfer.cli_options import named_after
 
-VERBS = ("build-clusters", "predict", "generate", "inspect", "evaluate", "analyze", "calibrate", "adapt", "bench")
+VERBS = (
+    "build-clusters", "predict", "generate", "inspect", "evaluate", "analyze", "calibrate", "update", "verify", "diff",
+    "adapt", "bench",
+)  # fmt: skip
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "faiss", "pyarrow", "sklearn", "datasets", "numpy", "scipy",
     "pandas", "matplotlib", "numba", "triton", "peft", "rich",
@@ -91,6 +94,8 @@ CHEAP = (
     "inspect --map {there}/x.gif", "predict words --with-neurons", "predict words --max-loss -1",
     "generate words --max-loss nan", "generate words --max-loss 1 --keep 0.4", "predict words --max-loss 1 -p hybrid",
     "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1", "generate words --memory 12",
+    "verify {there}", "verify {bare} --dtype x", "diff {bare} {there}", "update {bare} {data} -o {there}/x --limit 0",
+    "update {bare} {data} -o {bare}", "update {there} {data} -o {there}/x", "update {bare} {data}.jsonl -o {there}/x",
 )  # fmt: skip
 
 

@@ -48,17 +48,35 @@ def bound(exact: Floats, whole: Floats, total: int, shrink: float) -> NDArray[np
     return np.asarray(ROUNDINGS * STEP * (exact + shrink / (total + shrink) * whole))
 
 
+def moved(
+    centroids: NDArray[np.float32], quantiles: NDArray[np.float32], sizes: NDArray[np.int64], sums: Floats
+) -> NDArray[np.float32]:
+    """Centroids (K, d) at the mean of their old and new members; ``sums`` (K, d) of the new ones' vectors.
+
+    The mean of unit vectors is as long as their mean similarity to its direction, which the quantiles (K, 5) hold, so
+    ``sizes`` (K,) old members sum to that times their number, along the old centroid.
+    """
+    means = np.array([_even(row.astype(np.float64), 401).mean() for row in quantiles])
+    whole = (sizes * np.maximum(means, 0))[:, None] * centroids.astype(np.float64) + sums
+    lengths = np.linalg.norm(whole, axis=1, keepdims=True)
+    there = np.where(lengths > 1e-6, whole / np.maximum(lengths, 1e-6), centroids)  # members may cancel out
+    still = (sums == 0).all(1, keepdims=True)
+    return np.where(still, centroids, there).astype(np.float32)
+
+
 def merged_quantiles(
-    stored: NDArray[np.float32], passages: int, similarities: NDArray[np.float32]
+    stored: NDArray[np.float32], passages: int, turned: float, similarities: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """A cluster's five quantiles of ``passages``, and new members' similarities (m,) -> those of all, (5,).
 
-    Between the five, and a little beyond the outer two, the old members are taken as evenly spread, which is all that
-    is known of them; the new ones count as they are.
+    ``turned``: the cosine between the centroid before and now, by which the old members' similarities are taken to
+    have shrunk: so they have on average, where what they hold beside the centroid has no direction. Between the five,
+    and a little beyond the outer two, the old members are taken as evenly spread, which is all that is known of them;
+    the new ones count as they are.
     """
     if not len(similarities):
         return stored
-    old = _even(stored.astype(np.float64), 4 * passages + 1)
+    old = turned * _even(stored.astype(np.float64), 4 * passages + 1)
     values = np.concatenate([old, similarities.astype(np.float64)])
     weights = np.concatenate([np.full(len(old), passages / len(old)), np.ones(len(similarities))])
     order = np.argsort(values, kind="stable")

@@ -1,8 +1,10 @@
 """An artifact and more passages -> a new artifact: read, embed, assign, record, merge, write, in this order.
 
-Centroids stay. Moving each to the mean of its old and new members was measured beside it: what held-out passages' sets
-capture changed by less than 0.001 either way, while every stored quantile, and the threshold that was measured with the
-centroids, would no longer be of them; only new centroids (a rebuild) help passages on new topics.
+New passages go to the nearest centroid as it is; then each centroid moves to the mean of its old and new members.
+Measured on the demo LM (900 passages of 28 subjects, then 500 more; 16 and 48 clusters, two seeds; the share of their
+statistic that held-out passages' sets capture), beside centroids that stay: texts like the old ones 0.0002 less to
+0.0002 more; texts on 14 new subjects 0.0055 to 0.0066 more where the new passages were on them, 0.0007 to 0.0030 more
+where they were not. A rebuild on all of them gains 0.003 to 0.005 beyond that on the new subjects. So they move.
 """
 
 import shutil
@@ -23,7 +25,7 @@ from coreinfer.neurons import FIXED_POINT, overlap
 from coreinfer.progress import Stage, unseen
 from coreinfer.upkeep.verifying import check_statistics, global_mean
 from pipeline import index
-from pipeline.cluster import nearest_of
+from pipeline.cluster import nearest_of, pieces
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.folder import appearing
@@ -31,8 +33,8 @@ from pipeline.passages import write_passages
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.terms import sample_texts, top_terms
-from pipeline.updating.drift import Drift, grown, strange
-from pipeline.updating.merging import merged, merged_quantiles, merged_terms, merged_whole
+from pipeline.updating.drift import Drift, grown, strange, usually_strange
+from pipeline.updating.merging import merged, merged_quantiles, merged_terms, merged_whole, moved
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,14 @@ class Updated:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """New passages: their clusters and similarities (n,), their sums, some texts of each cluster."""
+    """New passages: their clusters and similarities (n,), to the centroids (K, d) that all members have now as well;
+    the sums of their shares, some texts of each cluster.
+    """
 
     labels: NDArray[np.int64]
     similarities: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+    similarities_now: NDArray[np.float32]
     stats: Statistics
     texts: list[list[str]]
 
@@ -94,13 +100,19 @@ def _recorded(engine: Engine, recorder: Recorder, passages: Path, total: int, ve
     artifact = engine.artifact
     embed_passages(passages, total, engine.embedder, vectors, stage("embed", total))
     labels, similarities = nearest_of(open_vectors(vectors), np.arange(total), artifact.centroids)
+    sums = np.zeros(artifact.centroids.shape)
+    for at in pieces(total):
+        np.add.at(sums, labels[at], open_vectors(vectors)[at])
+    centroids = moved(artifact.centroids, artifact.quantiles, artifact.sizes, sums)
+    now = [(open_vectors(vectors)[at] * centroids[labels[at]]).sum(1) for at in pieces(total)]
     clusters = artifact.manifest.clusters
     stats = record(passages, labels[None], clusters, recorder, stage("record", total))
-    return _Recorded(labels, similarities, stats, sample_texts(passages, labels, clusters))
+    texts = sample_texts(passages, labels, clusters)
+    return _Recorded(labels, similarities, centroids, np.concatenate(now), stats, texts)
 
 
 def _write(layout: Layout, artifact: Artifact, new: _Recorded, source: SourceSettings) -> Drift:
-    """All files, the manifest last; budgets, weights and index as they are."""
+    """All files, the manifest last; budgets and weights as they are."""
     made, stats, old = artifact.manifest, new.stats, Layout(artifact.root)
     if made.tokens + int(stats.tokens.sum()) >= LARGEST:
         raise CoreInferError(
@@ -112,7 +124,7 @@ def _write(layout: Layout, artifact: Artifact, new: _Recorded, source: SourceSet
         shutil.copyfile(path, layout.root / path.name)
         if describe((layout.root / path.name,))[path.name] != made.files[path.name]:
             raise CoreInferError(f"{path} was replaced after it was opened: run it again")
-    index.write_index(layout, artifact.centroids)
+    index.write_index(layout, new.centroids)
     _write_clusters(layout, artifact, new)
     facts = {f.name: getattr(made, f.name) for f in fields(made) if f.name != "files"}
     facts |= {"passages": made.passages + len(new.labels), "tokens": made.tokens + int(stats.tokens.sum())}
@@ -139,14 +151,15 @@ def _priors(artifact: Artifact, stats: Statistics) -> Iterator[NDArray[np.float6
 
 def _write_clusters(layout: Layout, artifact: Artifact, new: _Recorded) -> None:
     sizes, counts = artifact.sizes, new.stats.passages
+    turned = (artifact.centroids * new.centroids).sum(1)
     rows = [
-        merged_quantiles(artifact.quantiles[c], int(sizes[c]), new.similarities[new.labels == c])
-        for c in range(len(sizes))
+        merged_quantiles(row, int(sizes[c]), float(turned[c]), new.similarities_now[new.labels == c])
+        for c, row in enumerate(artifact.quantiles)
     ]
     best = top_terms(new.texts)
     terms = [merged_terms(artifact.terms[c], int(sizes[c]), best[c], int(counts[c])) for c in range(len(sizes))]
     index.write_cluster_rows(
-        layout, artifact.centroids, sizes + counts, artifact.tokens + new.stats.tokens, np.stack(rows), terms,
+        layout, new.centroids, sizes + counts, artifact.tokens + new.stats.tokens, np.stack(rows), terms,
         artifact.examples,
     )  # fmt: skip
 
@@ -154,20 +167,27 @@ def _write_clusters(layout: Layout, artifact: Artifact, new: _Recorded) -> None:
 def _updates(artifact: Artifact) -> list[dict[str, Any]]:
     """What earlier updates found, as the artifact's evidence has it."""
     found = artifact.calibration.get("updates", [])
-    usable = isinstance(found, list) and all(isinstance(u, dict) and isinstance(u.get("passages"), int) for u in found)
-    if not usable or not 0 <= sum(u["passages"] for u in found) < artifact.manifest.passages:
+    names, most = ("passages", "foreign"), artifact.manifest.passages
+    usable = isinstance(found, list) and all(
+        isinstance(one, dict) and all(type(one.get(name)) is int and 0 <= one[name] < most for name in names)
+        for one in found
+    )
+    if not usable or sum(one["passages"] for one in found) >= most:
         raise CoreInferError(f"{artifact.root} has `updates` in calibration.json that are none: rebuild the artifact")
     return list(found)
 
 
 def _drift(before: Artifact, after: Artifact, new: _Recorded) -> Drift:
+    far, earlier = strange(new.similarities, new.labels, before.quantiles), _updates(before)
     cores = [overlap(before.core_set(c), after.core_set(c)) for c in range(len(before.sizes))]
     return Drift(
         passages=len(new.labels),
-        grown=grown(before.manifest.passages, _updates(before), len(new.labels)),
+        grown=grown(before.manifest.passages, earlier, len(new.labels)),
+        foreign=sum((one["foreign"] for one in earlier), int(far.sum())),
         similarity=float(np.median(new.similarities)),
         before=float(np.average(before.quantiles[:, 2], weights=new.stats.passages)),
-        strange=float(strange(new.similarities, new.labels, before.quantiles).mean()),
+        strange=float(far.mean()),
+        usual=float(usually_strange(before.sizes)[new.labels].mean()),
         weak=float((new.similarities < before.policy.threshold).mean()),
         cores=np.array(cores), sizes=after.sizes, new=new.stats.passages,
     )  # fmt: skip

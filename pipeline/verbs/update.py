@@ -1,8 +1,9 @@
 """``coreinfer update``: more passages into an artifact."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,11 @@ from coreinfer.cli_options import (
     say,
 )
 
+if TYPE_CHECKING:
+    from coreinfer.artifact import Artifact
+
+PASSAGE_TOKENS = 384  # of a build that does not say
+
 
 def update(
     artifact: Annotated[Path, typer.Argument(help="Artifact folder; it stays as it is.")],
@@ -29,7 +35,9 @@ def update(
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many passages.")] = None,
-    passage_tokens: Annotated[int, typer.Option(help="Longer texts are split into passages of this size.")] = 384,
+    passage_tokens: Annotated[
+        int | None, typer.Option(help="Longer texts are split into passages of this size. [default: as in the build]")
+    ] = None,
     min_chars: Annotated[int, typer.Option(help="Shorter texts are left out.")] = 20,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
     device: DeviceOption = "cpu",
@@ -42,8 +50,11 @@ def update(
     from pipeline.readers import local_files
     from pipeline.sources import SourceSettings
 
-    source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
+    source = SourceSettings(
+        dataset, split, config, text_column, limit, 1 if passage_tokens is None else passage_tokens, min_chars
+    )
     opened = open_artifact(artifact, dtype)
+    source = replace(source, max_tokens=passage_tokens or tokens_of(opened))
     check_output(output, overwrite)
     local_files(dataset)
     engine = make_engine(opened, model, embedder, device, dtype)
@@ -59,3 +70,10 @@ def update(
         return
     print("\n".join(made.drift.in_words()))
     say(f"next: coreinfer calibrate {output} TEXTS, whose numbers are still those of {artifact}", quiet)
+
+
+def tokens_of(artifact: "Artifact") -> int:
+    """How long the build's passages were, at most."""
+    source = artifact.manifest.config.get("source")
+    found = source.get("max_tokens") if isinstance(source, dict) else None
+    return found if type(found) is int and found > 0 else min(PASSAGE_TOKENS, artifact.manifest.model.max_tokens)
