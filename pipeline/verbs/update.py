@@ -1,7 +1,6 @@
 """``coreinfer update``: more passages into an artifact."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,11 +49,9 @@ def update(
     from pipeline.readers import local_files
     from pipeline.sources import SourceSettings
 
-    source = SourceSettings(
-        dataset, split, config, text_column, limit, 1 if passage_tokens is None else passage_tokens, min_chars
-    )
     opened = open_artifact(artifact, dtype)
-    source = replace(source, max_tokens=passage_tokens or tokens_of(opened))
+    longest = tokens_of(opened) if passage_tokens is None else passage_tokens
+    source = SourceSettings(dataset, split, config, text_column, limit, longest, min_chars)
     check_output(output, overwrite)
     local_files(dataset)
     engine = make_engine(opened, model, embedder, device, dtype)
