@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.manifest import Manifest
+from coreinfer.manifest import CONTROL, Manifest
 from coreinfer.tables import LAYERS, clusters_schema, matrix, read_table, sensitivity_schema, words
 
 MOST_KEEPS = 1000  # of the grid
@@ -39,8 +39,10 @@ def read_clusters(path: Path, manifest: Manifest) -> Clusters:
     quantiles = matrix(table, "similarity_quantiles", manifest.clusters)
     if not ((np.abs(quantiles) <= 1 + ROUNDING).all() and (np.diff(quantiles, axis=1) >= 0).all()):  # NaN is not
         raise ValueError(f"{path.name} holds similarity_quantiles that do not rise, or are no cosines")
-    centroids = _centroids(table, manifest, path.name)
-    return Clusters(centroids, sizes, tokens, quantiles, words(table, "terms"), words(table, "examples"))
+    centroids, terms = _centroids(table, manifest, path.name), words(table, "terms")
+    if any(CONTROL.search(term) for row in terms for term in row):
+        raise ValueError(f"{path.name} holds terms that are no words: they would command a terminal")
+    return Clusters(centroids, sizes, tokens, quantiles, terms, words(table, "examples"))
 
 
 def _counts(table: Any, name: str, least: int, total: int, file: str) -> NDArray[np.int64]:

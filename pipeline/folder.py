@@ -1,10 +1,10 @@
 """An output folder appears whole or not at all."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from coreinfer import strict_json
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import FORMAT
@@ -39,7 +39,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 def _own_files(manifest: Path) -> set[str]:
     """The names of an artifact's files, of whatever version it is; none if ``manifest`` is not an artifact's."""
     try:
-        raw = json.loads(manifest.read_text("utf-8"))
+        raw = strict_json.read(manifest)
         return {manifest.name, *dict(raw["files"])} if raw["format"] == FORMAT else set()
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return set()

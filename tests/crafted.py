@@ -82,6 +82,7 @@ LISTED: list[tuple[str, Fault]] = [
     ("statistic in float64", wide(2, pa.list_(pa.float64(), F))),
     ("core as text", wide(3, pa.large_binary())),
     *((f"centroid of {x}", first("clusters", "centroid", begins(x))) for x in (NAN, float("inf"), 3e38, 2.0)),
+    ("terminal commands in a term", first("clusters", "terms", replaced(["\x1b[2J"]))),
     ("zero centroid", first("clusters", "centroid", lambda row: [0.0] * D)),
     (
         "equal centroids",
