@@ -23,7 +23,7 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.flat_index import check_index
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest, verify
-from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, pack, share, top, unpack
+from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, pack, share, top
 from coreinfer.policy import score
 from coreinfer.settings import PolicySettings, Source
 from coreinfer.tables import GLOBAL, Stamp, Stored, check_neurons, matrix, read_rows
@@ -145,16 +145,13 @@ class Artifact:
         return top(scores * self.sensitivity, self.budgets(keep))
 
     def core_set(self, cluster: int) -> NeuronSet:
-        """A cluster's stored core set: what its prior alone picks at ``manifest.default_keep``."""
-        width = self.manifest.width
-        with _reading(Layout(self.root).neurons):
-            rows = read_rows(self._stored, cluster).column("core").to_pylist()
-            if {len(row) for row in rows} != {(width + 7) // 8}:
-                raise ValueError(f"a core set of cluster {cluster} is not {(width + 7) // 8} bytes long")
-            kept, wanted = unpack(rows, width), self.budgets(self.manifest.default_keep).tolist()
-            if kept.per_layer != wanted or pack(kept) != rows:
-                raise ValueError(f"the core sets of cluster {cluster} are not of {wanted} neurons")
-            return kept
+        """A cluster's stored core set, if it is what its prior alone picks at ``manifest.default_keep``."""
+        keep, path = self.manifest.default_keep, Layout(self.root).neurons
+        picked = self.core(self.prior(cluster), keep)
+        with _reading(path):
+            if read_rows(self._stored, cluster).column("core").to_pylist() != pack(picked):
+                raise ValueError(f"the core set of cluster {cluster} is not what its statistic picks at keep {keep:g}")
+        return picked
 
     def budgets(self, keep: float) -> NDArray[np.int64]:
         """Neurons to keep in each layer, (L,): linear between 0 and the stored keeps, rounded, at least 1."""

@@ -85,7 +85,7 @@ def test_a_manifest_is_taken_as_it_is_or_refused(whole: Path, data: st.DataObjec
 @example(data=None)
 def test_a_calibration_is_taken_as_it_is_or_refused(data: st.DataObject | None) -> None:
     good = {"policy": asdict(POLICY), "curve": CURVE, "held_out_passages": 3}
-    raw = good if data is None else data.draw(changed(good))
+    raw: Any = good if data is None else data.draw(changed(good))
     try:
         found = parsed(raw)
         policy = policy_of(found)

@@ -38,7 +38,8 @@ def _settings(found: Facts) -> list[Facts]:
 
 def _clusters(facts: Facts) -> list[str]:
     s = facts["similarity"]
-    if s["least"] > 0.99999 and facts["a"] == facts["b"] == facts["mutual"]:
+    same = s["least"] > 0.99999 and facts["a"] == facts["b"] == facts["mutual"]
+    if same:
         head = f"clusters: {counted(facts['a'], 'centroid')}, the same in both"
     else:
         head = (
@@ -52,7 +53,7 @@ def _clusters(facts: Facts) -> list[str]:
         for row in facts["sizes"][:5]
     ]
     moved = [f"  {facts['passages_moved']:.1%} of all passages would have to move for equal shares"] * bool(rows)
-    return [head, *moved, *rows]
+    return [head, *moved, *rows] if rows or not same else []
 
 
 def _neurons(facts: Facts) -> list[str]:

@@ -1,8 +1,8 @@
 """Everything about an artifact that can be checked without its models: also what no single read looks at.
 
-``Artifact.load`` checks hashes, the small tables and every number in them; a cluster's statistic is checked when it is
-read. Here all of them are, and what they must have in common: a core set is what the statistic picks, and the global
-prior is the mean of the clusters', each weighing as much as it has passages.
+``Artifact.load`` checks hashes, the small tables and every number in them; a cluster's statistic and core set are
+checked when they are read. Here all of them are, and what they have in common: the global prior is the mean of the
+clusters', each weighing as much as it has passages.
 """
 
 from dataclasses import dataclass
@@ -47,13 +47,9 @@ def check_statistics(artifact: Artifact) -> None:
         CoreInferError: a row is no share of 1, a core set is not what it picks, or the clusters' statistics do not come
             to the global prior.
     """
-    keep, path = artifact.manifest.default_keep, Layout(artifact.root).neurons
+    path = Layout(artifact.root).neurons
     for cluster in range(GLOBAL, artifact.manifest.clusters):
-        if artifact.core_set(cluster) != artifact.core(artifact.prior(cluster), keep):
-            raise CoreInferError(
-                f"{path} holds a core set of cluster {cluster} that its statistic does not pick at keep {keep:g}: "
-                "rebuild the artifact"
-            )
+        artifact.core_set(cluster)
     stored, mean = artifact.prior(GLOBAL), global_mean(artifact)
     if (off := np.abs(stored - mean) - STEP * (stored + mean) - LEAST).max() > 0:
         layer, neuron = np.unravel_index(int(off.argmax()), off.shape)
