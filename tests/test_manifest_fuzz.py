@@ -52,11 +52,11 @@ def changed(draw: st.DrawFn, good: Any) -> Any:
             if how == "rename" and isinstance(inside, dict):
                 inside[draw(st.text(max_size=6) | st.sampled_from(list(good)))] = old
         elif how == "add" and isinstance(inside, list):
-            inside.insert(last, draw(anything))
+            inside.insert(last, copies.deepcopy(draw(anything)))
         elif how == "lift" and (isinstance(inside, list) or last in inside):
             inside[last] = [inside[last]]
         else:
-            inside[last] = draw(anything)
+            inside[last] = copies.deepcopy(draw(anything))  # it may be changed again
     return out
 
 
