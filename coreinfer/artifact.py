@@ -90,7 +90,7 @@ class Artifact:
             stamp = Stamp.of(layout.neurons.stat()) if layout.neurons.is_file() else Stamp(0, 0, 0)
             manifest = verify(layout.root)
         with _reading(layout.neurons):
-            check_neurons(layout.neurons, manifest)
+            check_neurons(_stored(layout, manifest, stamp))
         with _reading(layout.calibration):
             calibration = strict_json.read(layout.calibration)
             policy = policy_of(calibration)
@@ -178,8 +178,12 @@ class Artifact:
 
     @property
     def _stored(self) -> Stored:
-        made, path = self.manifest, Layout(self.root).neurons
-        return Stored(path, made.files[path.name]["sha256"], self.stamp, made.clusters, made.layers, made.width)
+        return _stored(Layout(self.root), self.manifest, self.stamp)
+
+
+def _stored(layout: Layout, made: Manifest, stamp: Stamp) -> Stored:
+    path = layout.neurons
+    return Stored(path, made.files[path.name]["sha256"], stamp, made.clusters, made.layers, made.width)
 
 
 @lru_cache(maxsize=64)

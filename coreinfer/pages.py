@@ -1,21 +1,40 @@
-"""What the pages of a Parquet column claim, looked at before a library makes room for it.
+"""What a Parquet file claims, in its footer and its pages, looked at before a library makes room for it.
 
-A library believes a page's header: three bytes there make it set two gigabytes aside, or decode a run of a billion
-equal values. So the headers are walked first. They are Thrift structs in its compact protocol: a field is a byte of
-(step of its id, type), then its value; integers are zigzag varints; https://parquet.apache.org/docs/file-format/.
+A library believes these claims: three bytes of a page's header make it set two gigabytes aside, or decode a run of a
+billion equal values, and some footers end the whole process where PyArrow only shows them. So they are read here
+first. https://parquet.apache.org/docs/file-format/ and its parquet.thrift have the fields' ids.
 """
 
-from typing import Any, BinaryIO, NamedTuple
+import os
+from typing import BinaryIO, NamedTuple
 
-LONGEST = 1 << 16  # bytes of a header; an honest one has less than a hundred
+from coreinfer.thrift import I32, I64, STRUCT, Fields, field, struct, structs
+
+LONGEST = 1 << 16  # bytes of a page's header; an honest one has less than a hundred
 MOST_PAGES = 1 << 14  # of one column of one row group
-STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, STRUCT = 0, 1, 2, 3, 4, 5, 6, 7, 8, 12
+MOST_FOOTER, EACH_GROUP = 1 << 16, 1 << 10  # bytes of a footer, and for each row group that belongs there
+MAGIC = b"PAR1"
 DATA, DICTIONARY, DATA_V2 = 0, 2, 3  # types of pages
-KIND, SIZE, STORED, CRC, HEAD = 1, 2, 3, 4, {DATA: 5, DICTIONARY: 7, DATA_V2: 8}  # ids of a header's fields
-ENCODINGS = {DATA: 2, DICTIONARY: 2, DATA_V2: 4}  # ... and of the head's: which encoding; the number of values is 1
-KNOWN = {0, 2, 3, 8, 9}  # plain, dictionary (old, runs, new), byte-stream-split
+GROUPS, ENCRYPTED, COLUMNS, ROWS, PATH, META = 4, 8, 1, 3, 1, 3  # ids of fields: of a footer, a row group, a chunk
+VALUES, STORED, DATA_AT, DICTIONARY_AT = 5, 7, 9, 11  # ... and of a chunk's metadata
+KIND, SIZE, PAGE_STORED, CRC, HEAD = 1, 2, 3, 4, {DATA: 5, DICTIONARY: 7, DATA_V2: 8}  # ... and of a page's header
+ENCODING = {DATA: 2, DICTIONARY: 2, DATA_V2: 4}  # ... and of the head in it, where 1 is the number of values
+KNOWN = {0, 2, 3, 8, 9}  # encodings: plain, dictionary (old, runs, new), byte-stream-split
 
-Fields = dict[int, Any]
+
+class Chunk(NamedTuple):
+    """A column of a row group: values, and where its bytes are."""
+
+    values: int
+    start: int
+    stored: int
+
+
+class Group(NamedTuple):
+    """A row group: rows, and a chunk a column."""
+
+    rows: int
+    chunks: tuple[Chunk, ...]
 
 
 class Page(NamedTuple):
@@ -26,80 +45,81 @@ class Page(NamedTuple):
     values: int
 
 
-def pages_of(file: BinaryIO, start: int, stored: int) -> list[Page]:
-    """The pages of a column chunk of ``stored`` bytes from ``start`` on.
+def groups_of(file: BinaryIO, wanted: int) -> tuple[Group, ...]:
+    """The row groups that a file's footer names, where so many belong.
+
+    Raises:
+        ValueError, LookupError: no Parquet, or a footer with a fault, or encrypted columns, or ones in other files.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or not 0 < length <= min(size - 12, MOST_FOOTER + wanted * EACH_GROUP):
+        raise ValueError(f"it is no Parquet, or has a footer of {length} bytes")
+    file.seek(size - 8 - length)
+    footer, end = struct(file.read(length))
+    groups = structs(footer, GROUPS)
+    if len(groups) != wanted:
+        raise ValueError(f"it has {len(groups)} row groups, not {wanted}")
+    if end != length or ENCRYPTED in footer:
+        raise ValueError("its footer is followed by something, or encrypted")
+    return tuple(
+        Group(field(group, ROWS, I64), tuple(_chunk(one) for one in structs(group, COLUMNS))) for group in groups
+    )
+
+
+def _chunk(fields: Fields) -> Chunk:
+    if PATH in fields or ENCRYPTED in fields:
+        raise ValueError("a column lies in another file, or is encrypted")
+    meta: Fields = field(fields, META, STRUCT)
+    data = field(meta, DATA_AT, I64)
+    start = min(data, field(meta, DICTIONARY_AT, I64)) if DICTIONARY_AT in meta else data
+    if start < len(MAGIC):
+        raise ValueError(f"a column begins at {start}")
+    return Chunk(field(meta, VALUES, I64), start, field(meta, STORED, I64))
+
+
+def pages_of(file: BinaryIO, chunk: Chunk) -> list[Page]:
+    """The pages of a column chunk.
 
     Raises:
         ValueError: they do not fill it exactly, are too many, or one is of an unknown kind or without a checksum.
         LookupError: a header is cut short.
     """
-    out, at, end = list[Page](), start, start + stored
+    out, at, end = list[Page](), chunk.start, chunk.start + chunk.stored
     while at < end:
         file.seek(at)
-        fields, length = _struct(file.read(min(LONGEST, end - at)), 0, 0)
+        fields, length = struct(file.read(min(LONGEST, end - at)))
         out.append(_page(fields))
-        at += length + int(fields[STORED])
+        at += length + int(field(fields, PAGE_STORED, I32))
         if len(out) > MOST_PAGES:
             raise ValueError(f"a column has more than {MOST_PAGES} pages")
-    if at != end or start < 4:
+    if at != end:
         raise ValueError("the pages of a column do not fill its place")
     return out
 
 
 def _page(fields: Fields) -> Page:
-    kind = fields[KIND]
-    if kind not in HEAD or CRC not in fields:
-        raise ValueError("a page has no checksum" if kind in HEAD else f"a page is of the kind {kind}")
-    head = fields[HEAD[kind]]
-    if head[ENCODINGS[kind]] not in KNOWN:
-        raise ValueError(f"a page has the encoding {head[ENCODINGS[kind]]}")
-    page = Page(kind, fields[SIZE], head[1])
-    if min(page.size, page.values, fields[STORED]) < 0:
+    kind = field(fields, KIND, I32)
+    if kind not in HEAD:
+        raise ValueError(f"a page is of the kind {kind}")
+    field(fields, CRC, I32)  # without it, nothing would check what is decompressed
+    head: Fields = field(fields, HEAD[kind], STRUCT)
+    if (encoding := field(head, ENCODING[kind], I32)) not in KNOWN:
+        raise ValueError(f"a page has the encoding {encoding}")
+    page = Page(kind, field(fields, SIZE, I32), field(head, 1, I32))
+    if min(page.size, page.values, field(fields, PAGE_STORED, I32)) < 0:
         raise ValueError(f"a page claims {page.values} values in {page.size} bytes")
     return page
 
 
-def _struct(raw: bytes, at: int, depth: int) -> tuple[Fields, int]:
-    """(fields by id, where it ends) of the struct that begins at ``at``."""
-    out, last = Fields(), 0
-    while (head := raw[at]) != STOP:
-        at += 1
-        if head >> 4:
-            last += head >> 4
-        else:
-            last, at = _integer(raw, at)
-        if last in out or depth > 4:
-            raise ValueError("a page has a header that is no header")
-        out[last], at = _value(raw, at, head & 15, depth)
-    return out, at + 1
+def values_of(pages: list[Page]) -> int:
+    """How many values data pages claim together."""
+    return sum(page.values for page in pages if page.kind != DICTIONARY)
 
 
-def _value(raw: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (TRUE, FALSE):
-        return kind == TRUE, at
-    if kind in (I16, I32, I64):
-        return _integer(raw, at)
-    if kind == STRUCT:
-        return _struct(raw, at, depth + 1)
-    if kind == BINARY:
-        length, at = _varint(raw, at)
-        return None, at + length  # smallest and largest value: nobody here reads them
-    if kind in (BYTE, DOUBLE):
-        return None, at + (1 if kind == BYTE else 8)
-    raise ValueError(f"a page has a header with a field of type {kind}")
-
-
-def _integer(raw: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(raw, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = raw[at]
-        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
-        if byte < 128:
-            return value, at
-        if shift > 63:
-            raise ValueError("a page has a header with an endless number")
+def expanded(pages: list[Page], values: int) -> int:
+    """Bytes that texts in the pages can become at most: one of a dictionary may stand for every value."""
+    dictionary = sum(page.size for page in pages if page.kind == DICTIONARY)
+    return sum(page.size for page in pages) + dictionary * values

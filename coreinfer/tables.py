@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import Manifest
-from coreinfer.pages import DICTIONARY, Page, pages_of
+from coreinfer.pages import Chunk, Group, expanded, groups_of, pages_of, values_of
 
 GLOBAL = -1  # the cluster id of the global prior
 MOST_VALUES = 1 << 26  # of a column of a row group; more than 32,768 clusters of 2,048 dimensions
@@ -96,7 +95,11 @@ def words(table: Any, name: str) -> list[list[str]]:
 
 @contextmanager
 def _opened(handle: BinaryIO, schema: pa.Schema, most_groups: int) -> Iterator[Any]:
-    """A file's footer, parsed within limits; columns of texts stay encoded."""
+    """A file whose footer was looked at, parsed within limits; columns of texts stay encoded.
+
+    Of the footer, PyArrow is asked nothing but the schema: showing others of its fields, it ends the process where they
+    are none that it knows.
+    """
     encoded = [f"{field.name}.list.element" for field in schema if field.type == WORDS]
     with pq.ParquetFile(
         handle, page_checksum_verification=True, read_dictionary=encoded or None, pre_buffer=False,
@@ -111,25 +114,26 @@ def read_table(path: Path, schema: pa.Schema, rows: int | range) -> Any:
     Raises:
         ValueError, pyarrow.ArrowException: it is no such table, or claims more than that explains.
     """
-    with path.open("rb") as handle, _opened(handle, schema, 1) as file:
-        return _group(handle, file, path.name, schema, 1, 0, rows)
+    with path.open("rb") as handle:
+        groups = groups_of(handle, 1)
+        if groups[0].rows not in (rows if isinstance(rows, range) else (rows,)):
+            raise ValueError(f"{path.name} has {groups[0].rows} rows where {rows} belong")
+        return _group(handle, path.name, schema, groups, 0)
 
 
-def _group(
-    handle: BinaryIO, file: Any, name: str, schema: pa.Schema, groups: int, group: int, rows: int | range
-) -> Any:
-    """A row group of a file with these columns and so many row groups. Its claims are looked at before it is."""
-    if file.num_row_groups != groups or not file.schema_arrow.equals(_encoded(schema)):
-        raise ValueError(f"{name} has {file.num_row_groups} row groups of {', '.join(file.schema_arrow.names)}"[:300])
-    facts = file.metadata.row_group(group)
-    if facts.num_columns != len(schema) or facts.num_rows not in (rows if isinstance(rows, range) else (rows,)):
-        raise ValueError(f"{name} has {facts.num_rows} rows where {rows} belong")
-    for i, field in enumerate(schema):
-        _check_column(handle, facts.column(i), name, field, facts.num_rows)
-    table = file.read_row_group(group, use_threads=False)
+def _group(handle: BinaryIO, name: str, schema: pa.Schema, groups: tuple[Group, ...], number: int) -> Any:
+    """A row group of a file with these columns. Its claims are looked at before it is."""
+    found = groups[number]
+    for chunk, field in zip(found.chunks, schema, strict=True):
+        _check_column(handle, chunk, name, field, found.rows)
+    handle.seek(0)
+    with _opened(handle, schema, len(groups)) as file:
+        if not file.schema_arrow.equals(_encoded(schema)):
+            raise ValueError(f"{name} has the columns {', '.join(file.schema_arrow.names)}"[:300])
+        table = file.read_row_group(number, use_threads=False)
     table.validate(full=True)  # offsets, indices and UTF-8 come from the file as they are
-    if len(table) != facts.num_rows:
-        raise ValueError(f"{name} has {len(table)} rows where {facts.num_rows} belong")
+    if len(table) != found.rows:
+        raise ValueError(f"{name} has {len(table)} rows where {found.rows} belong")
     return table
 
 
@@ -139,27 +143,18 @@ def _encoded(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(field.name, texts if field.type == WORDS else field.type) for field in schema])
 
 
-def _check_column(handle: BinaryIO, facts: Any, name: str, field: pa.Field, rows: int) -> None:
-    """Refuse a column chunk whose footer or pages claim other values than the rows explain."""
+def _check_column(handle: BinaryIO, chunk: Chunk, name: str, field: pa.Field, rows: int) -> None:
+    """Refuse a column chunk that claims, or whose pages claim, other values than the rows explain."""
     each = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 1
     most = max(rows, MOST_WORDS) if field.type == WORDS else rows * each
-    if not rows * each <= (claim := facts.num_values) <= min(most, MOST_VALUES):
+    if not rows * each <= (claim := chunk.values) <= min(most, MOST_VALUES):
         raise ValueError(f"{name} claims {claim} values of {field.name} in {rows} rows")
-    if facts.file_path:
-        raise ValueError(f"{name} says that {field.name} lies in another file")
-    # No look at ``facts.compression``: of an unknown number, PyArrow's property ends the process.
-    begins = [facts.data_page_offset, *([facts.dictionary_page_offset] if facts.has_dictionary_page else [])]
-    pages = pages_of(handle, min(begins), facts.total_compressed_size)
-    if sum(page.values for page in pages if page.kind != DICTIONARY) != claim:
+    pages = pages_of(handle, chunk)
+    if values_of(pages) != claim:
         raise ValueError(f"{name} has pages of {field.name} that claim other than {claim} values")
-    if (size := _expanded(pages, field, claim)) > _most_bytes(field, claim):
+    size = expanded(pages, claim if pa.types.is_binary(field.type) else 0)
+    if size > _most_bytes(field, claim):
         raise ValueError(f"{name} claims {size} bytes of {field.name}")
-
-
-def _expanded(pages: list[Page], field: pa.Field, values: int) -> int:
-    """Bytes that the pages can become at most; one text of a dictionary may stand for every value."""
-    dictionary = sum(page.size for page in pages if page.kind == DICTIONARY)
-    return sum(page.size for page in pages) + (dictionary * values if pa.types.is_binary(field.type) else 0)
 
 
 def _most_bytes(field: pa.Field, values: int) -> int:
@@ -175,26 +170,42 @@ def read_rows(stored: Stored, cluster: int) -> Any:
         raise CoreInferError(
             f"there is no cluster {cluster}: give {GLOBAL} (the global prior) to {stored.clusters - 1}"
         )
-    schema, groups = neurons_schema(stored.width), stored.clusters + 1
     with stored.path.open("rb") as handle:  # one handle: what is looked at is what is read
         if Stamp.of(os.fstat(handle.fileno())) != stored.stamp:
             raise CoreInferError(f"{stored.path} was replaced after it was opened: load the artifact again")
-        with _opened(handle, schema, groups) as file:
-            rows = _group(handle, file, stored.path.name, schema, groups, cluster + 1, stored.layers)
+        rows = _group(handle, stored.path.name, neurons_schema(stored.width), _groups(stored, handle), cluster + 1)
     order = [(cluster, layer) for layer in range(stored.layers)]
     if list(zip(rows.column("cluster").to_pylist(), rows.column("layer").to_pylist(), strict=True)) != order:
         raise ValueError(f"{stored.path.name} has other rows where those of cluster {cluster} belong")
     return rows
 
 
-def check_neurons(path: Path, manifest: Manifest) -> None:
-    """One row group for each cluster and the global prior, a row a layer, ``width`` numbers a row."""
-    schema = neurons_schema(manifest.width)
-    with path.open("rb") as handle, _opened(handle, schema, manifest.clusters + 1) as file:
-        columns = file.schema_arrow
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+_FOOTERS: dict[Stored, tuple[Group, ...]] = {}  # of the last file only: many clusters are read of one
+
+
+def _groups(stored: Stored, handle: BinaryIO) -> tuple[Group, ...]:
+    """The footer of ``neurons.parquet``: a row group a cluster and one of the global prior, a row a layer."""
+    found = _FOOTERS.get(stored)
+    if found is None:
+        found = groups_of(handle, stored.clusters + 1)
+        if (rows := {group.rows for group in found}) != {stored.layers}:
+            raise ValueError(f"{stored.path.name} has row groups of {sorted(rows)[:8]} rows, not {stored.layers}")
+        _FOOTERS.clear()
+        _FOOTERS[stored] = found
+    return found
+
+
+def check_neurons(stored: Stored) -> None:
+    """One row group for each cluster and the global prior, a row a layer, ``width`` numbers a row.
+
+    Raises:
+        ValueError, LookupError, pyarrow.ArrowException: it is no such file.
+    """
+    schema = neurons_schema(stored.width)
+    with stored.path.open("rb") as handle:
+        groups = _groups(stored, handle)
+        handle.seek(0)
+        with _opened(handle, schema, len(groups)) as file:
+            columns = file.schema_arrow
     if not columns.equals(schema):
-        raise ValueError(f"{path.name} has the columns {columns.names}, or not {manifest.width} float32 a row"[:300])
-    if len(rows) != manifest.clusters + 1 or set(rows) != {manifest.layers}:
-        wanted = f"{manifest.clusters + 1} row groups of {manifest.layers} layers"
-        raise ValueError(f"{path.name} has {len(rows)} row groups of {sorted(set(rows))[:8]} rows, not {wanted}")
+        raise ValueError(f"it has the columns {columns.names}, or not {stored.width} float32 a row"[:300])
