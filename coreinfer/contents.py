@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.manifest import CONTROL, Manifest
+from coreinfer.json_fields import CONTROL
+from coreinfer.manifest import Manifest
 from coreinfer.tables import LAYERS, clusters_schema, matrix, read_table, sensitivity_schema, words
 
 MOST_KEEPS = 1000  # of the grid

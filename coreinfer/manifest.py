@@ -6,25 +6,24 @@
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coreinfer import strict_json
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.json_fields import CONTROL, count, hash_of, number, record, shown, text, whole
 from coreinfer.layout import Layout
 from coreinfer.settings import StatisticSettings, check_keep
 
 MANIFEST = Layout(Path()).manifest.name
 FORMAT, VERSION, METRIC = "coreinfer-artifact", 1, "cosine"
 COUNTS = ("layers", "width", "dimension", "clusters", "passages", "tokens")
-LARGEST = 1 << 40  # no honest count is larger
 MOST_NEURONS, MOST_COORDINATES = 1 << 24, 1 << 26  # L * F and K * d: readers hold so many numbers at a time
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a name is printed: it must not command the terminal
-SHA256 = re.compile(r"[0-9a-f]{64}")
+ROOM = 1 << 20  # bytes of a file beside its numbers
+MOST_WORDS, MOST_OTHER = 1 << 27, 1 << 26  # bytes of terms and examples, and of a file that is not known here
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Manifest:
             CoreInferError: no JSON, another format or version, or a field that no build writes, by name and value.
         """
         try:
-            raw = _record("the manifest", strict_json.parse(text), None)
+            raw = record("the manifest", strict_json.parse(text), None)
             made, version = raw.pop("format", None), raw.pop("version", None)
             if made == FORMAT and type(version) is int and version == VERSION:
                 return cls._checked(raw)
@@ -85,110 +84,66 @@ class Manifest:
                 f"{where} is not a valid manifest ({in_words(error)}): rebuild the artifact"
             ) from error
         raise CoreInferError(
-            f"{where} has format {_shown(made)} version {_shown(version)}, this coreinfer reads {FORMAT!r} version "
+            f"{where} has format {shown(made)} version {shown(version)}, this coreinfer reads {FORMAT!r} version "
             f"{VERSION}: rebuild the artifact with build-clusters"
         )
 
     @classmethod
     def _checked(cls, raw: dict[str, Any]) -> "Manifest":
         if (metric := raw.pop("metric", None)) != METRIC:
-            raise ValueError(f"metric is {_shown(metric)}, not {METRIC!r}")
-        made = cls(**{name: CHECKS[name](name, value) for name, value in _record("the manifest", raw, cls).items()})
-        for what, number, most in (
+            raise ValueError(f"metric is {shown(metric)}, not {METRIC!r}")
+        made = cls(**{name: CHECKS[name](name, value) for name, value in record("the manifest", raw, cls).items()})
+        for what, numbers, most in (
             ("layers of its width", made.layers * made.width, MOST_NEURONS),
             ("clusters of its dimension", made.clusters * made.dimension, MOST_COORDINATES),
         ):
-            if number > most:
-                raise ValueError(f"{what} are {number} numbers, more than {most}")
+            if numbers > most:
+                raise ValueError(f"{what} are {numbers} numbers, more than {most}")
         return made
 
 
-def _shown(value: object) -> str:
-    """A value for a message: short, in one line."""
-    return repr(value)[:80]
-
-
-def _record(name: str, value: Any, kind: type | None) -> dict[str, Any]:
-    """An object, with exactly the fields of a dataclass if one is given."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is {_shown(value)}, no object")
-    wanted = {field.name for field in fields(kind)} if kind is not None else set(value)
-    if odd := sorted(wanted ^ set(value)):
-        fault = "lacks" if odd[0] in wanted else "has an unknown"
-        raise ValueError(f"{name} {fault} {_shown(odd[0])}")
-    return value
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or CONTROL.search(value):
-        raise ValueError(f"{name} is {_shown(value)}, no text")
-    return value
-
-
-def _whole(name: str, value: Any, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < LARGEST:  # a bool is an int too
-        raise ValueError(f"{name} is {_shown(value)}, no whole number from {least} to {LARGEST - 1}")
-    return value
-
-
-def _count(name: str, value: Any) -> int:
-    return _whole(name, value, 1)
-
-
-def _number(name: str, value: Any) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(f"{name} is {_shown(value)}, no number")
-    return float(value)
-
-
-def _hash(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not SHA256.fullmatch(value):
-        raise ValueError(f"{name} is {_shown(value)}, not the 64 hexadecimal digits of a sha256")
-    return value
-
-
 def _keep(name: str, value: Any) -> float:
-    return check_keep(_number(name, value))
+    return check_keep(number(name, value))
 
 
 def _config(name: str, value: Any) -> dict[str, Any]:
-    return _record(name, value, None)
+    return record(name, value, None)
 
 
 def _identity(name: str, value: Any) -> ModelIdentity:
-    raw = _record(name, value, ModelIdentity)
+    raw = record(name, value, ModelIdentity)
     for part in ("id", "dtype"):
-        _text(f"{name}.{part}", raw[part])
+        text(f"{name}.{part}", raw[part])
     for part in ("weights", "setup"):
-        _hash(f"{name}.{part}", raw[part])
-    _count(f"{name}.max_tokens", raw["max_tokens"])
+        hash_of(f"{name}.{part}", raw[part])
+    count(f"{name}.max_tokens", raw["max_tokens"])
     return ModelIdentity(**raw)
 
 
 def _statistic(name: str, value: Any) -> StatisticSettings:
-    raw = _record(name, value, StatisticSettings)
+    raw = record(name, value, StatisticSettings)
     for part in ("kind", "mode"):
-        _text(f"{name}.{part}", raw[part])
-    return StatisticSettings(**{**raw, "token_fraction": _number(f"{name}.token_fraction", raw["token_fraction"])})
+        text(f"{name}.{part}", raw[part])
+    return StatisticSettings(**{**raw, "token_fraction": number(f"{name}.token_fraction", raw["token_fraction"])})
 
 
 def _files(name: str, value: Any) -> dict[str, dict[str, Any]]:
     """File names that stay in the folder, and the size and sha256 of each."""
-    for file, facts in _record(name, value, None).items():
+    for file, facts in record(name, value, None).items():
         if Path(file).name != file or file == ".." or CONTROL.search(file):
-            raise ValueError(f"{_shown(file)} is no file of the folder")
+            raise ValueError(f"{shown(file)} is no file of the folder")
         if file == MANIFEST:
             raise ValueError(f"{MANIFEST} lists itself, and nothing can hold its own hash")
         if not isinstance(facts, dict) or set(facts) != {"bytes", "sha256"}:
-            raise ValueError(f"{_shown(file)} has {_shown(facts)}, not bytes and sha256")
-        _whole(f"bytes of {_shown(file)}", facts["bytes"])
-        _hash(f"sha256 of {_shown(file)}", facts["sha256"])
+            raise ValueError(f"{shown(file)} has {shown(facts)}, not bytes and sha256")
+        whole(f"bytes of {shown(file)}", facts["bytes"])
+        hash_of(f"sha256 of {shown(file)}", facts["sha256"])
     return dict(value)
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(COUNTS, _count), "model": _identity, "embedder": _identity, "statistic": _statistic,
-    "default_keep": _keep, "seed": _whole, "config": _config, "files": _files,
+    **dict.fromkeys(COUNTS, count), "model": _identity, "embedder": _identity, "statistic": _statistic,
+    "default_keep": _keep, "seed": whole, "config": _config, "files": _files,
 }  # fmt: skip
 
 
@@ -223,9 +178,25 @@ def verify(root: Path) -> Manifest:
             raise CoreInferError(f"{layout.manifest} does not list {path.name}: rebuild the artifact")
     if layout.index.exists() and layout.index.name not in manifest.files:
         raise CoreInferError(f"{layout.manifest} does not list {layout.index.name}: remove that file or rebuild")
+    largest = _largest(layout, manifest)
     for name, facts in manifest.files.items():
-        _verify_file(layout.root / name, facts)
+        _verify_file(layout.root / name, facts, largest.get(name, MOST_OTHER))
     return manifest
+
+
+def _largest(layout: Layout, made: Manifest) -> dict[str, int]:
+    """Bytes that each file can have: 8 for each number that belongs there, and room. No hash is taken of more: the
+    zeros of a file with nothing in it can take hours.
+    """
+    neurons, coordinates = made.layers * made.width, made.clusters * made.dimension
+    return {
+        layout.clusters.name: ROOM + 8 * coordinates + MOST_WORDS,
+        layout.neurons.name: ROOM + (made.clusters + 1) * (ROOM // 64 + 8 * neurons),
+        layout.layers.name: ROOM + 24_000 * made.layers,
+        layout.sensitivity.name: ROOM + 8 * neurons,
+        layout.calibration.name: strict_json.MOST_BYTES,
+        layout.index.name: ROOM + 4 * coordinates,
+    }
 
 
 def _text_of(path: Path) -> str:
@@ -237,12 +208,14 @@ def _text_of(path: Path) -> str:
         raise CoreInferError(f"{path} is not a valid manifest ({in_words(error)}): rebuild the artifact") from error
 
 
-def _verify_file(path: Path, facts: dict[str, Any]) -> None:
+def _verify_file(path: Path, facts: dict[str, Any], most: int) -> None:
     if not os.path.lexists(path):
         if path.suffix == ".faiss":
             return  # derived from clusters.parquet: rebuilt in memory
         raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
     _check_own(path)
+    if facts["bytes"] > most:
+        raise CoreInferError(f"{path} has {facts['bytes']:,} bytes, no more than {most:,} belong there: rebuild it")
     if path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
         raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")
 

@@ -1,6 +1,7 @@
 """Tools to make an artifact that misleads or harms, from a small good one: each is a change of its folder."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -142,6 +143,22 @@ def linked(name: str) -> Fault:
         (root / name).symlink_to(root.parent / f"{root.name}-{name}")
 
     return fault
+
+
+def hollow(name: str) -> Fault:
+    """A file of 500 GB that takes no place, and whose hash would take half an hour."""
+
+    def fault(root: Path) -> None:
+        os.truncate(root / name, 1 << 39)
+        rewrite_manifest(root, lambda m: m["files"][name].update(bytes=1 << 39))
+
+    return fault
+
+
+def hist(foot: tt.Tree) -> None:
+    """Statistics of a column that are of other levels than it has: PyArrow, asked for them, ends the process."""
+    meta = tt.column(foot, 0, 3)[tt.META][1]
+    meta[16] = tt.STRUCT, {2: (tt.LIST, (tt.I64, [1, 2, 3, 4]))}
 
 
 def other_index(metric: str) -> Fault:

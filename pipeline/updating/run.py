@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from coreinfer.artifact import Artifact
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
+from coreinfer.json_fields import LARGEST
 from coreinfer.layout import Layout
-from coreinfer.manifest import LARGEST, Manifest, describe
+from coreinfer.manifest import Manifest, describe
 from coreinfer.neurons import FIXED_POINT, overlap
 from coreinfer.progress import Stage, unseen
 from coreinfer.upkeep.verifying import check_statistics, global_mean
