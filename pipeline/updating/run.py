@@ -3,8 +3,8 @@
 New passages go to the nearest centroid as it is; then each centroid moves to the mean of its old and new members.
 Measured beside centroids that stay, on the demo LM (900 passages of 28 subjects, then 500 more, 160 tokens each; 16 and
 48 clusters, two seeds), by the share of their statistic that held-out passages' sets capture: texts like the old ones
-0.0002 less to 0.0002 more; texts on 14 new subjects 0.0055 to 0.0066 more where the new passages were on them, 0.0007 to
-0.0030 more where they were not. A rebuild on all of them gains 0.003 to 0.005 beyond that on the new subjects.
+0.0002 less to 0.0002 more; texts on 14 new subjects 0.0055 to 0.0066 more where the new passages were on them, 0.0007
+to 0.0030 more where they were not. A rebuild on all of them gains 0.003 to 0.005 beyond that on the new subjects.
 """
 
 import shutil
