@@ -165,6 +165,7 @@ class Step(Launches):
         in_bias, down_bias = layer.in_bias, layer.down_bias
         wider = 2 if bits < 16 else 1  # so that what is read of a neuron at a time is not too short
         block, splits = min(wider * t.block, power(hidden)), even(triton.cdiv(k, t.deep), min(t.splits, SPLITS))
+        lanes = min(t.deep, max(1, 32 * t.down_warps * 16 * 8 // (block * min(bits, 8 * data.element_size()))))
         return [
             lambda: activate[grid](
                 s.active, data, scales, ids, s.stream[0] if in_bias is None else in_bias, s.stream[1], s.added[0],
@@ -176,8 +177,8 @@ class Step(Launches):
             lambda: deactivate[(triton.cdiv(hidden, block), splits)](
                 s.added[1], data, scales, ids, s.active, s.stream[0] if down_bias is None else down_bias, s.down_parts,
                 s.counts[1], k,
-                H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), BITS=bits,
-                BIAS=down_bias is not None, num_warps=t.down_warps, **self.pdl,
+                H=hidden, P=parts, BF=t.deep, BH=block, S=splits, SB=power(splits), LANES=lanes,
+                BITS=bits, BIAS=down_bias is not None, num_warps=t.down_warps, **self.pdl,
             ),
         ]  # fmt: skip
 
