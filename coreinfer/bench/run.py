@@ -130,7 +130,8 @@ def _measured(
             quantise(model, dtype, device)
     dense, watched = _prefills(model, ids, device)
     own = Own(model, ids, context)
-    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and own.decoder.several else []
+    together = sorted({keep for keep in plan.keeps if keep < 1} or {1.0}, reverse=True)
+    many = [own.batch(keep, plan.texts) for keep in together if plan.texts > 1 and own.decoder.several]
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
     speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory, theirs)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
