@@ -27,9 +27,9 @@ FAR = 1 << 30  # a window that holds every context
 @dataclass(frozen=True)
 class Tiles:
     """How work is cut. ``rows`` of a matrix, or half as many neurons, a program reads at a time, with ``warps``;
-    ``programs`` on each multiprocessor; ``block`` columns of ``deep`` neurons in ``deactivate``, with ``down_warps``, of
-    which up to ``splits`` programs share a block. Of integers, which are shorter, twice as much. The defaults are the
-    fastest that were tried on an H100.
+    ``programs`` on each multiprocessor; ``block`` columns of ``deep`` neurons in ``deactivate``, with ``down_warps``,
+    and up to ``splits`` programs share a block. Of integers, which are shorter, twice as much. The defaults are the
+    fastest of those tried on an H100.
     """
 
     rows: int = 4
