@@ -120,11 +120,12 @@ def make_engine(
 
     if memory is not None:
         parse_size(memory)
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model, embedder)
     from coreinfer.engine import Engine
-    from coreinfer.output import quiet_libraries
     from coreinfer.progress import logged, unseen
 
-    quiet_libraries()
     kept = {"memory": memory, "bundles": bundles, "stage": unseen if quiet else logged}
     return Engine(opened, model, embedder, device=device, dtype=dtype, **kept)  # type: ignore[arg-type]
 

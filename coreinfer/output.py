@@ -185,18 +185,6 @@ def show(*parts: Any) -> None:
     print(drawn.get(), end="", flush=True)
 
 
-def quiet_libraries() -> None:
-    """Keep the talk of libraries (weight-loading bars, advice) out of ours; called by the command line alone."""
-    import logging as standard
-
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    for name in ("sentence_transformers", "datasets", "huggingface_hub"):
-        standard.getLogger(name).setLevel(standard.ERROR)
-
-
 def hear(quiet: bool) -> None:
     """Let what the library logs be talk on stderr; called by the command line alone."""
     import logging

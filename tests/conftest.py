@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 import cli
 from coreinfer import Engine
-from coreinfer.embedder import DEFAULT, embedder_place
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.paths import DEMO_PASSAGES
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings

@@ -1,13 +1,15 @@
 """The real embedder, and embeddings in files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coreinfer.embedder import DEFAULT, RECENCY, Embedder, unit
+from coreinfer.embedder import RECENCY, Embedder, unit
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import DEFAULT, embedder_place
 from pipeline import passages
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.passages import Passage, write_passages
@@ -32,6 +34,19 @@ def exact() -> Embedder:
 @pytest.fixture(scope="module")
 def rough() -> Embedder:
     return Embedder(dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_shipped_embedder_is_what_sentence_transformers_makes_of_it(dtype: str, tmp_path: Path) -> None:
+    """To the last bit, also of texts that a batch pads; and for an artifact it is the same embedder."""
+    (place := tmp_path / "copied").symlink_to(embedder_place(DEFAULT))
+    own, theirs = Embedder(dtype=dtype), Embedder(str(place), dtype=dtype)
+    assert type(theirs.model).__name__ == "SentenceTransformer" != type(own.model).__name__
+    some = [*TEXTS, *(f" {text} \n" for text in TEXTS), *(long_text(40 * n, n) for n in range(1, 12)), "x" * 3000]
+    for texts in (some, some[:1], some[:3]):
+        assert np.array_equal(own.embed(texts), theirs.embed(texts))
+    assert (own.window, own.dimension, own.bytes) == (theirs.window, theirs.dimension, theirs.bytes)
+    assert own.identity == replace(theirs.identity, id=DEFAULT)
 
 
 def long_text(count: int, seed: int = 0) -> str:

@@ -12,7 +12,8 @@ from families import build
 from families import one_thread as one_thread
 from small_models import save_llama
 
-from coreinfer.embedder import DEFAULT, Embedder, embedder_place
+from coreinfer.embedder import Embedder
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.identity import config_facts, identity, plain, setup_of
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import load_model
@@ -48,7 +49,7 @@ def saved_embedder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mode
     """The default embedder, saved by sentence-transformers, and its identity."""
     place = tmp_path_factory.mktemp("embedder") / "own"
     shutil.copytree(embedder_place(DEFAULT), place)
-    Embedder(dtype="float32").model.save(str(place))
+    Embedder(str(place), dtype="float32").model.save(str(place))
     return place, Embedder(str(place)).identity
 
 

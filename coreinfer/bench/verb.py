@@ -64,6 +64,9 @@ def bench(
     texts = 8 if batch is None else batch
     plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps), texts)
     one_of("--dtype", dtype, get_args(Dtype))
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model)
     from coreinfer.bench.shapes import check_shape
 
     if shape is not None:
@@ -72,7 +75,7 @@ def bench(
     if memory is not None:
         _under(memory, bundles, model or "demo", dtype, device, plan, quiet)
         return
-    from coreinfer.output import hear, quiet_libraries
+    from coreinfer.output import hear
 
     if output is not None:
         from coreinfer.evaluate.saving import make_folder
@@ -82,7 +85,6 @@ def bench(
         from coreinfer.places import check_file
 
         check_file(page, "choose another --page")
-    quiet_libraries()
     hear(quiet)
     from coreinfer.bench.report import last_line, save, table
     from coreinfer.bench.run import measure, measure_with_drafts, opened
@@ -113,9 +115,6 @@ def _under(memory: str, bundles: Path | None, model: str, dtype: str, device: st
     from coreinfer.memory.sizes import parse_size
 
     limit = parse_size(memory)
-    from coreinfer.output import quiet_libraries
-
-    quiet_libraries()
     from coreinfer.bench.under import last_line, measure_under, table
     from coreinfer.memory.budget import Budget
     from coreinfer.progress import logged, unseen

@@ -38,7 +38,7 @@ def analyze(
 
     from coreinfer.settings import Dtype, at_least, one_of
     from pipeline.analysis.plan import FEWEST, Plan
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     plan, source = (
@@ -47,17 +47,17 @@ def analyze(
     )
     at_least("--limit", limit, FEWEST)
     one_of("--dtype", dtype, get_args(Dtype))
-    local_files(texts)
-    from coreinfer.output import quiet_libraries
+    check_dataset(texts)
+    from coreinfer.libraries import load_libraries
     from coreinfer.progress import stages
     from coreinfer.settings import check_device
 
+    load_libraries(quiet, model, embedder)
     check_device(device)
     if output is not None:
         from coreinfer.evaluate.saving import make_folder
 
         make_folder(output)
-    quiet_libraries()
     from pipeline.analysis.opening import facts_of, opened
     from pipeline.analysis.run import analyze as measure
     from pipeline.analysis.table import print_findings

@@ -55,22 +55,24 @@ def build_clusters(
     """Build semantic clusters and their core neurons from a dataset."""
     from coreinfer.places import absolute
     from pipeline.folder import check_output
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     place, number = output or named_after(dataset), parse_clusters(clusters)
     check_build(statistic, mode, token_fraction, keep, examples, seed, dtype)
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
     check_output(place, overwrite)
-    local_files(dataset)
-    from coreinfer.embedder import DEFAULT
-    from coreinfer.output import built_in_lines, quiet_libraries
+    check_dataset(dataset)
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model, embedder)
+    from coreinfer.hub import DEFAULT
+    from coreinfer.output import built_in_lines
     from coreinfer.progress import stages
     from coreinfer.settings import StatisticSettings
     from pipeline.build import build_clusters as build
     from pipeline.settings import BuildSettings
 
-    quiet_libraries()
     settings = BuildSettings(
         source, absolute(model, "demo"), absolute(embedder, DEFAULT), number,
         None if statistic == "auto" else StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]

@@ -30,7 +30,10 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Measure an artifact's numbers anew: layer budgets, mixture, n0, threshold, and what each keep costs."""
-    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype)
+    from pipeline.readers import check_dataset
+
+    check_dataset(texts)
+    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype, quiet=quiet)
     from dataclasses import asdict
 
     from coreinfer.artifact import Artifact

@@ -59,6 +59,15 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Print what each policy costs on held-out texts: the NLL rise over dense, nats per token."""
+    from coreinfer.refresh import parse_refresh
+    from pipeline.readers import check_dataset
+    from pipeline.sources import SourceSettings
+
+    if limit is not None:
+        at_least("--limit", limit, 1)
+    source, again = SourceSettings(texts, split, config, text_column), parse_refresh(refresh)
+    check_dataset(texts)
+    engine = make_engine(open_artifact(artifact, dtype, keeps=keep or []), model, embedder, device, dtype, quiet=quiet)
     from coreinfer.evaluate.compare import open_compared
     from coreinfer.evaluate.plan import LADDER, Plan
     from coreinfer.evaluate.rows import as_rows
@@ -68,18 +77,10 @@ def evaluate(
     from coreinfer.evaluate.table import print_ladder
     from coreinfer.generation import check_room
     from coreinfer.progress import stages
-    from coreinfer.refresh import parse_refresh
-    from pipeline.sources import SourceSettings
     from pipeline.texts import read_texts
 
-    if limit is not None:
-        at_least("--limit", limit, 1)
-    source = SourceSettings(texts, split, config, text_column)
-    engine = make_engine(open_artifact(artifact, dtype, keeps=keep or []), model, embedder, device, dtype)
     keeps, lengths = keep or [engine.artifact.manifest.default_keep], prompt_tokens or [64]
-    plan = Plan(
-        tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, parse_refresh(refresh)
-    )
+    plan = Plan(tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, again)
     others = open_compared(compare or [], engine, device)
     if output is not None:
         make_folder(output)
