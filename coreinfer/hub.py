@@ -76,24 +76,35 @@ def check_hub(what: str, name: str) -> None:
         Silence: it cannot be asked.
         CoreInferError: it has none, or none can be called so.
     """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise CoreInferError(f"there is no {what} {name!r}, neither file nor folder: check the path") from error
     if constants.HF_HUB_OFFLINE:
         raise Silence(what, name, "HF_HUB_OFFLINE forbids to ask the Hub")
-    fault, kind = "", "dataset" if what == "dataset" else "model"
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES)):
         try:
-            HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)
-            return
-        except HFValidationError as error:
-            raise CoreInferError(f"there is no {what} {name!r}, neither file nor folder: check the path") from error
-        except RepositoryNotFoundError as error:
-            raise CoreInferError(
-                f"the Hub has no {what} {name!r}, or not for you: check the name, or log in by `hf auth login`"
-            ) from error
-        except HfHubHTTPError:  # it has its reasons: what loads tries again, and says them
-            return
-        except Exception as error:  # of whatever library it speaks HTTP with
-            fault = in_words(error)
-    raise Silence(what, name, f"the Hub does not answer ({fault})")
+            return _ask(what, name)
+        except Silence:
+            if not left:
+                raise
+
+
+def _ask(what: str, name: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        HfApi().repo_info(name, repo_type="dataset" if what == "dataset" else "model", timeout=SECONDS)
+    except RepositoryNotFoundError as error:
+        raise CoreInferError(
+            f"the Hub has no {what} {name!r}, or not for you: check the name, or log in by `hf auth login`"
+        ) from error
+    except HfHubHTTPError:  # it has its reasons: what loads tries again, and says them
+        pass
+    except Exception as error:  # of whatever library it speaks HTTP with
+        raise Silence(what, name, f"the Hub does not answer ({in_words(error)})") from error

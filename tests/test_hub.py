@@ -92,8 +92,10 @@ def test_what_the_hub_has_not_is_refused_at_once(monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "/nowhere/at/all"])
-def test_a_path_that_is_not_there_is_no_question(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_not_there_is_no_question(name: str, offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     with answering(200, "", monkeypatch) as asked, pytest.raises(CoreInferError, match="neither file nor folder"):
         model_place(name)
     assert asked == []
