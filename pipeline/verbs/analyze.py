@@ -54,28 +54,26 @@ def analyze(
 
     load_libraries(quiet, model, embedder)
     check_device(device)
-    if output is not None:
-        from coreinfer.evaluate.saving import make_folder
-
-        make_folder(output)
+    from coreinfer.evaluate.saving import folder_for
     from pipeline.analysis.opening import facts_of, opened
     from pipeline.analysis.run import analyze as measure
     from pipeline.analysis.table import print_findings
 
-    with stages(quiet) as stage:
-        lm, tokenizer, meaning, found = opened(
-            source, plan, model or "demo", embedder, limit, device, dtype, stage("read texts", None)
-        )
-    if found.short:
-        say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
-    with stages(quiet) as stage:
-        findings, pairs = measure(lm, tokenizer, meaning, found.texts, plan, stage)
-    facts = facts_of(texts, model or "demo", lm, meaning, plan, found)
-    if output is not None:
-        from pipeline.analysis.saving import save
+    with folder_for(output):
+        with stages(quiet) as stage:
+            lm, tokenizer, meaning, found = opened(
+                source, plan, model or "demo", embedder, limit, device, dtype, stage("read texts", None)
+            )
+        if found.short:
+            say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
+        with stages(quiet) as stage:
+            findings, pairs = measure(lm, tokenizer, meaning, found.texts, plan, stage)
+        facts = facts_of(texts, model or "demo", lm, meaning, plan, found)
+        if output is not None:
+            from pipeline.analysis.saving import save
 
-        save(output, findings, pairs, plan, facts)
-        say(f"analysis.json, pictures and report.html in {output}", quiet)
+            save(output, findings, pairs, plan, facts)
+            say(f"analysis.json, pictures and report.html in {output}", quiet)
     print(json.dumps({**facts, **findings.as_json()}, ensure_ascii=False)) if as_json else print_findings(
         findings, facts
     )

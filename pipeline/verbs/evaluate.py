@@ -73,7 +73,7 @@ def evaluate(
     from coreinfer.evaluate.rows import as_rows
     from coreinfer.evaluate.run import run as measure
     from coreinfer.evaluate.run import ticks
-    from coreinfer.evaluate.saving import make_folder
+    from coreinfer.evaluate.saving import folder_for
     from coreinfer.evaluate.table import print_ladder
     from coreinfer.generation import check_room
     from coreinfer.progress import stages
@@ -82,14 +82,13 @@ def evaluate(
     keeps, lengths = keep or [engine.artifact.manifest.default_keep], prompt_tokens or [64]
     plan = Plan(tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, again)
     others = open_compared(compare or [], engine, device)
-    if output is not None:
-        make_folder(output)
-    check_room(engine.model, plan.length)
-    with stages(quiet) as stage:
-        found = read_texts(source, plan, engine.tokenizer, limit, domain_column, stage("read texts", None))
-    if found.short:
-        say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
-    with stages(quiet) as stage:
-        tick = stage("evaluate", ticks(plan, len(found.texts), len(others)))
-        rows = measure(engine, found.texts, plan, texts, others, output, tick, lambda text: say(text, quiet))
+    with folder_for(output):
+        check_room(engine.model, plan.length)
+        with stages(quiet) as stage:
+            found = read_texts(source, plan, engine.tokenizer, limit, domain_column, stage("read texts", None))
+        if found.short:
+            say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
+        with stages(quiet) as stage:
+            tick = stage("evaluate", ticks(plan, len(found.texts), len(others)))
+            rows = measure(engine, found.texts, plan, texts, others, output, tick, lambda text: say(text, quiet))
     print(json.dumps(as_rows(rows), ensure_ascii=False)) if as_json else print_ladder(rows)
