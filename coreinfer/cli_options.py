@@ -95,9 +95,11 @@ def open_artifact(artifact: Path | None, dtype: str, policy: str = "auto", keeps
 
 
 def open_with_keep(
-    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None
+    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None, quiet: bool
 ) -> tuple["Artifact", float | None]:
-    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
+    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own. A loss beyond an
+    end of the artifact's curve is said to be.
+    """
     if keep is not None and max_loss is not None:
         raise CoreInferError(
             f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
@@ -108,7 +110,13 @@ def open_with_keep(
             "--keep instead"
         )
     opened = open_artifact(artifact, dtype, policy, [keep] if keep is not None else [])
-    return opened, keep if max_loss is None else opened.keep_for(max_loss)
+    if max_loss is not None:
+        from coreinfer.output import beyond_the_curve
+
+        keep = opened.keep_for(max_loss)
+        if line := beyond_the_curve(opened.calibration["curve"], max_loss, keep):
+            say(line, quiet)
+    return opened, keep
 
 
 def make_engine(

@@ -91,6 +91,19 @@ def drafted(made: "Drafts") -> str:
     return f"  lossless: {share}{counted(made.drafted, 'drafted token')} accepted, {made.gain:.2f}x its dense steps"
 
 
+def beyond_the_curve(curve: list[dict[str, float]], max_loss: float, keep: float) -> str:
+    """What to say of the ``keep`` that a curve gave for ``max_loss`` where it has an end there; "" in between."""
+    least, most = curve[0]["keep"], max(0.0, *(row["rise"] for row in curve))
+    if keep >= 1:
+        return f"--max-loss {max_loss:g}: keep 1, all neurons, since no lower keep was measured to cost so little"
+    if max_loss > most:
+        return (
+            f"--max-loss {max_loss:g}: keep {least:g}, the lowest that was measured, for an expected rise of "
+            f"{most:.3g}; give --keep for less"
+        )
+    return ""
+
+
 def beginning(prompt: "Prompt") -> str:
     """A prompt's first words, in one line."""
     return shortened(words_of(prompt), 72)
