@@ -12,6 +12,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     TrainDtypeOption,
     say,
 )
@@ -43,7 +44,7 @@ def adapt(
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many texts.")] = None,
     seed: int = 0,
     device: DeviceOption = "cpu",

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from coreinfer.cli_options import DeviceOption, DtypeOption, EmbedderOption, JsonOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    TextColumnOption,
+    say,
+)
 
 
 def analyze(
@@ -20,7 +29,7 @@ def analyze(
     ] = 0.4,
     prompt_tokens: Annotated[int, typer.Option(help="The part that runs dense and decides on the neurons.")] = 64,
     continuation_tokens: Annotated[int, typer.Option(help="The part that runs on them.")] = 128,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     limit: Annotated[int, typer.Option(help="Use this many texts, evenly over all, not the first.")] = 256,

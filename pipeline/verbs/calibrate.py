@@ -13,6 +13,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     make_engine,
     open_artifact,
 )
@@ -23,7 +24,7 @@ def calibrate(
     texts: Annotated[str, typer.Argument(help="Texts as for build-clusters, which the artifact was not built from.")],
     model: ModelOption = None,
     embedder: EmbedderOption = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,

@@ -14,6 +14,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     make_engine,
     open_artifact,
     say,
@@ -42,7 +43,7 @@ def evaluate(
         str | None,
         typer.Option(help="Also policies that choose again after so many tokens, or auto: when it has doubled."),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     domain_column: Annotated[
         str | None, typer.Option(help="Rows by domain. [default: domain, topic, category or subset]")
     ] = None,
