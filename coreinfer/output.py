@@ -124,8 +124,10 @@ def built_in_lines(made: "Manifest", place: Path) -> str:
 
     evidence = Artifact.load(place).calibration
     held, twice = (int(evidence.get(name, 0)) for name in ("held_out_passages", "duplicates_left_out"))
-    why = "the threshold" if made.config.get("clusters") else "K and the threshold"
-    apart = [f"{held:,} held out to choose {why}"] * bool(held) + [f"{twice:,} duplicates left out"] * bool(twice)
+    measured = str(evidence.get("threshold_rule")).startswith("quantile")  # else it is a guess, of the corpus alone
+    why = " and ".join(["K"] * (not made.config.get("clusters")) + ["the threshold"] * measured)
+    apart = [f"{held:,} held out" + f" to choose {why}" * bool(why)] * bool(held)
+    apart += [f"{twice:,} duplicates left out"] * bool(twice)
     what = f"{counted(made.clusters, 'cluster')} of {counted(made.passages, 'passage')} ({made.tokens:,} tokens)"
     return "; ".join([what, *apart]) + f"; in {place}"
 
