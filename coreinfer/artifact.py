@@ -32,6 +32,7 @@ from coreinfer.tables import (
     check_neurons,
     clusters_schema,
     matrix,
+    numbers,
     read_rows,
     read_table,
     sensitivity_schema,
@@ -212,7 +213,8 @@ def _check_curve(rows: list[dict[str, Any]]) -> None:
 
 def _budgets(table: Any, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``layers.parquet`` -> the grid of keeps (n,) and the budgets (n, L)."""
-    keep, layer, budget = (np.asarray(column, np.float64).reshape(-1, manifest.layers) for column in table.columns)
+    columns = (numbers(column.combine_chunks()).astype(np.float64) for column in table.columns)
+    keep, layer, budget = (column.reshape(-1, manifest.layers) for column in columns)
     grid = keep[:, 0]
     rising = grid[0] > 0 and grid[-1] == 1 and (np.diff(grid) > 0).all() and (keep == grid[:, None]).all()
     if not rising or (layer != np.arange(manifest.layers)).any():

@@ -66,8 +66,13 @@ class Stored(NamedTuple):
 
 def matrix(table: Any, name: str, rows: int) -> NDArray[np.float32]:
     """A column of lists of one length as (rows, length)."""
-    values = np.asarray(table.column(name).combine_chunks().flatten(), np.float32)
+    values: NDArray[np.float32] = numbers(table.column(name).combine_chunks().flatten())
     return values.reshape(rows, table.schema.field(name).type.list_size)
+
+
+def numbers(values: Any) -> NDArray[Any]:
+    """An Arrow array of numbers, none of them missing. By DLPack: for ``np.asarray``, Arrow would import pandas."""
+    return np.from_dlpack(values)
 
 
 def read_table(path: Path, schema: pa.Schema) -> Any:
