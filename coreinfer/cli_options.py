@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
     from coreinfer.engine import Engine
 
-FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt` or `messages` a line."
+FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt`, `text` or `messages` a line."
 ArtifactOption = Annotated[Path | None, typer.Option("--artifact", "-a", help="Artifact folder. [default: the demo]")]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="LM: Hub name, folder or .gguf file.")]
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="sentence-transformers name or folder.")]
@@ -53,6 +53,9 @@ RefreshOption = Annotated[
     typer.Option(
         help="Choose neurons again after so many tokens, or auto: when the text has doubled. [default: never]"
     ),
+]
+TextColumnOption = Annotated[
+    str | None, typer.Option(help="[default: text; or prompt, content, … where only one can be meant]")
 ]
 FileOption = Annotated[Path | None, typer.Option("--file", "-f", help=FILE_HELP)]
 
@@ -95,9 +98,11 @@ def open_artifact(artifact: Path | None, dtype: str, policy: str = "auto", keeps
 
 
 def open_with_keep(
-    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None
+    artifact: Path | None, dtype: str, policy: str, keep: float | None, max_loss: float | None, quiet: bool
 ) -> tuple["Artifact", float | None]:
-    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own."""
+    """The same, and the keep that ``--keep`` or ``--max-loss`` asks for; None for the artifact's own. A loss beyond an
+    end of the artifact's curve is said to be.
+    """
     if keep is not None and max_loss is not None:
         raise CoreInferError(
             f"--keep {keep:g} and --max-loss {max_loss:g} both say what to keep: leave out one of them"
@@ -108,7 +113,13 @@ def open_with_keep(
             "--keep instead"
         )
     opened = open_artifact(artifact, dtype, policy, [keep] if keep is not None else [])
-    return opened, keep if max_loss is None else opened.keep_for(max_loss)
+    if max_loss is not None:
+        from coreinfer.output import beyond_the_curve
+
+        keep = opened.keep_for(max_loss)
+        if line := beyond_the_curve(opened.calibration["curve"], max_loss, keep):
+            say(line, quiet)
+    return opened, keep
 
 
 def make_engine(
@@ -120,11 +131,12 @@ def make_engine(
 
     if memory is not None:
         parse_size(memory)
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model, embedder)
     from coreinfer.engine import Engine
-    from coreinfer.output import quiet_libraries
     from coreinfer.progress import logged, unseen
 
-    quiet_libraries()
     kept = {"memory": memory, "bundles": bundles, "stage": unseen if quiet else logged}
     return Engine(opened, model, embedder, device=device, dtype=dtype, **kept)  # type: ignore[arg-type]
 

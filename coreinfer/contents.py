@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coreinfer.json_fields import CONTROL
 from coreinfer.manifest import Manifest
-from coreinfer.tables import LAYERS, clusters_schema, matrix, read_table, sensitivity_schema, words
+from coreinfer.tables import LAYERS, clusters_schema, matrix, numbers, read_table, sensitivity_schema, words
 
 MOST_KEEPS = 1000  # of the grid
 ROUNDING = 1e-3  # of norms and cosines in float32, with room
@@ -72,7 +72,8 @@ def read_budgets(path: Path, manifest: Manifest) -> tuple[NDArray[np.float64], N
     """
     layers, width = manifest.layers, manifest.width
     table = read_table(path, LAYERS, range(layers, layers * MOST_KEEPS + 1))
-    keep, layer, budget = (np.asarray(column, np.float64).reshape(-1, layers) for column in table.columns)
+    columns = (numbers(column.combine_chunks()).astype(np.float64) for column in table.columns)
+    keep, layer, budget = (column.reshape(-1, layers) for column in columns)
     grid = keep[:, 0]
     rising = grid[0] > 0 and grid[-1] == 1 and (np.diff(grid) > 0).all() and (keep == grid[:, None]).all()
     if not rising or (layer != np.arange(layers)).any():

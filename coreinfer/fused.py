@@ -41,7 +41,7 @@ def reduce(a: Tensor, valid: Tensor | None, kind: str, core: int) -> Tensor:
     from coreinfer.kernels.statistic import over_tokens
 
     (texts, tokens, width), a = a.shape, a.contiguous()
-    counts = a.new_ones(texts, tokens, dtype=torch.int8) if valid is None else valid.to(torch.int8).contiguous()
+    counts = a.new_ones(texts, tokens, dtype=torch.int8) if valid is None else valid.contiguous().view(torch.int8)
     each = counts if kind == "energy" else _of_tokens(a, counts, core if kind == "count" else 0)
     out = a.new_empty(texts, width, dtype=torch.float32)
     over_tokens[(triton.cdiv(width, ACROSS), texts)](

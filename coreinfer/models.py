@@ -17,9 +17,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.hub import model_place
 from coreinfer.memory.linear import weights_of
 from coreinfer.mlp import FUSED, Mlp, full, shape_of
-from coreinfer.paths import DEMO_LM
 from coreinfer.quantised.conversion import HEAD_BITS, narrowed, quantise_modules
 from coreinfer.quantised.linear import bits_of
 from coreinfer.separable import is_separable, kind
@@ -135,11 +135,6 @@ def default_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def model_place(name: str) -> str:
-    """``demo`` is the language model that ships with the project; any other name or path stands for itself."""
-    return str(DEMO_LM) if name == "demo" else name
-
-
 def dtype_of(dtype: str, device: str) -> torch.dtype:
     """The dtype that ``auto``, ``float32`` or ``bfloat16`` means on a device.
 
@@ -177,11 +172,8 @@ def load_model(
     """
     one_of("dtype", dtype, get_args(Dtype))
     kind, where = "auto" if dtype in QUANTISED else dtype_of(dtype, device), model_place(name)
-    packed = where.endswith(".gguf")
-    if packed and not Path(where).is_file():
-        raise CoreInferError(f"no GGUF file at {where}: check the path")
     with loading(name):
-        if packed:
+        if where.endswith(".gguf"):
             from transformers import GgufConfig
 
             where, file = str(Path(where).parent), {"gguf_file": Path(where).name}

@@ -91,6 +91,19 @@ def drafted(made: "Drafts") -> str:
     return f"  lossless: {share}{counted(made.drafted, 'drafted token')} accepted, {made.gain:.2f}x its dense steps"
 
 
+def beyond_the_curve(curve: list[dict[str, float]], max_loss: float, keep: float) -> str:
+    """What to say of the ``keep`` that a curve gave for ``max_loss`` where it has an end there; "" in between."""
+    least, most = curve[0]["keep"], max(0.0, *(row["rise"] for row in curve))
+    if keep >= 1:
+        return f"--max-loss {max_loss:g}: keep 1, all neurons, since no lower keep was measured to cost so little"
+    if max_loss > most:
+        return (
+            f"--max-loss {max_loss:g}: keep {least:g}, the lowest that was measured, for an expected rise of "
+            f"{most:.3g}; give --keep for less"
+        )
+    return ""
+
+
 def beginning(prompt: "Prompt") -> str:
     """A prompt's first words, in one line."""
     return shortened(words_of(prompt), 72)
@@ -111,8 +124,10 @@ def built_in_lines(made: "Manifest", place: Path) -> str:
 
     evidence = Artifact.load(place).calibration
     held, twice = (int(evidence.get(name, 0)) for name in ("held_out_passages", "duplicates_left_out"))
-    why = "the threshold" if made.config.get("clusters") else "K and the threshold"
-    apart = [f"{held:,} held out to choose {why}"] * bool(held) + [f"{twice:,} duplicates left out"] * bool(twice)
+    measured = str(evidence.get("threshold_rule")).startswith("quantile")  # else it is a guess, of the corpus alone
+    why = " and ".join(["K"] * (not made.config.get("clusters")) + ["the threshold"] * measured)
+    apart = [f"{held:,} held out" + f" to choose {why}" * bool(why)] * bool(held)
+    apart += [f"{twice:,} duplicates left out"] * bool(twice)
     what = f"{counted(made.clusters, 'cluster')} of {counted(made.passages, 'passage')} ({made.tokens:,} tokens)"
     return "; ".join([what, *apart]) + f"; in {place}"
 
@@ -183,18 +198,6 @@ def show(*parts: Any) -> None:
         for part in parts:
             console.print(part, highlight=False)
     print(drawn.get(), end="", flush=True)
-
-
-def quiet_libraries() -> None:
-    """Keep the talk of libraries (weight-loading bars, advice) out of ours; called by the command line alone."""
-    import logging as standard
-
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    for name in ("sentence_transformers", "datasets", "huggingface_hub"):
-        standard.getLogger(name).setLevel(standard.ERROR)
 
 
 def hear(quiet: bool) -> None:

@@ -44,6 +44,38 @@ def stages(quiet: bool) -> Iterator[Stage]:
 
 
 @contextmanager
+def one_line(quiet: bool) -> Iterator[Stage]:
+    """The same in a single line, which is written only when something is done: a bar that moves by itself would take
+    part in what is measured. It is gone at the end, so that results take its place.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield unseen if quiet else logged
+        return
+    shown = ""
+
+    def show(text: str) -> None:
+        nonlocal shown
+        print(f"\r{text.ljust(len(shown))}\r", end="", file=sys.stderr, flush=True)
+        shown = text
+
+    def begin(name: str, total: int | None) -> Tick:
+        done = 0
+        show(name)
+
+        def tick(n: int) -> None:
+            nonlocal done
+            done += n
+            show(f"{name} {done}/{total}" if total else name)
+
+        return tick
+
+    try:
+        yield begin
+    finally:
+        show("")
+
+
+@contextmanager
 def _bars(console: "Console") -> Iterator[Stage]:
     from rich.progress import (
         BarColumn,

@@ -73,8 +73,13 @@ class Stored(NamedTuple):
 
 def matrix(table: Any, name: str, rows: int) -> NDArray[np.float32]:
     """A column of lists of one length as (rows, length)."""
-    values = np.asarray(table.column(name).combine_chunks().flatten(), np.float32)
+    values: NDArray[np.float32] = numbers(table.column(name).combine_chunks().flatten())
     return values.reshape(rows, table.schema.field(name).type.list_size)
+
+
+def numbers(values: Any) -> NDArray[Any]:
+    """An Arrow array of numbers, none of them missing. By DLPack: for ``np.asarray``, Arrow would import pandas."""
+    return np.from_dlpack(values)
 
 
 def words(table: Any, name: str) -> list[list[str]]:
@@ -88,7 +93,7 @@ def words(table: Any, name: str) -> list[list[str]]:
     lengths = np.array([len(one.encode()) for one in values.dictionary.to_pylist()], np.int64)
     if column.null_count or values.null_count:
         raise ValueError(f"{name} has empty cells")
-    if len(values) > MOST_WORDS or lengths[values.indices.to_numpy(zero_copy_only=False)].sum() > MOST_LETTERS:
+    if len(values) > MOST_WORDS or lengths[numbers(values.indices)].sum() > MOST_LETTERS:
         raise ValueError(f"{name} holds {len(values)} texts, too many or too long")
     return [list(row) for row in column.to_pylist()]
 

@@ -70,7 +70,7 @@ def predict(
     if output is not None:
         check_rows(output)
     wanted = list(read_prompts(prompts, file))
-    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
+    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss, quiet)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     matches = engine.match(wanted)
@@ -134,7 +134,7 @@ def generate(
     if runtime == "llama.cpp" and (named := [name for name, given in narrow.items() if given]):
         raise CoreInferError(f"llama.cpp runs plain weights that are all in memory: leave out {named[0]}")
     wanted = list(read_prompts(prompts, file))
-    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss)
+    opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss, quiet)
     say_if_files(prompts, quiet)
     engine = make_engine(opened, model, embedder, device, dtype, memory, bundles, quiet)
     hear(quiet)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 import coreinfer
@@ -16,7 +15,6 @@ from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
-from coreinfer.match import make_index
 from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets
 from coreinfer.progress import Stage, unseen
@@ -37,6 +35,7 @@ from pipeline.settings import BuildSettings
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
+from pipeline.threshold import first_threshold
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,14 @@ def build_clusters(
         if len(options.centroids) > 1:
             shares = _ticking(recorder, texts, tick)
             best, tried = calibrate.choose_k(options, stats, open_vectors(vectors)[parts.held], shares, settings.keep)
-        weakest = _threshold(options.centroids[best], embedder, texts)
+        clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
+        weakest, rule = first_threshold(embedder, texts, clustering, passages, vectors, parts.kept)
         policy = PolicySettings(threshold=weakest, strong=weakest)
 
         watch.show("write")
-        clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
         sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
-        learned = _Learned(
-            clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
-        )
+        evidence = _evidence(parts, tried, statistics) | {"threshold_rule": rule}
+        learned = _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence)
         manifest = _write(Layout(made), settings, recorder, embedder, learned)
         if settings.calibrate:
             watch.time("calibrate")
@@ -174,7 +172,9 @@ def _forecast(passages: Path, total: int, parts: Split, embedder: Embedder, reco
         deque(recorder.shares(texts), maxlen=0)
 
     if not len(parts.held) and total >= ENOUGH:
-        yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
+        yield "no record can be spared, so nothing is held out: the number of clusters is not measured"
+    if (held := len(parts.held)) < calibrate.FEW:
+        yield f"the threshold is set low and not calibrated: that needs {calibrate.FEW} held-out texts, here are {held}"
     if seconds := seconds_needed(passages, total, work):
         yield f"{total:,} passages: {about(seconds)} to embed and record them"
 
@@ -185,20 +185,11 @@ def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -
         tick(len(picked))
 
 
-def _threshold(centroids: NDArray[np.float32], embedder: Embedder, texts: list[str]) -> float:
-    """From the beginnings of the held-out texts, which stand for prompts."""
-    if not texts:
-        return calibrate.threshold(np.zeros(0, np.float32))
-    prefixes = embedder.embed([text[: calibrate.PREFIX] for text in texts])
-    return calibrate.threshold(make_index(centroids).search(prefixes, 1)[0][:, 0])
-
-
 def _evidence(parts: Split, tried: list[dict[str, float]], statistics: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "statistics_tried": statistics,
         "held_out_passages": len(parts.held),
         "duplicates_left_out": parts.duplicates,
-        "threshold_rule": f"quantile {calibrate.WEAKEST} of held-out similarities (first {calibrate.PREFIX} letters)",
         "clusters_rule": f"smallest K with {calibrate.ENOUGH} of the best gain in captured share over the global set",
         "clusters_tried": tried,
     }

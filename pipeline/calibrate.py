@@ -18,8 +18,8 @@ from pipeline.data import Candidates, Statistics
 
 ENOUGH = 0.97
 WEAKEST = 0.05  # the threshold is this quantile of held-out similarities
+FEW = 20  # similarities: of fewer, that quantile is chance
 MOST = 256  # the finest candidate for --clusters auto
-PREFIX = 250  # characters of a held-out passage that stand for a prompt
 
 Shares = Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]]  # (indices of texts, their shares (B, L, F)) a batch
 
@@ -94,4 +94,4 @@ def choose_k(
 
 def threshold(similarities: NDArray[np.float32]) -> float:
     """The first threshold: only 1 in 20 held-out prompts of the corpus itself matches more weakly."""
-    return round(float(np.quantile(similarities, WEAKEST)), 4) if len(similarities) else PolicySettings.threshold
+    return round(float(np.quantile(similarities, WEAKEST)), 4)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import check_hub
 
 Row = dict[str, object] | bytes
 Rows = Iterator[tuple[int, Row]]
@@ -32,6 +33,12 @@ LONGEST_PARAGRAPH = 1000  # lines; a .txt without blank lines must stream too
 STRING_TYPES = ("string", "large_string", "dictionary<values=string")  # how Arrow's and the Hub's type names start
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuse a dataset that is not there, before anything slow is done for it."""
+    if local_files(dataset) is None:
+        check_hub("dataset", dataset)
 
 
 def local_files(dataset: str) -> list[Path] | None:
@@ -68,6 +75,7 @@ def file_rows(path: Path, name: str, pick: Pick) -> Rows:
 
 def hub_rows(dataset: str, config: str | None, split: str | None, pick: Pick) -> Rows:
     """Stream a Hugging Face dataset; any failure of the library or the network becomes one line."""
+    check_hub("dataset", dataset)
     import datasets  # slow, and files do not need it
 
     try:

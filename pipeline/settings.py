@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
-from coreinfer.embedder import DEFAULT
+from coreinfer.hub import DEFAULT
 from coreinfer.settings import Dtype, StatisticSettings, at_least, check_device, check_keep, check_seed, one_of
 from pipeline.cluster import check_clusters
 from pipeline.sources import SourceSettings

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 import cli
 from coreinfer import Engine
-from coreinfer.embedder import DEFAULT, embedder_place
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.paths import DEMO_PASSAGES
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
@@ -135,7 +135,7 @@ def shop(artifact: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
         "bytes.txt": b"\xff\xfe\xfa broken \x80\x81" * 9, "nothing.jsonl": b'{"text": null}\n{"text": ""}\n',
         "few.txt": b"One passage that is long enough.\n\nAnother passage that is long enough.\n",
         "picture.bin": b"\x00", "blank.txt": b" \n\n", "latin.txt": "na\xefve".encode("latin-1"),
-        "prompts.jsonl": b'{"text": "no prompt here"}\n', "numbers.jsonl": b'{"prompt": 5}\n',
+        "prompts.jsonl": b'{"title": "no prompt here"}\n', "numbers.jsonl": b'{"prompt": 5}\n',
         "surrogate.jsonl": b'{"prompt": "\\ud83d"}\n',
     }  # fmt: skip
     for name, content in files.items():

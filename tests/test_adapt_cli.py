@@ -46,7 +46,7 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
     [
         (["--keep-most", "1.5"], "keep is 1.5"),
         (["--context", "100000"], "has a context of 64"),
-        (["--model", "no/such"], "cannot load the language model"),
+        (["--model", "no/such"], "there is no language model 'no/such'"),
         (["--limit", "1"], "give more text"),
         (["--held-out", "none.jsonl"], "none.jsonl"),
     ],

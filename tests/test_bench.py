@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import fine
 from conftest import run_cli
 from families import LAYERS, WIDTH, build, tokens
 from families import one_thread as one_thread
+from small_models import save_llama
 
 from coreinfer import CoreInferError
 from coreinfer.bench import limits
@@ -108,7 +110,7 @@ def test_the_last_line_is_json(made: Measured) -> None:
 
 
 def test_lossless_is_measured_where_there_is_an_artifact(engine: Engine, little_memory: Any) -> None:
-    found = measure_lossless(engine, examples(engine)[:2], 6, lambda text: None)
+    found = measure_lossless(engine, examples(engine)[:2], 6)
     assert found.identical
     assert found.keep == engine.artifact.manifest.default_keep / 2
     assert 0 <= found.accepted <= 1
@@ -164,6 +166,21 @@ def test_shapes_are_the_published_ones() -> None:
               "opt-6.7b": 6.66e9, "opt-125m": 0.125e9}  # fmt: skip
     assert sizes == {name: pytest.approx(size, rel=0.01) for name, size in wanted.items()}
     assert random_model("opt-125m", torch.bfloat16, "cpu").dtype is torch.bfloat16
+
+
+def test_what_the_command_line_says(tmp_path: Path, little_memory: Any) -> None:
+    """A line of talk for each stage, a table, and the row; a folder that nothing came into does not stay."""
+    place = save_llama(tmp_path / "tiny", layers=2, width=48, context=64)
+    given = ("bench", "--model", place, "--prompt-tokens", 8, "-n", 6, "--context", 32, "--batch", 1, "-k", 0.5)
+    said = fine(run_cli(*given, "--output", tmp_path / "out"))
+    talk = [line for line in said.err.splitlines() if not line.startswith("compiling")]  # once on a machine
+    assert talk == ["memory", "rounds of decoding"]
+    assert json.loads(said.out.splitlines()[-1])["shape"] == "tiny"
+    assert fine(run_cli(*given, "--quiet")).err == ""
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bench.json", "bench.svg"]
+    failed = run_cli("bench", "--model", place, "--context", 999, "--output", tmp_path / "not" / "yet")
+    assert (failed.code, "--context is 999" in failed.err) == (2, True)
+    assert not (tmp_path / "not").exists()
 
 
 def test_by_the_command_line() -> None:

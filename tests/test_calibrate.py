@@ -174,4 +174,3 @@ def test_the_threshold_leaves_1_in_20_below() -> None:
     assert WEAKEST == 0.05
     assert (similarities < threshold(similarities)).sum() == 20
     assert threshold(np.full(3, 0.7, np.float32)) == 0.7
-    assert threshold(np.zeros(0, np.float32)) == PolicySettings.threshold

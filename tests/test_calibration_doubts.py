@@ -15,13 +15,15 @@ from coreinfer.manifest import verify
 from coreinfer.match import nearest
 from coreinfer.models import bos_of
 from pipeline.build import build_clusters
-from pipeline.calibration import numbers
-from pipeline.calibration.doubts import NEEDED, PROMPTS
+from pipeline.calibration import doubts, numbers
+from pipeline.calibration.doubts import NEEDED, PROMPTS, RULE, from_few
 from pipeline.calibration.run import LEAST, usable
+from pipeline.calibration.sample import Lab
 from pipeline.holdout import hold_out
 from pipeline.passages import Passage, texts_at, write_passages
 from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
+from pipeline.threshold import GUESSED
 
 WORDS = ("river boat water sail", "oven bread flour bakes", "comet orbit night star", "engine wheel turns fuel")
 COUNT = 60
@@ -88,9 +90,21 @@ def test_what_it_was_seen_from_is_stored(built: Engine, held: torch.Tensor) -> N
     found = Artifact.load(built.artifact.root).calibration
     assert found["measured"]["texts"] == len(held)
     assert found["measured"]["doubts"]["prompt_tokens"] == list(PROMPTS)
-    assert found["threshold_rule"].startswith("quantile 0.05 of held-out similarities to all clusters")
+    assert found["threshold_rule"] == GUESSED  # lower than what so few similarities say
     assert "curve" not in found
     assert verify(built.artifact.root) == built.artifact.manifest
+
+
+def test_the_guess_counts_only_where_similarities_are_few(
+    built: Engine, held: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(built.model, built.tokenizer, built.embedder, built.artifact)
+    count = len(held) * len(built.artifact.centroids)
+    for few, rule in ((count + 1, GUESSED), (count, RULE)):
+        monkeypatch.setattr(doubts, "FEW", few)
+        policy, evidence = from_few(lab, held)
+        assert evidence["threshold_rule"] == rule
+        assert (policy.threshold == built.artifact.policy.threshold) == (rule == GUESSED)
 
 
 def test_without_a_text_that_is_long_enough_nothing_doubts(small: BuildSettings, tmp_path: Path) -> None:
@@ -101,5 +115,6 @@ def test_without_a_text_that_is_long_enough_nothing_doubts(small: BuildSettings,
     found = Artifact.load(tmp_path / "made")
     assert (found.policy.doubt, found.policy.doubt_fall) == (1.0, 0.0)
     assert "measured" not in found.calibration
-    assert found.calibration["threshold_rule"] == "quantile 0.05 of held-out similarities (first 250 letters)"
+    assert found.calibration["threshold_rule"] == GUESSED
+    assert "the threshold is set low and not calibrated: that needs 20 held-out texts, here are 3" in said
     assert "24 held-out texts of 128 tokens, here are 0 of 3" in said[-1]

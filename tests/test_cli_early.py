@@ -1,6 +1,9 @@
 """What the command line does before anything heavy is imported."""
 
+import gc
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ from command_line import fine, in_new_process
 from conftest import run_cli
 
 import coreinfer
-from coreinfer.cli_options import named_after
+from coreinfer import libraries
+from coreinfer.cli_options import named_after, say
+from coreinfer.waiting import said_if_long
 
 VERBS = (
     "build-clusters", "predict", "generate", "inspect", "evaluate", "analyze", "calibrate", "update", "verify", "diff",
@@ -96,6 +101,8 @@ CHEAP = (
     "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1", "generate words --memory 12",
     "verify {there}", "verify {bare} --dtype x", "diff {bare} {there}", "update {bare} {data} -o {there}/x --limit 0",
     "update {bare} {data} -o {bare}", "update {there} {data} -o {there}/x", "update {bare} {data}.jsonl -o {there}/x",
+    "predict words --model no/such", "generate words --embedder no/such", "evaluate {data} --model no/such",
+    "build-clusters no/such", "build-clusters {data} --model no/such", "bench --model no/such",
 )  # fmt: skip
 
 
@@ -108,6 +115,35 @@ def test_cheap_checks_come_before_heavy_imports(tmp_path: Path) -> None:
     assert said.out.splitlines() == [f"{line}: 2 False" for line in lines]
     assert len(said.err.splitlines()) == len(lines)
     assert all(line.startswith("error: ") for line in said.err.splitlines())
+
+
+NEEDLESS = {"matplotlib", "numba", "llama_cpp"}
+PREDICT = f"""
+import gc, sys
+from coreinfer import libraries
+libraries.PATIENCE = 0.05
+import cli
+cli.main()
+print(sorted({NEEDLESS!r} & sys.modules.keys()), gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_a_prediction_imports_what_it_needs_and_says_that_it_takes_long() -> None:
+    said = fine(in_new_process(PREDICT, "predict", "Some words.", "--json"))
+    row, facts = said.out.splitlines()
+    assert json.loads(row)["prompt"] == "Some words."
+    assert facts == "[] True True"
+    assert said.err == "loading libraries and models\n"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quick_or_quiet_loading_is_not_said(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    frozen = gc.get_freeze_count()
+    libraries.load_libraries(quiet, embeds=False)
+    with said_if_long("loading", 0, lambda text: say(text, quiet)):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "loading\n" * (not quiet)
+    assert (gc.isenabled(), gc.get_freeze_count()) == (True, frozen)
 
 
 def test_torch_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import pytest
 from command_line import PROMPTS, fine
 from conftest import CLUSTERS, run_cli
 
+from coreinfer.output import beyond_the_curve
+
 KEYS = [
     "prompt",
     "policy",
@@ -109,6 +111,25 @@ def test_what_a_loss_may_cost_needs_a_curve_and_no_keep(artifact: Path) -> None:
     bare = run_cli("predict", "Hello there.", "-a", artifact, "--max-loss", "0.1")
     assert bare.code == 2
     assert "coreinfer calibrate" in bare.err
+
+
+def test_a_loss_beyond_an_end_of_the_curve_is_said() -> None:
+    """The shipped clusters': from 0.247 at keep 0.1 to 0.008 at keep 0.8."""
+    lowest = "keep 0.1, the lowest that was measured, for an expected rise of 0.247; give --keep for less"
+    none = "keep 1, all neurons, since no lower keep was measured to cost so little"
+    for loss, keep, words in ((0.3, 0.1, lowest), (0, 1.0, none), (0.05, 0.2837, ""), (0.001, 0.9741, "")):
+        common = ("predict", "Hello there.", "--max-loss", loss, "--json")
+        made = fine(run_cli(*common))
+        assert made.rows[0]["keep"] == keep
+        assert made.err == (f"--max-loss {loss}: {words}\n" if words else "")
+    assert fine(run_cli(*common[:3], 0.3, "--quiet")).err == ""
+
+
+def test_an_end_of_a_curve_is_no_way_beyond_it() -> None:
+    curve = [{"keep": 0.2, "rise": 0.1}, {"keep": 0.6, "rise": 0.3}, {"keep": 0.8, "rise": -0.01}]
+    assert beyond_the_curve(curve, 0.3, 0.2) == beyond_the_curve(curve, 0.0, 0.8) == ""
+    assert "keep 0.2, the lowest" in beyond_the_curve(curve, 0.31, 0.2)
+    assert "for an expected rise of 0;" in beyond_the_curve(curve[2:], 0.01, 0.8)
 
 
 def test_generate_streams_text_and_talks_beside_it(artifact: Path) -> None:

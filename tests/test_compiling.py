@@ -16,14 +16,15 @@ from families import one_thread as one_thread
 from slow_truths import greedy, some
 from test_runtime import GREEDY, NEW, Seen, ids
 
-from coreinfer import CoreInferError
+from coreinfer import CoreInferError, waiting
 from coreinfer.clock import Clock
-from coreinfer.decode import compiling, decoder
-from coreinfer.decode.compiling import NotCompiled, faults_named, said_if_long
+from coreinfer.decode import decoder
+from coreinfer.decode.compiling import NotCompiled, faults_named
 from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.families import read_network
 from coreinfer.runtime import Runtimes
 from coreinfer.settings import StatisticSettings
+from coreinfer.waiting import said_if_long
 
 OPTIONS: dict[str, Any] = GREEDY
 
@@ -127,13 +128,12 @@ def test_its_message_stands_alone() -> None:
         raise OSError("a")
 
 
-def test_only_a_long_wait_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_long_wait_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "coreinfer")
-    with said_if_long("compiling"):
+    with said_if_long("compiling", 60):
         pass
     assert not caplog.records
-    monkeypatch.setattr(compiling, "PATIENCE", 0.0)
-    with said_if_long("compiling"):
+    with said_if_long("compiling", 0):
         waited = time.monotonic()
         while not caplog.records and time.monotonic() < waited + 60:
             time.sleep(0.01)
@@ -149,8 +149,8 @@ def test_the_command_line_says_it_unless_quiet(artifact: Path, quiet: bool, monk
         assert said.wait(60)
         run(self)
 
-    monkeypatch.setattr(compiling, "PATIENCE", 0.0)
-    monkeypatch.setattr(compiling.log, "filters", [lambda record: said.set() or True])  # type: ignore[func-returns-value]
+    monkeypatch.setattr(decoder, "PATIENCE", 0.0)
+    monkeypatch.setattr(waiting.log, "filters", [lambda record: said.set() or True])  # type: ignore[func-returns-value]
     monkeypatch.setattr(swift.SwiftStep, "run", slow)
     err = fine(run_cli("generate", PROMPT, "-a", artifact, "-n", 3, "--json", *["-q"] * quiet)).err
     assert ("compiling the loops of this processor's steps, once on a machine\n" in err) != quiet

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coreinfer.embedder import DEFAULT, RECENCY, Embedder, unit
+from coreinfer.embedder import RECENCY, Embedder, unit
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import DEFAULT
 from pipeline import passages
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.passages import Passage, write_passages

@@ -10,6 +10,7 @@ from conftest import demo_texts
 
 from coreinfer import CoreInferError, Engine
 from coreinfer.embedder import Embedder
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.models import load_model
 from coreinfer.prompts import Prompt
 
@@ -72,7 +73,7 @@ def test_another_tokenizer_or_embedder_is_refused(artifact: Path, tmp_path: Path
     (tmp_path / "lm/tokenizer.json").write_text(json.dumps(words), "utf-8")
     with pytest.raises(CoreInferError, match="the same shape but other settings or another tokenizer: give that model"):
         Engine.load(artifact, model=str(tmp_path / "lm")).predict(PROMPT, "stability")
-    embedder = Embedder().model
+    embedder = Embedder(embedder_place(DEFAULT)).model  # by its folder: sentence-transformers reads it
     embedder.max_seq_length = 128
     embedder.save(str(tmp_path / "embedder"))
     with pytest.raises(

@@ -16,8 +16,10 @@ from conftest import Result, demo_texts, run_cli, tree
 
 from coreinfer import Engine
 from coreinfer.evaluate import LADDER, Plan, Text, scoring
+from coreinfer.evaluate.partial import Partial
 from coreinfer.evaluate.plan import name_texts
 from coreinfer.evaluate.run import run, ticks
+from coreinfer.evaluate.saving import folder_for
 
 FILES = {"rows.json", "rows.parquet", "texts.parquet", "settings.json", "ladder.md", "ladder.svg", "report.html"}
 PLAN = Plan((0.4, 0.2), (16, 8), 12, ("random", "global", "hybrid", "auto", "oracle"))
@@ -181,6 +183,19 @@ def test_from_the_command_line(artifact: Path, held: Path, tmp_path: Path) -> No
     assert lines[0].startswith("3 texts: 8 prompt tokens dense, then 12")
     assert [line.split()[0] for line in lines[2:4]] == ["auto", "global"]
     assert max(map(len, lines)) <= 110
+
+
+def test_what_fails_early_leaves_no_folder(artifact: Path, held: Path, tmp_path: Path) -> None:
+    """Neither its own nor those above it; one that was there stays, and what a stopped run finished does, too."""
+    (tmp_path / "mine").mkdir()
+    for place in ("out", "deep/down/out", "mine", "mine/out"):
+        made = evaluate(held, "-a", artifact, "--limit", 2, "--domain-column", "kind", "-o", tmp_path / place)
+        assert (made.code, "--domain-column" in made.err) == (2, True)
+        assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(ValueError, match="stopped"), folder_for(tmp_path / "mine" / "out"):  # noqa: PT012
+        Partial(tmp_path / "mine" / "out", "key").add(0, {"batch": 0})
+        raise ValueError("stopped")
+    assert (tmp_path / "mine" / "out" / ".partial" / "key.jsonl").is_file()
 
 
 def test_texts_of_the_build_are_warned_about(artifact: Path, corpus: Path, held: Path) -> None:

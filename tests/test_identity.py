@@ -12,7 +12,8 @@ from families import build
 from families import one_thread as one_thread
 from small_models import save_llama
 
-from coreinfer.embedder import DEFAULT, Embedder, embedder_place
+from coreinfer.embedder import Embedder
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.identity import config_facts, identity, plain, setup_of
 from coreinfer.manifest import ModelIdentity
 from coreinfer.models import load_model

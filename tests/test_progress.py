@@ -2,10 +2,12 @@
 
 import io
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
-from coreinfer.progress import Stage, stages
+from coreinfer.progress import Stage, one_line, stages
 from pipeline.stopwatch import Stopwatch
 
 
@@ -52,9 +54,30 @@ def test_a_terminal_shows_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "20/20" in last  # what began is done when the job is
 
 
+def test_one_line_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    with pytest.raises(ValueError), one_line(quiet=False) as stage:  # noqa: PT011, PT012
+        stage("measure much", 20)(5)
+        stage("load", None)(0)
+        assert "\n" not in shown.getvalue()
+        raise ValueError
+    lines = shown.getvalue().split("\r")[1::2]
+    assert [line.strip() for line in lines] == ["measure much", "measure much 5/20", "load", "load", ""]
+    assert [len(line) for line in lines] == [12, 17, 17, 4, 4]  # what was there is written over
+
+
+def test_one_line_in_a_log_is_a_line_for_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with one_line(quiet=False) as stage:
+        work(stage)
+    assert capsys.readouterr().err == "load\nmeasure\n"
+
+
 @pytest.mark.parametrize("place", [io.StringIO, Terminal])
-def test_quiet_is_quiet(place: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", [stages, one_line])
+def test_quiet_is_quiet(
+    place: type[io.StringIO], way: Callable[[bool], AbstractContextManager[Stage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stderr", shown := place())
-    with stages(quiet=True) as stage:
+    with way(True) as stage:
         work(stage)
     assert shown.getvalue() == ""

@@ -131,7 +131,7 @@ def test_lines_of_a_file(tmp_path: Path, start: bytes) -> None:
     assert list(read_prompts([], path)) == list(read_prompts(None, path))
 
 
-@pytest.mark.parametrize("key", ["prompt", "messages"])
+@pytest.mark.parametrize("key", ["prompt", "text", "messages"])
 @pytest.mark.parametrize("prompts", [["one", TURNS, "two\nlines \u2028"]])
 def test_jsonl(tmp_path: Path, prompts: list[Prompt], key: str) -> None:
     path = tmp_path / "prompts.jsonl"
@@ -143,8 +143,8 @@ def test_jsonl(tmp_path: Path, prompts: list[Prompt], key: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        '{"text": "no prompt"}', '{"prompt": 5}', '{"prompt": null}', '{"prompt": [{"role": "user"}]}', "[1]", "5",
-        '"a string"', "not json", '{"prompt": "cut', "[" * 100_000,
+        '{"title": "no prompt"}', '{"text": 5}', '{"prompt": 5}', '{"prompt": null}', '{"prompt": [{"role": "user"}]}',
+        "[1]", "5", '"a string"', "not json", '{"prompt": "cut', "[" * 100_000,
     ],
     ids=lambda line: line[:16],
 )  # fmt: skip
@@ -157,9 +157,10 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
         next(found)
 
 
-def test_a_prompt_wins_over_messages(tmp_path: Path) -> None:
-    (path := tmp_path / "p.jsonl").write_text(json.dumps({"messages": TURNS, "prompt": "this one"}), "utf-8")
-    assert list(read_prompts(None, path)) == ["this one"]
+def test_a_prompt_wins_over_a_text_and_that_over_messages(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "no", "prompt": "this one"}, {"text": "this", "prompt": None}]
+    (path := tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"messages": TURNS} | row) for row in rows), "utf-8")
+    assert list(read_prompts(None, path)) == ["this one", "this"]
 
 
 @pytest.mark.parametrize(

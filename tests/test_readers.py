@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from corpora import A, B, jsonl, make, parquet, read, refusal, write
 
+from pipeline import readers
 from pipeline.passages import Passage
 from pipeline.sources import Counts
 
@@ -137,6 +138,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[tuple[object, .
         return answer
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr(readers, "check_hub", lambda what, name: None)
     return asked
 
 

@@ -17,6 +17,8 @@ from pipeline.sources import Counts, SourceSettings, read_passages
         ({"id": 7, "summary": A}, A),
         ({"title": "x" * 30, "content": A}, A),
         ({"id": "0012", "sentence": A}, A),
+        ({"prompt": A, "title": "x" * 30}, A),
+        ({"prompt": B, "text": A, "messages": [{"role": "user", "content": B}]}, A),
     ],
 )
 def test_the_text_column_is_found(row: dict[str, object], expected: str, tmp_path: Path) -> None:
@@ -24,6 +26,12 @@ def test_the_text_column_is_found(row: dict[str, object], expected: str, tmp_pat
     columns: dict[str, object] = {name: [value] for name, value in row.items()}
     if "id" not in row or row["id"] == 7:  # Parquet's types decide, not what its strings look like
         assert [p.text for p in read(parquet(tmp_path / "a.parquet", **columns))[0]] == [expected]
+
+
+def test_a_csv_of_prompts_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"prompt,topic\n{A},letters and more\n")
+    assert [p.text for p in read(path)[0]] == [A]
+    assert [p.text for p in read(path, text_column="topic", min_chars=1)[0]] == ["letters and more"]
 
 
 def test_nulls_do_not_hide_the_text_column(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def main(
 
 
 if __name__ == "__main__":
-    from coreinfer.output import quiet_libraries
+    from coreinfer.libraries import quiet_libraries
 
     quiet_libraries()
     try:

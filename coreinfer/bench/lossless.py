@@ -1,11 +1,12 @@
 """Lossless beside dense decoding by the same steps, on real prompts: drafts of random neurons would say nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from coreinfer.engine import Engine
 from coreinfer.generation import Generation
+from coreinfer.progress import Stage, unseen
 
 PROMPTS = 6  # the largest clusters, an example each
 
@@ -28,18 +29,18 @@ def examples(engine: Engine) -> list[str]:
     return [" ".join(some[:24]) for some in words]
 
 
-def measure_lossless(
-    engine: Engine, prompts: Sequence[str], new_tokens: int, say: Callable[[str], Any]
-) -> LosslessSpeed:
+def measure_lossless(engine: Engine, prompts: Sequence[str], new_tokens: int, stage: Stage = unseen) -> LosslessSpeed:
     """Each prompt dense and lossless in turn, twice; the second time counts."""
     made: dict[str, list[Generation]] = {"dense": [], "lossless": []}
+    tick = stage("dense and lossless", 2 * len(prompts) * len(made))
+    tick(0)
     for number in range(2):
         for prompt in prompts:
             for way, counted in made.items():
-                say(f"lossless or not: {way}" + (" (warming up)" if not number else ""))
                 options: dict[str, Any] = {"lossless": True} if way == "lossless" else {"policy": "dense"}
                 one = engine.generate(prompt, max_new_tokens=new_tokens, runtime="coreinfer", **options)
                 counted += [one] if number else []
+                tick(1)
     dense, quick = made["dense"], made["lossless"]
     drafts = [one.drafts for one in quick if one.drafts is not None]
     drafted, accepted = sum(d.drafted for d in drafts), sum(d.accepted for d in drafts)

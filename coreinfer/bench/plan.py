@@ -11,7 +11,7 @@ POSITIONS = 1024  # of the cache, unless others are asked for
 @dataclass(frozen=True)
 class Plan:
     """Tokens of the prompt and decoded after it, positions of the cache, shares of the MLP neurons kept; and how many
-    texts are decoded at a time besides one, at the least of those shares.
+    texts are decoded at a time besides one, at each share below 1.
     """
 
     prompt_tokens: int = 128

@@ -1,6 +1,6 @@
 """All subjects side by side in one run, so that a machine's moods reach all of them alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -29,11 +29,11 @@ from coreinfer.decode.families import unsupported
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.models import context_length, default_dtype, find_mlps, load_model, quantise
+from coreinfer.progress import Stage, unseen
 from coreinfer.quantised.linear import named_dtype
 from coreinfer.settings import QUANTISED, StatisticSettings
 
 ROUNDS = 3  # each subject in turn, so often; the median counts
-Say = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ def opened(model: str | None, shape: str | None, dtype: str, device: str) -> tup
     return random_model(shape, default_dtype(device) if dtype == "auto" else getattr(torch, dtype), device), shape
 
 
-def measure(
-    model: PreTrainedModel, shape: str, plan: Plan, say: Say = lambda text: None, dtype: str = "auto"
-) -> Measured:
+def measure(model: PreTrainedModel, shape: str, plan: Plan, stage: Stage = unseen, dtype: str = "auto") -> Measured:
     """Everything of one model; its weights are laid out anew, in place. What peers read lies on disk meanwhile.
 
     With int8 or int4 the weights are quantised after the peers have run: theirs are as they were, which is how their
@@ -110,38 +108,39 @@ def measure(
         raise CoreInferError(f"nothing to measure: coreinfer's own steps do not decode {why}")
     context = plan.positions(context_length(model), shape)
     with torch.inference_mode(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return _measured(model, shape, plan, context, say, Path(folder), dtype)
+        return _measured(model, shape, plan, context, stage, Path(folder), dtype)
 
 
 def _measured(
-    model: PreTrainedModel, shape: str, plan: Plan, context: int, say: Say, folder: Path, dtype: str
+    model: PreTrainedModel, shape: str, plan: Plan, context: int, stage: Stage, folder: Path, dtype: str
 ) -> Measured:
     device = str(model.device)
     words = min(1000, int(model.config.get_text_config().vocab_size))
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
-    say("memory")
+    stage("memory", None)(0)
     speed_of_memory = bandwidth(device)
     peers, left_out = _peers(model, ids, plan, context, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
-    first = _race(peers, plan, say) if device.startswith("cuda") or dtype in QUANTISED else []
+    first = _race(peers, plan, stage) if device.startswith("cuda") or dtype in QUANTISED else []
     theirs = named_dtype(model)
     if dtype in QUANTISED:
         with torch.inference_mode(False):
             quantise(model, dtype, device)
     dense, watched = _prefills(model, ids, device)
     own = Own(model, ids, context)
-    many = [own.batch(min(plan.keeps), plan.texts)] if plan.texts > 1 and own.decoder.several else []
+    together = sorted({keep for keep in plan.keeps if keep < 1} or {1.0}, reverse=True)
+    many = [own.batch(keep, plan.texts) for keep in together if plan.texts > 1 and own.decoder.several]
     rest = [*([] if first else peers), *(own.subject(keep) for keep in plan.keeps), *many]
-    speeds = _speeds([*first, *_race(rest, plan, say)], own, plan, speed_of_memory, theirs)
+    speeds = _speeds([*first, *_race(rest, plan, stage)], own, plan, speed_of_memory, theirs)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
     return Measured(shape, named_dtype(model), device, speed_of_memory, speeds, dense, watched, switch, left_out)
 
 
-def measure_with_drafts(engine: Engine, plan: Plan, say: Say = lambda text: None) -> Measured:
+def measure_with_drafts(engine: Engine, plan: Plan, stage: Stage = unseen) -> Measured:
     """The same of an engine's model, and lossless decoding by its artifact."""
-    made = measure(engine.model, Path(engine.artifact.manifest.model.id).name, plan, say)
-    return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, say))
+    made = measure(engine.model, Path(engine.artifact.manifest.model.id).name, plan, stage)
+    return replace(made, lossless=measure_lossless(engine, examples(engine), plan.new_tokens, stage))
 
 
 def _peers(
@@ -162,13 +161,15 @@ def _peers(
     return subjects, left_out
 
 
-def _race(subjects: Sequence[Subject], plan: Plan, say: Say) -> list[tuple[Subject, float]]:
+def _race(subjects: Sequence[Subject], plan: Plan, stage: Stage) -> list[tuple[Subject, float]]:
     """Each in turn, ``ROUNDS`` times, after a round that warms up and does not count -> tokens a second, the median."""
     times: list[list[float]] = [[] for _ in subjects]
+    tick = stage("rounds of decoding", (ROUNDS + 1) * len(subjects))
+    tick(0)
     for number in range(ROUNDS + 1):
         for subject, mine in zip(subjects, times, strict=True):
-            say(named(subject.name, subject.keep, subject.texts) + (" (warming up)" if not number else ""))
             took = subject.decode(plan.new_tokens)
+            tick(1)
             if number:
                 mine.append(took)
     pairs = zip(subjects, times, strict=True)

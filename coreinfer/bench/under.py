@@ -1,7 +1,6 @@
 """What a model costs under a memory budget: its first token, its speed after it, and what it took at the most."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from coreinfer.clock import Clock
 from coreinfer.memory.budget import Budget
 from coreinfer.memory.peak import Peak
 from coreinfer.memory.sizes import size_in_words
+from coreinfer.progress import Stage, unseen
 from coreinfer.runtime import Runtimes
 from coreinfer.settings import StatisticSettings
 from coreinfer.streaming import GREEDY
@@ -52,7 +52,7 @@ class Under:
     peer: Offloaded | str | None = None
 
 
-def measure_under(budget: Budget, plan: Plan, say: Callable[[str], Any], stage: Any) -> Under:
+def measure_under(budget: Budget, plan: Plan, stage: Stage = unseen) -> Under:
     """
     Raises:
         CoreInferError: a keep that does not fit; the message says which does.
@@ -61,14 +61,14 @@ def measure_under(budget: Budget, plan: Plan, say: Callable[[str], Any], stage: 
     kept = [sum(random_set(f.layers, f.width, keep).per_layer) for keep in plan.keeps]
     for count, keep in zip(kept, plan.keeps, strict=True):
         budget.plan.check(count, keep, plan.prompt_tokens, tokens)
-    say("warming up")
+    stage("warming up", None)(0)
     _generate(_tiny(budget), plan, 0.5, 0)  # libraries take memory once, which is not the model's
     rows = list[Fitted]()
     peak = Peak(budget.device)
     model = budget.load(stage)
     runtimes = Runtimes(model, StatisticSettings(), 0)
     for count, keep in zip(kept, plan.keeps, strict=True):
-        say(f"keep {keep:g}")
+        stage(f"keep {keep:g}", None)(0)
         runtimes.forget()  # of the keep before
         peak.restart()
         first, later = (_generate(runtimes, plan, keep, seed) for seed in range(2))
@@ -81,7 +81,7 @@ def measure_under(budget: Budget, plan: Plan, say: Callable[[str], Any], stage: 
     if not made.streamed:
         return made
     del model, runtimes
-    say("transformers with accelerate, offloaded")
+    stage("transformers with accelerate, offloaded", None)(0)
     return replace(made, peer=offloaded(budget, plan))
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreinfer.cli_options import BundlesOption, DeviceOption, DtypeOption, MemoryOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import BundlesOption, DeviceOption, DtypeOption, MemoryOption, ModelOption, QuietOption
 
 if TYPE_CHECKING:
     from coreinfer.bench.plan import Plan
+    from coreinfer.bench.run import Measured
 
 
 def bench(
@@ -64,6 +65,9 @@ def bench(
     texts = 8 if batch is None else batch
     plan = Plan(prompt_tokens, new_tokens, context, tuple(check_keep(k, "--keep") for k in keeps), texts)
     one_of("--dtype", dtype, get_args(Dtype))
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model, embeds=False)
     from coreinfer.bench.shapes import check_shape
 
     if shape is not None:
@@ -72,36 +76,20 @@ def bench(
     if memory is not None:
         _under(memory, bundles, model or "demo", dtype, device, plan, quiet)
         return
-    from coreinfer.output import hear, quiet_libraries
-
-    if output is not None:
-        from coreinfer.evaluate.saving import make_folder
-
-        make_folder(output)
     if page is not None:
         from coreinfer.places import check_file
 
         check_file(page, "choose another --page")
-    quiet_libraries()
-    hear(quiet)
     from coreinfer.bench.report import last_line, save, table
-    from coreinfer.bench.run import measure, measure_with_drafts, opened
+    from coreinfer.evaluate.saving import folder_for
+    from coreinfer.output import hear
 
-    def tell(text: str) -> None:
-        say(text, quiet)
-
-    if shape is None and (artifact is not None or model is None) and dtype not in QUANTISED:
-        from coreinfer.engine import Engine
-        from coreinfer.paths import DEMO_CLUSTERS
-
-        engine = Engine.load(artifact or DEMO_CLUSTERS, model=model, device=device, dtype=dtype)
-        made = measure_with_drafts(engine, plan, tell)
-    else:
-        some, name = opened(model, shape, dtype, device)
-        made = measure(some, name, plan, tell, dtype)
-    print("\n".join(table(made)))
-    if output is not None:
-        save(made, output)
+    hear(quiet)
+    with folder_for(output):
+        made = _measured(model, artifact, shape, dtype, device, plan, quiet)
+        print("\n".join(table(made)))
+        if output is not None:
+            save(made, output)
     if page is not None:
         from coreinfer.bench.page import write
 
@@ -109,18 +97,34 @@ def bench(
     print(last_line(made))
 
 
+def _measured(
+    model: str | None, artifact: Path | None, shape: str | None, dtype: str, device: str, plan: "Plan", quiet: bool
+) -> "Measured":
+    from coreinfer.bench.run import measure, measure_with_drafts, opened
+    from coreinfer.progress import one_line
+    from coreinfer.settings import QUANTISED
+
+    if shape is None and (artifact is not None or model is None) and dtype not in QUANTISED:
+        from coreinfer.engine import Engine
+        from coreinfer.paths import DEMO_CLUSTERS
+
+        engine = Engine.load(artifact or DEMO_CLUSTERS, model=model, device=device, dtype=dtype)
+        with one_line(quiet) as stage:
+            return measure_with_drafts(engine, plan, stage)
+    some, name = opened(model, shape, dtype, device)
+    with one_line(quiet) as stage:
+        return measure(some, name, plan, stage, dtype)
+
+
 def _under(memory: str, bundles: Path | None, model: str, dtype: str, device: str, plan: "Plan", quiet: bool) -> None:
     from coreinfer.memory.sizes import parse_size
 
     limit = parse_size(memory)
-    from coreinfer.output import quiet_libraries
-
-    quiet_libraries()
     from coreinfer.bench.under import last_line, measure_under, table
     from coreinfer.memory.budget import Budget
-    from coreinfer.progress import logged, unseen
+    from coreinfer.progress import one_line
 
-    budget = Budget(model, dtype, device, limit, bundles)
-    made = measure_under(budget, plan, lambda text: say(text, quiet), unseen if quiet else logged)
+    with one_line(quiet) as stage:
+        made = measure_under(Budget(model, dtype, device, limit, bundles), plan, stage)
     print("\n".join(table(made)))
     print(last_line(made))

@@ -1,18 +1,14 @@
 """What the first step on a machine may come to: a wait for compilers, which is said, or a fault of theirs."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from subprocess import SubprocessError
-from threading import Timer
 
 import torch
 
 from coreinfer.errors import CoreInferError
 
 PATIENCE = 2.0  # seconds; what was compiled before loads in less
-
-log = logging.getLogger(__name__)
 
 
 class NotCompiled(CoreInferError):
@@ -21,18 +17,6 @@ class NotCompiled(CoreInferError):
     def __init__(self, why: str) -> None:
         super().__init__(f"{why} is not decoded by coreinfer's own steps: use Transformers' generate")
         self.why = why
-
-
-@contextmanager
-def said_if_long(what: str) -> Iterator[None]:
-    """Log ``what`` is being done once it takes longer than ``PATIENCE``; whether it will cannot be known before."""
-    timer = Timer(PATIENCE, log.info, (what,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextmanager

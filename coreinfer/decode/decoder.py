@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from coreinfer.decode.compiling import faults_named, said_if_long
+from coreinfer.decode.compiling import PATIENCE, faults_named
 from coreinfer.decode.cpu import cpu_step
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lossless import Looks, Lossless, rows_needed
@@ -21,6 +21,7 @@ from coreinfer.memory.linear import StreamedLinear
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet, every
 from coreinfer.quantised.packed import Packed
+from coreinfer.waiting import said_if_long
 
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
@@ -153,7 +154,8 @@ class Decoder:
         """The first of a process compiles its loops, or loads what was compiled."""
         step = cpu_step(network, self.state, neurons, must=self.held is not None)
         if not self._warm:
-            with said_if_long("compiling the loops of this processor's steps, once on a machine"), self._aside():
+            said = said_if_long("compiling the loops of this processor's steps, once on a machine", PATIENCE)
+            with said, self._aside():
                 step.run()
         self._warm = True
         return step
@@ -169,7 +171,7 @@ class Decoder:
 
     def _captured(self, make: Callable[[], Any]) -> Any:
         """A step of kernels, compiled and captured."""
-        said = said_if_long("compiling kernels for this GPU, once on a machine")
+        said = said_if_long("compiling kernels for this GPU, once on a machine", PATIENCE)
         with faults_named(str(self.model.device)), said, self._aside():
             step = make()  # imports Triton
             step.capture()

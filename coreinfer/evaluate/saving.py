@@ -4,7 +4,8 @@ Every file is written beside its place and then moved, so that a reader never se
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,26 @@ from coreinfer.places import moved_in, writing
 REMEDY = "choose another --output"
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the results, or refuse it before any work is done.
+@contextmanager
+def folder_for(folder: Path | None) -> Iterator[None]:
+    """Make the folder of the results, or refuse it before any work is done; without one, nothing. If it is still empty
+    at the end, it goes again, and so do those above it that were made for it.
 
     Raises:
         CoreInferError: a file on the way to it, or no right to write there.
     """
+    missing = [] if folder is None else [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        if folder is not None:
+            _make(folder)
+        yield
+    finally:
+        for each in missing:  # innermost first
+            with suppress(OSError):  # it holds something
+                each.rmdir()
+
+
+def _make(folder: Path) -> None:
     with writing(folder, REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
         (probe := folder / ".partial").mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from coreinfer.kernels.vectors import is_last, scaled, stream, wait
+from coreinfer.kernels.vectors import is_last, part_of, scaled, stream, wait
 from coreinfer.kernels.weights import DOWN, UP, by_place, dot, joined, of_word, parts, places, rows_of
 
 
@@ -34,18 +34,18 @@ def activate(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """The activations of the neurons ``ids``: act(gate) * up, or act(fc1)."""
-    first, step = tl.program_id(0), tl.num_programs(0)
+    first = tl.program_id(0)
     i = places(HB, BITS)
     inside = i < H
-    mine = first * BN + tl.arange(0, BN)
-    later = mine + step * BN
-    which = tl.load(ids + mine, mask=mine < K, other=0)
-    next_which = tl.load(ids + later, mask=later < K, other=0)
-    coming = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
-    gate, gate_s = rows_of(neurons, scales, which * P, mine < K, 0, H, HB, BITS)
-    up, up_s = rows_of(neurons, scales, which * P + P - 2, mine < K, 0, H, HB, BITS)
-    next_gate, next_gate_s = rows_of(neurons, scales, next_which * P, later < K, 0, H, HB, BITS)
-    next_up, next_up_s = rows_of(neurons, scales, next_which * P + P - 2, later < K, 0, H, HB, BITS)
+    begin, end = part_of(K)
+    mine = begin + tl.arange(0, BN)
+    which = tl.load(ids + mine, mask=mine < end, other=0)
+    next_which = tl.load(ids + mine + BN, mask=mine + BN < end, other=0)
+    coming = tl.load(ids + mine + 2 * BN, mask=mine + 2 * BN < end, other=0)
+    gate, gate_s = rows_of(neurons, scales, which * P, mine < end, 0, H, HB, BITS)
+    up, up_s = rows_of(neurons, scales, which * P + P - 2, mine < end, 0, H, HB, BITS)
+    next_gate, next_gate_s = rows_of(neurons, scales, next_which * P, mine + BN < end, 0, H, HB, BITS)
+    next_up, next_up_s = rows_of(neurons, scales, next_which * P + P - 2, mine + BN < end, 0, H, HB, BITS)
     wait(PDL)
     scale = tl.load(norm + i, mask=inside, other=0.0)
     bias_of_norm = tl.load(shift + i, mask=inside, other=0.0) if CENTER else 0.0
@@ -55,25 +55,37 @@ def activate(
         tl.store(now + i, x, mask=inside)
     x = scaled(x, scale, bias_of_norm, inside, eps, H, CENTER)
     xa, xb, xc, xd, less = parts(x, BITS)
-    for block in tl.range(first, tl.cdiv(K, BN), step):
-        mine = block * BN + tl.arange(0, BN)
+    for at in tl.range(begin, end, BN):
+        mine = at + tl.arange(0, BN)
         a = dot(gate, gate_s, xa, xb, xc, xd, less, BITS)
         if BIAS:
-            a += tl.load(bias + which, mask=mine < K, other=0.0)
+            a += tl.load(bias + which, mask=mine < end, other=0.0)
         a = activated(a, ACT)
-        later = mine + 2 * step * BN  # loaded while the one before is multiplied; its successor's ids with it
+        later = mine + 2 * BN  # loaded while the one before is multiplied; its successor's ids with it
         gate, gate_s = next_gate, next_gate_s
-        next_gate, next_gate_s = rows_of(neurons, scales, coming * P, later < K, 0, H, HB, BITS)
+        next_gate, next_gate_s = rows_of(neurons, scales, coming * P, later < end, 0, H, HB, BITS)
         if P == 3:
             u = dot(up, up_s, xa, xb, xc, xd, less, BITS)
             if BIAS:
-                u += tl.load(bias + F + which, mask=mine < K, other=0.0)
+                u += tl.load(bias + F + which, mask=mine < end, other=0.0)
             a *= u
             up, up_s = next_up, next_up_s
-            next_up, next_up_s = rows_of(neurons, scales, coming * P + 1, later < K, 0, H, HB, BITS)
-        tl.store(out + mine, a, mask=mine < K)
+            next_up, next_up_s = rows_of(neurons, scales, coming * P + 1, later < end, 0, H, HB, BITS)
+        tl.store(out + mine, a, mask=mine < end)
         which, next_which = next_which, coming
-        coming = tl.load(ids + later + step * BN, mask=later + step * BN < K, other=0)
+        coming = tl.load(ids + later + BN, mask=later + BN < end, other=0)
+
+
+@triton.jit
+def folded(x, LANES: tl.constexpr):
+    """Every LANES-th row of x (n, …) added up: (LANES, …). A thread has those in its own registers, if each holds 16
+    bytes of a row.
+    """
+    if len(x.shape) == 2:
+        y = tl.sum(tl.reshape(x, (x.shape[0] // LANES, LANES, x.shape[1])), 0)
+    else:
+        y = tl.sum(tl.reshape(x, (x.shape[0] // LANES, LANES, x.shape[1], x.shape[2])), 0)
+    return y
 
 
 @triton.jit
@@ -82,7 +94,7 @@ def deactivate(
     sums, count,  # (S, H) float32; a count for each block of columns
     K,
     H: tl.constexpr, P: tl.constexpr, BF: tl.constexpr, BH: tl.constexpr, S: tl.constexpr, SB: tl.constexpr,
-    BITS: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
+    LANES: tl.constexpr, BITS: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out = sum of a * down column over the neurons ``ids``.
 
@@ -101,23 +113,23 @@ def deactivate(
     active = tl.load(a + mine, mask=mine < K, other=0.0, cache_modifier=".cg")
     next_active = tl.load(a + later, mask=later < K, other=0.0, cache_modifier=".cg")
     across: tl.constexpr = BH // (1 if BITS == 32 else 2 if BITS == 16 else 4)
-    ya = tl.zeros((BF, across) if BITS != 4 else (BF, BH // 64, 16), tl.float32)
+    ya = tl.zeros((LANES, across) if BITS != 4 else (LANES, BH // 64, 16), tl.float32)
     yb, yc, yd = ya, ya, ya
     less = tl.zeros((BF, BH // 64) if BITS == 4 else (BF,), tl.float32)
     for at in tl.range(part * BF, K, step):
         if BITS == 32:
-            ya += w.to(tl.float32) * active[:, None]
+            ya += folded(w.to(tl.float32) * active[:, None], LANES)
         elif BITS == 16:
-            ya += of_word(w, 0, BITS) * active[:, None]
-            yb += of_word(w, 1, BITS) * active[:, None]
+            ya += folded(of_word(w, 0, BITS) * active[:, None], LANES)
+            yb += folded(of_word(w, 1, BITS) * active[:, None], LANES)
         else:
             by = active * s if BITS == 8 else active[:, None] * s.to(tl.float32)
             less += by
             up = (by * UP)[:, :, None] if BITS == 4 else (by * UP)[:, None]
-            ya += of_word(w, 0, BITS) * up
-            yb += of_word(w, 1, BITS) * up
-            yc += of_word(w, 2, BITS) * up
-            yd += of_word(w, 3, BITS) * up
+            ya += folded(of_word(w, 0, BITS) * up, LANES)
+            yb += folded(of_word(w, 1, BITS) * up, LANES)
+            yc += folded(of_word(w, 2, BITS) * up, LANES)
+            yd += folded(of_word(w, 3, BITS) * up, LANES)
         w, s, active = next_w, next_s, next_active
         later = at + 2 * step + tl.arange(0, BF)
         next_w, next_s = rows_of(neurons, scales, coming * P + P - 1, later < K, block * BH, H, BH, BITS)

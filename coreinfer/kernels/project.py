@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from coreinfer.kernels.vectors import scaled, stream, wait
+from coreinfer.kernels.vectors import part_of, scaled, stream, wait
 from coreinfer.kernels.weights import dot, parts, places, rows_of
 
 
@@ -18,13 +18,13 @@ def project(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """out = weight @ x + bias. Not NORMED: x is ``before``. CAP: softly capped at ``cap``."""
-    first, step = tl.program_id(0), tl.num_programs(0)
+    first = tl.program_id(0)
     i = places(HB, BITS)
     inside = i < H
-    rows = first * BN + tl.arange(0, BN)
-    w, s = rows_of(weight, scales, rows, rows < N, 0, H, HB, BITS)
-    later = rows + step * BN
-    coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
+    begin, end = part_of(N)
+    rows = begin + tl.arange(0, BN)
+    w, s = rows_of(weight, scales, rows, rows < end, 0, H, HB, BITS)
+    coming, coming_s = rows_of(weight, scales, rows + BN, rows + BN < end, 0, H, HB, BITS)
     wait(PDL)
     if NORMED:
         scale = tl.load(norm + i, mask=inside, other=0.0)
@@ -37,13 +37,14 @@ def project(
     else:
         x = tl.load(before + i, mask=inside, other=0.0, cache_modifier=".cg")
     xa, xb, xc, xd, less = parts(x, BITS)
-    for block in tl.range(first, tl.cdiv(N, BN), step):
-        rows = block * BN + tl.arange(0, BN)
+    for at in tl.range(begin, end, BN):
+        rows = at + tl.arange(0, BN)
+        later = rows + 2 * BN
         y = dot(w, s, xa, xb, xc, xd, less, BITS)
-        w, s, later = coming, coming_s, rows + 2 * step * BN
-        coming, coming_s = rows_of(weight, scales, later, later < N, 0, H, HB, BITS)
+        w, s = coming, coming_s
+        coming, coming_s = rows_of(weight, scales, later, later < end, 0, H, HB, BITS)
         if BIAS:
-            y += tl.load(bias + rows, mask=rows < N, other=0.0)
+            y += tl.load(bias + rows, mask=rows < end, other=0.0)
         if CAP:
             y = (2 * tl.sigmoid(2 * y / cap) - 1) * cap  # tanh
-        tl.store(out + rows, y, mask=rows < N)
+        tl.store(out + rows, y, mask=rows < end)

@@ -13,6 +13,13 @@ def wait(PDL: tl.constexpr):
 
 
 @triton.jit
+def part_of(n):
+    """Where this program's share of n rows begins and ends: as many as any other's, or one more or less."""
+    program, programs = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    return (program * n // programs).to(tl.int32), ((program + 1) * n // programs).to(tl.int32)
+
+
+@triton.jit
 def scaled(x, weight, bias, inside, eps, n, CENTER: tl.constexpr):
     """RMS norm of x, 0 outside of its n elements; with CENTER a layer norm. Weight and bias were loaded before."""
     if CENTER:

@@ -20,6 +20,7 @@ from transformers import (
 from coreinfer.caching import cache_folder
 from coreinfer.decode.families import unsupported
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import model_place
 from coreinfer.memory import bundle
 from coreinfer.memory.buffers import DoubleBuffer, host_of
 from coreinfer.memory.checkpoint import Checkpoint
@@ -29,7 +30,7 @@ from coreinfer.memory.mapped import Mapped, return_what_is_freed
 from coreinfer.memory.plan import ROOM, Plan
 from coreinfer.memory.sizes import size_in_words
 from coreinfer.mlp import FUSED, put
-from coreinfer.models import check_vocabulary, dtype_of, load_model, loading, model_place, structure
+from coreinfer.models import check_vocabulary, dtype_of, load_model, loading, structure
 from coreinfer.places import absolute
 from coreinfer.progress import Stage, unseen
 
@@ -86,7 +87,8 @@ class Budget:
     def _streamed(self, checkpoint: Checkpoint, stage: Stage) -> PreTrainedModel:
         weights, f = _weights(self.empty), self.facts
         shape = bundle.Shape(f.layers, f.width, f.parts, f.hidden, _word(self.dtype))
-        place = bundle.place_of(self.folder, absolute(self.where, ""), shape.dtype)
+        named = self.where if self.name == "demo" else self.name  # not the cache's folder, where the Hub is silent
+        place = bundle.place_of(self.folder, absolute(named, ""), shape.dtype)
         if not bundle.ready(place, shape, checkpoint):
             tick = stage(f"writing the neurons of {self.name} to {place}, once", f.layers)
             bundle.write(place, shape, checkpoint, weights, tick)

@@ -10,7 +10,8 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
-from coreinfer.models import context_length, find_mlps, fingerprint, load_model, model_place
+from coreinfer.hub import model_place
+from coreinfer.models import context_length, find_mlps, fingerprint, load_model
 from coreinfer.quantised.linear import bits_of, named_dtype
 from pipeline.adapt.card import card
 from pipeline.adapt.checkpoints import Checkpoints

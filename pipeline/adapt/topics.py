@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from coreinfer.artifact import Artifact
-from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import DEFAULT
 from coreinfer.match import make_index
 from coreinfer.neurons import mixture_weights
 from pipeline.adapt.packing import Row

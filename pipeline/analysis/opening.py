@@ -5,8 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from coreinfer.embedder import DEFAULT, Embedder
+from coreinfer.embedder import Embedder
 from coreinfer.generation import check_room
+from coreinfer.hub import DEFAULT
 from coreinfer.machine import machine, versions
 from coreinfer.models import find_mlps, fingerprint, load_model
 from coreinfer.progress import Tick

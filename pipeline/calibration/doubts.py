@@ -15,13 +15,14 @@ from torch import Tensor
 
 from coreinfer.artifact import Artifact
 from coreinfer.settings import PolicySettings
-from pipeline.calibrate import WEAKEST, threshold
+from pipeline.calibrate import FEW, WEAKEST, threshold
 from pipeline.calibration import numbers
 from pipeline.calibration.sample import Lab, cases
 
 PROMPTS = (64, 16)  # tokens
 REST = 2  # tokens after a prompt that ``Truth`` needs, though nothing is made of them here
 NEEDED = max(PROMPTS) + REST
+RULE = f"quantile {WEAKEST} of held-out similarities to all clusters, not to the nearest alone"
 Tick = Callable[[int], Any]
 
 
@@ -45,15 +46,15 @@ def usual_doubt(
 
 def from_few(lab: Lab, ids: Tensor, tick: Tick = lambda n: None) -> tuple[PolicySettings, dict[str, Any]]:
     """The policy of ``lab.artifact`` with the usual doubt, and evidence. Where doubt guards, a match weaker than the
-    corpus's own is no reason to fall back: only one that is farther than its prompts are from almost any cluster.
+    corpus's own is no reason to fall back: only one that is farther than its prompts are from almost any cluster. Where
+    even that is seen in too few similarities, the first threshold stays if it is lower.
     """
     with _one_thread():
         artifact, facts, near = usual_doubt(lab, lab.artifact, ids, tick)
-    weakest = threshold(near.ravel())
-    rule = f"quantile {WEAKEST} of held-out similarities to all clusters, not to the nearest alone"
-    measured = {"texts": len(ids), "doubts": facts}
-    policy = numbers.with_policy(artifact, threshold=weakest, strong=weakest).policy
-    return policy, {"threshold_rule": rule, "measured": measured}
+    rule, weakest = artifact.calibration.get("threshold_rule"), threshold(near.ravel())
+    if near.size >= FEW or weakest < artifact.policy.threshold:
+        artifact, rule = numbers.with_policy(artifact, threshold=weakest, strong=weakest), RULE
+    return artifact.policy, {"threshold_rule": rule, "measured": {"texts": len(ids), "doubts": facts}}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     TrainDtypeOption,
     say,
 )
@@ -43,7 +44,7 @@ def adapt(
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many texts.")] = None,
     seed: int = 0,
     device: DeviceOption = "cpu",
@@ -52,24 +53,24 @@ def adapt(
     quiet: QuietOption = False,
 ) -> None:
     """Train a model to lose less on core neurons; the same command goes on where it stopped."""
+    from coreinfer.libraries import load_libraries
     from pipeline.adapt.settings import AdaptSettings, MaskSettings, PriorSettings, TrainSettings, check_new
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     check_new(output)
-    local_files(dataset)
-    settings = AdaptSettings(
+    check_dataset(dataset)
+    parts = (
         SourceSettings(dataset, split, config, text_column, limit), model or "demo", held_out, artifact, embedder,
         MaskSettings(share=mask_share, least=keep_least, most=keep_most, statistic=statistic), PriorSettings(clusters),
         TrainSettings(
             steps, batch, micro, context, rate=rate, weight_decay=weight_decay, lora=lora, distill=distill, seed=seed
         ),
-        report_every, checkpoint_every, device, dtype,
     )  # fmt: skip
-    from coreinfer.output import quiet_libraries
+    load_libraries(quiet, model, embedder)
+    settings = AdaptSettings(*parts, report_every, checkpoint_every, device, dtype)
     from pipeline.adapt.run import adapt as train
 
-    quiet_libraries()
     report = train(settings, output, lambda text: say(text, quiet))
     say(f"{output} in {report.seconds:,.0f} s; next: coreinfer build-clusters {dataset} --model {output}", quiet)
     if as_json:

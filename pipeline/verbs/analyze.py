@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from coreinfer.cli_options import DeviceOption, DtypeOption, EmbedderOption, JsonOption, ModelOption, QuietOption, say
+from coreinfer.cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    TextColumnOption,
+    say,
+)
 
 
 def analyze(
@@ -20,7 +29,7 @@ def analyze(
     ] = 0.4,
     prompt_tokens: Annotated[int, typer.Option(help="The part that runs dense and decides on the neurons.")] = 64,
     continuation_tokens: Annotated[int, typer.Option(help="The part that runs on them.")] = 128,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     limit: Annotated[int, typer.Option(help="Use this many texts, evenly over all, not the first.")] = 256,
@@ -38,7 +47,7 @@ def analyze(
 
     from coreinfer.settings import Dtype, at_least, one_of
     from pipeline.analysis.plan import FEWEST, Plan
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     plan, source = (
@@ -47,35 +56,33 @@ def analyze(
     )
     at_least("--limit", limit, FEWEST)
     one_of("--dtype", dtype, get_args(Dtype))
-    local_files(texts)
-    from coreinfer.output import quiet_libraries
+    check_dataset(texts)
+    from coreinfer.libraries import load_libraries
     from coreinfer.progress import stages
     from coreinfer.settings import check_device
 
+    load_libraries(quiet, model, embedder)
     check_device(device)
-    if output is not None:
-        from coreinfer.evaluate.saving import make_folder
-
-        make_folder(output)
-    quiet_libraries()
+    from coreinfer.evaluate.saving import folder_for
     from pipeline.analysis.opening import facts_of, opened
     from pipeline.analysis.run import analyze as measure
     from pipeline.analysis.table import print_findings
 
-    with stages(quiet) as stage:
-        lm, tokenizer, meaning, found = opened(
-            source, plan, model or "demo", embedder, limit, device, dtype, stage("read texts", None)
-        )
-    if found.short:
-        say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
-    with stages(quiet) as stage:
-        findings, pairs = measure(lm, tokenizer, meaning, found.texts, plan, stage)
-    facts = facts_of(texts, model or "demo", lm, meaning, plan, found)
-    if output is not None:
-        from pipeline.analysis.saving import save
+    with folder_for(output):
+        with stages(quiet) as stage:
+            lm, tokenizer, meaning, found = opened(
+                source, plan, model or "demo", embedder, limit, device, dtype, stage("read texts", None)
+            )
+        if found.short:
+            say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
+        with stages(quiet) as stage:
+            findings, pairs = measure(lm, tokenizer, meaning, found.texts, plan, stage)
+        facts = facts_of(texts, model or "demo", lm, meaning, plan, found)
+        if output is not None:
+            from pipeline.analysis.saving import save
 
-        save(output, findings, pairs, plan, facts)
-        say(f"analysis.json, pictures and report.html in {output}", quiet)
+            save(output, findings, pairs, plan, facts)
+            say(f"analysis.json, pictures and report.html in {output}", quiet)
     print(json.dumps({**facts, **findings.as_json()}, ensure_ascii=False)) if as_json else print_findings(
         findings, facts
     )

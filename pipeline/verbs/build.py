@@ -13,6 +13,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     check_build,
     named_after,
     parse_clusters,
@@ -31,7 +32,7 @@ def build_clusters(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many passages.")] = None,
     clusters: Annotated[str, typer.Option("--clusters", "-c", help="A number, or auto.")] = "auto",
     model: ModelOption = None,
@@ -55,22 +56,24 @@ def build_clusters(
     """Build semantic clusters and their core neurons from a dataset."""
     from coreinfer.places import absolute
     from pipeline.folder import check_output
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     place, number = output or named_after(dataset), parse_clusters(clusters)
     check_build(statistic, mode, token_fraction, keep, examples, seed, dtype)
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
     check_output(place, overwrite)
-    local_files(dataset)
-    from coreinfer.embedder import DEFAULT
-    from coreinfer.output import built_in_lines, quiet_libraries
+    check_dataset(dataset)
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, model, embedder)
+    from coreinfer.hub import DEFAULT
+    from coreinfer.output import built_in_lines
     from coreinfer.progress import stages
     from coreinfer.settings import StatisticSettings
     from pipeline.build import build_clusters as build
     from pipeline.settings import BuildSettings
 
-    quiet_libraries()
     settings = BuildSettings(
         source, absolute(model, "demo"), absolute(embedder, DEFAULT), number,
         None if statistic == "auto" else StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]

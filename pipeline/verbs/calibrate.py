@@ -13,6 +13,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     make_engine,
     open_artifact,
 )
@@ -23,14 +24,17 @@ def calibrate(
     texts: Annotated[str, typer.Argument(help="Texts as for build-clusters, which the artifact was not built from.")],
     model: ModelOption = None,
     embedder: EmbedderOption = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure an artifact's numbers anew: layer budgets, mixture, n0, threshold, and what each keep costs."""
-    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype)
+    from pipeline.readers import check_dataset
+
+    check_dataset(texts)
+    engine = make_engine(open_artifact(artifact, dtype), model, embedder, device, dtype, quiet=quiet)
     from dataclasses import asdict
 
     from coreinfer.artifact import Artifact

@@ -14,6 +14,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     make_engine,
     open_artifact,
     say,
@@ -42,7 +43,7 @@ def evaluate(
         str | None,
         typer.Option(help="Also policies that choose again after so many tokens, or auto: when it has doubled."),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     domain_column: Annotated[
         str | None, typer.Option(help="Rows by domain. [default: domain, topic, category or subset]")
     ] = None,
@@ -59,36 +60,36 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Print what each policy costs on held-out texts: the NLL rise over dense, nats per token."""
+    from coreinfer.refresh import parse_refresh
+    from pipeline.readers import check_dataset
+    from pipeline.sources import SourceSettings
+
+    if limit is not None:
+        at_least("--limit", limit, 1)
+    source, again = SourceSettings(texts, split, config, text_column), parse_refresh(refresh)
+    check_dataset(texts)
+    engine = make_engine(open_artifact(artifact, dtype, keeps=keep or []), model, embedder, device, dtype, quiet=quiet)
     from coreinfer.evaluate.compare import open_compared
     from coreinfer.evaluate.plan import LADDER, Plan
     from coreinfer.evaluate.rows import as_rows
     from coreinfer.evaluate.run import run as measure
     from coreinfer.evaluate.run import ticks
-    from coreinfer.evaluate.saving import make_folder
+    from coreinfer.evaluate.saving import folder_for
     from coreinfer.evaluate.table import print_ladder
     from coreinfer.generation import check_room
     from coreinfer.progress import stages
-    from coreinfer.refresh import parse_refresh
-    from pipeline.sources import SourceSettings
     from pipeline.texts import read_texts
 
-    if limit is not None:
-        at_least("--limit", limit, 1)
-    source = SourceSettings(texts, split, config, text_column)
-    engine = make_engine(open_artifact(artifact, dtype, keeps=keep or []), model, embedder, device, dtype)
     keeps, lengths = keep or [engine.artifact.manifest.default_keep], prompt_tokens or [64]
-    plan = Plan(
-        tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, parse_refresh(refresh)
-    )
+    plan = Plan(tuple(keeps), tuple(lengths), continuation_tokens, tuple(policy or LADDER), seed, again)
     others = open_compared(compare or [], engine, device)
-    if output is not None:
-        make_folder(output)
-    check_room(engine.model, plan.length)
-    with stages(quiet) as stage:
-        found = read_texts(source, plan, engine.tokenizer, limit, domain_column, stage("read texts", None))
-    if found.short:
-        say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
-    with stages(quiet) as stage:
-        tick = stage("evaluate", ticks(plan, len(found.texts), len(others)))
-        rows = measure(engine, found.texts, plan, texts, others, output, tick, lambda text: say(text, quiet))
+    with folder_for(output):
+        check_room(engine.model, plan.length)
+        with stages(quiet) as stage:
+            found = read_texts(source, plan, engine.tokenizer, limit, domain_column, stage("read texts", None))
+        if found.short:
+            say(f"{found.short} of {found.seen} texts are shorter than {plan.length} tokens: left out", quiet)
+        with stages(quiet) as stage:
+            tick = stage("evaluate", ticks(plan, len(found.texts), len(others)))
+            rows = measure(engine, found.texts, plan, texts, others, output, tick, lambda text: say(text, quiet))
     print(json.dumps(as_rows(rows), ensure_ascii=False)) if as_json else print_ladder(rows)

@@ -13,6 +13,7 @@ from coreinfer.cli_options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    TextColumnOption,
     make_engine,
     open_artifact,
     say,
@@ -32,7 +33,7 @@ def update(
     embedder: EmbedderOption = None,
     split: Annotated[str | None, typer.Option(help="Split of a Hub dataset.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Found by itself where it is unambiguous.")] = None,
+    text_column: TextColumnOption = None,
     limit: Annotated[int | None, typer.Option(help="Read at most this many passages.")] = None,
     passage_tokens: Annotated[
         int | None, typer.Option(help="Longer texts are split into passages of this size. [default: as in the build]")
@@ -46,14 +47,14 @@ def update(
 ) -> None:
     """Add passages to an artifact's clusters; say how far they drift, and whether to rebuild."""
     from pipeline.folder import check_output
-    from pipeline.readers import local_files
+    from pipeline.readers import check_dataset
     from pipeline.sources import SourceSettings
 
     opened = open_artifact(artifact, dtype)
     longest = tokens_of(opened) if passage_tokens is None else passage_tokens
     source = SourceSettings(dataset, split, config, text_column, limit, longest, min_chars)
     check_output(output, overwrite)
-    local_files(dataset)
+    check_dataset(dataset)
     engine = make_engine(opened, model, embedder, device, dtype)
     from coreinfer.progress import stages
     from pipeline.updating.run import update as add
