@@ -2,51 +2,50 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 import coreinfer
 from coreinfer.embedder import Embedder
-from coreinfer.errors import CoreInferError
 from coreinfer.identity import identity
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.match import make_index
-from coreinfer.models import load_model
 from coreinfer.neurons import top, uniform_budgets
 from coreinfer.progress import Stage, unseen
-from coreinfer.settings import PolicySettings, StatisticSettings
+from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
-from pipeline.calibration.run import LEAST, usable
-from pipeline.calibration.statistic import choose_statistic
-from pipeline.cluster import assign, candidates, check_clusters
+from pipeline.calibration.run import LEAST
+from pipeline.cluster import assign
+from pipeline.corpus import Corpus, read_corpus, with_statistic
 from pipeline.data import Clustering, Statistics
-from pipeline.embed import embed_passages, open_vectors
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
-from pipeline.holdout import ENOUGH, Split, hold_out
-from pipeline.passages import texts_at, write_passages
+from pipeline.holdout import Split
 from pipeline.recalibrate import calibrate_new, too_few
-from pipeline.record import Recorder, longest_passage, record
+from pipeline.record import Recorder
 from pipeline.settings import BuildSettings
-from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.shards.ways import Ways
+from pipeline.shards.work import Work
+from pipeline.sources import Counts
+from pipeline.stages import Stages
 from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, and seconds by stage."""
+    """What a build did: the manifest, what the source held, seconds by stage, shards that were done before."""
 
     manifest: Manifest
     counts: Counts
     seconds: dict[str, float]
     threshold: float
+    reused: dict[str, int]
 
 
 def build_clusters(
@@ -55,15 +54,17 @@ def build_clusters(
     overwrite: bool = False,
     stage: Stage = unseen,
     say: Callable[[str], Any] = lambda text: None,
+    ways: Ways | None = None,
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
 
     Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages, in
-    whatever processes and on however many threads.
+    whatever processes and on however many threads, in one go or after any number of interruptions. What is embedded
+    and recorded is kept in the user's cache as it is made (``ways``), and the same call goes on from there.
 
-    Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster (--clusters auto tries up
-    to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts, embeddings,
-    shares and priors pass through.
+    Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster and worker (--clusters
+    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts,
+    embeddings, shares and priors pass through.
 
     ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
@@ -71,53 +72,44 @@ def build_clusters(
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
     watch = Stopwatch(stage)
-    with appearing(output, overwrite) as (made, scratch):
-        passages, vectors = scratch / "passages.parquet", scratch / "embeddings.npy"
-        _look_at(settings.source)
-        watch.show("load models")
-        recorder, embedder = _recorder(settings), Embedder(settings.embedder, settings.device)
+    with Work(ways or Ways(), say) as work:
+        with appearing(output, overwrite) as (made, scratch):
+            corpus = read_corpus(settings, scratch / "passages.parquet", watch)
+            corpus = with_statistic(settings, corpus, watch.start)
+            for line in _worth_knowing(settings, corpus, work.ways, output):
+                say(line)
+            stages = Stages(settings, corpus, work, watch, scratch)
+            learned = _learned(settings, corpus, stages)
+            manifest = _write(Layout(made), settings, corpus.recorder, corpus.embedder, learned)
+            policy = learned.policy
+            if settings.calibrate:
+                watch.time("calibrate")
+                recorder = corpus.recorder
+                manifest, policy = calibrate_new(
+                    made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage
+                )
+            watch.stop()
+        work.finish()
+    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, work.reused)
 
-        tick = watch.start("read passages", settings.source.limit)
-        counts = Counts()
-        total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
-        watch.show("hold out")
-        parts = hold_out(passages, settings.seed)
-        ks = _numbers(settings.clusters, parts)
-        texts = texts_at(passages, parts.held)
-        ids = usable(recorder.tokenizer, texts)
-        recorder, statistics = _with_statistic(settings, recorder, ids, watch)
-        for line in _forecast(passages, total, parts, embedder, recorder):
-            say(line)
-        if settings.calibrate and len(ids) < LEAST:
-            say(too_few(len(ids), len(texts), settings.source.max_tokens, output))
 
-        embed_passages(passages, total, embedder, vectors, watch.start("embed", total))
-        watch.show("cluster")
-        options = candidates(open_vectors(vectors), parts.kept, ks, settings.seed)
-        stats = record(
-            passages, options.labels, options.rows[-1].stop, recorder, watch.start("record", len(parts.kept))
-        )
-
-        tick = watch.start("choose K", len(parts.held))
-        best, tried = 0, list[dict[str, float]]()
-        if len(options.centroids) > 1:
-            shares = _ticking(recorder, texts, tick)
-            best, tried = calibrate.choose_k(options, stats, open_vectors(vectors)[parts.held], shares, settings.keep)
-        weakest = _threshold(options.centroids[best], embedder, texts)
-        policy = PolicySettings(threshold=weakest, strong=weakest)
-
-        watch.show("write")
-        clustering = assign(open_vectors(vectors), parts.kept, options.centroids[best])
-        sampled = sample_texts(passages, options.labels_of(best), len(clustering.centroids), settings.seed)
-        learned = _Learned(
-            clustering, stats.part(options.rows[best]), policy, sampled, _evidence(parts, tried, statistics)
-        )
-        manifest = _write(Layout(made), settings, recorder, embedder, learned)
-        if settings.calibrate:
-            watch.time("calibrate")
-            manifest, policy = calibrate_new(made, recorder.model, recorder.tokenizer, embedder, texts, stage)
-        watch.stop()
-    return Report(manifest, counts, watch.seconds, policy.threshold)
+def _learned(settings: BuildSettings, corpus: Corpus, stages: Stages) -> "_Learned":
+    """The long stages, then what is chosen and computed from them."""
+    options = stages.cluster(stages.embed())
+    stats = stages.sums(stages.record(options), options)
+    watch, held = stages.watch, corpus.parts.held
+    tick = watch.start("choose K", len(held))
+    best, tried = 0, list[dict[str, float]]()
+    if len(options.centroids) > 1:
+        shares = _ticking(corpus.recorder, corpus.texts, tick)
+        best, tried = calibrate.choose_k(options, stats, stages.open_vectors()[held], shares, settings.keep)
+    weakest = _threshold(options.centroids[best], corpus.embedder, corpus.texts)
+    policy = PolicySettings(threshold=weakest, strong=weakest)
+    watch.show("write")
+    clustering = assign(stages.open_vectors(), corpus.parts.kept, options.centroids[best])
+    sampled = sample_texts(corpus.passages, options.labels_of(best), len(clustering.centroids), settings.seed)
+    evidence = _evidence(corpus.parts, tried, corpus.tried)
+    return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence)
 
 
 @dataclass(frozen=True)
@@ -131,52 +123,24 @@ class _Learned:
     evidence: dict[str, Any]
 
 
-def _look_at(source: SourceSettings) -> None:
-    """Find a dataset that is missing or has no text before minutes go into loading models."""
-    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts()))
-
-
-def _recorder(settings: BuildSettings) -> Recorder:
-    """The language model, if it can record passages of the wanted length whole: else their ends would be lost."""
-    model, tokenizer = load_model(settings.model, settings.dtype, settings.device)
-    if (wanted := settings.source.max_tokens) > (most := longest_passage(model)):
-        raise CoreInferError(
-            f"--passage-tokens is {wanted}, but {most} tokens are the most that {settings.model!r} can record of a "
-            f"passage: give at most {most}"
-        )
-    return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
-
-
-def _with_statistic(
-    settings: BuildSettings, recorder: Recorder, ids: Tensor, watch: Stopwatch
-) -> tuple[Recorder, list[dict[str, Any]]]:
-    """The recorder with the statistic to record, and what it was chosen from; one that was asked for stays."""
-    if settings.statistic is not None or not settings.calibrate:
-        return recorder, []
-    tick = watch.start("choose statistic")
-    found, tried = choose_statistic(recorder.model, ids, settings.keep, tick)
-    return replace(recorder, settings=found), tried
-
-
-def _numbers(asked: int | None, parts: Split) -> list[int]:
-    """The numbers of clusters to try, rising. Without held-out passages nothing can choose: the finest alone."""
-    tried = calibrate.numbers(len(parts.kept))
-    ks = [asked] if asked is not None else tried if len(parts.held) else tried[-1:]
-    check_clusters(ks[-1], len(parts.kept))
-    return ks
-
-
-def _forecast(passages: Path, total: int, parts: Split, embedder: Embedder, recorder: Recorder) -> Iterator[str]:
+def _worth_knowing(settings: BuildSettings, corpus: Corpus, ways: Ways, output: Path) -> Iterator[str]:
     """What is worth knowing before the long stages begin."""
 
     def work(texts: list[str]) -> None:
-        embedder.embed(texts)
-        deque(recorder.shares(texts), maxlen=0)
+        corpus.embedder.embed(texts)
+        deque(corpus.recorder.shares(texts), maxlen=0)
 
-    if not len(parts.held) and total >= ENOUGH:
+    if corpus.none_spared:
         yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
-    if seconds := seconds_needed(passages, total, work):
-        yield f"{total:,} passages: {about(seconds)} to embed and record them"
+    if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
+        yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{_unless(ways)}"
+    if settings.calibrate and len(corpus.ids) < LEAST:
+        yield too_few(len(corpus.ids), len(corpus.texts), settings.source.max_tokens, output)
+
+
+def _unless(ways: Ways) -> str:
+    """What the estimate, of one process, leaves out."""
+    return " in one process" if ways.workers > 1 else ""
 
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:

@@ -113,10 +113,18 @@ def record(
     """
     out = Statistics.zeros(clusters, *recorder.shape)
     for start, texts in read_windows(passages):
-        for at in range(0, len(texts), BLOCK):
-            mine = labels[:, start : start + len(texts)][:, at : at + BLOCK]
-            chosen = np.flatnonzero(mine[0] >= 0)
-            for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
-                out.add(mine[:, chosen[picked]], shares, tokens)
-                tick(len(picked))
+        record_texts(texts, labels[:, start : start + len(texts)], recorder, out, tick)
     return out
+
+
+def record_texts(
+    texts: list[str], labels: NDArray[np.integer], recorder: Recorder, out: Statistics,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> None:  # fmt: skip
+    """Add consecutive passages, which begin at a multiple of ``BLOCK``, to ``out``; ``labels`` (m, n) are theirs."""
+    for at in range(0, len(texts), BLOCK):
+        mine = labels[:, at : at + BLOCK]
+        chosen = np.flatnonzero(mine[0] >= 0)
+        for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
+            out.add(mine[:, chosen[picked]], shares, tokens)
+            tick(len(picked))
