@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 import coreinfer
 from coreinfer.embedder import Embedder
-from coreinfer.identity import identity
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.match import make_index
@@ -39,12 +38,13 @@ from pipeline.terms import sample_texts, top_terms
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, seconds by stage, shards that were done before."""
+    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before."""
 
     manifest: Manifest
     counts: Counts
     seconds: dict[str, float]
     threshold: float
+    shards: int
     reused: dict[str, int]
 
 
@@ -75,12 +75,12 @@ def build_clusters(
     with Work(ways or Ways(), say) as work:
         with appearing(output, overwrite) as (made, scratch):
             corpus = read_corpus(settings, scratch / "passages.parquet", watch)
-            corpus = with_statistic(settings, corpus, watch.start)
-            for line in _worth_knowing(settings, corpus, work.ways, output):
+            corpus = with_statistic(corpus, watch.start)
+            for line in _worth_knowing(corpus, work.ways, output):
                 say(line)
-            stages = Stages(settings, corpus, work, watch, scratch)
-            learned = _learned(settings, corpus, stages)
-            manifest = _write(Layout(made), settings, corpus.recorder, corpus.embedder, learned)
+            stages = Stages(corpus, work, watch)
+            learned = _learned(corpus, stages)
+            manifest = _write(Layout(made), corpus, learned)
             policy = learned.policy
             if settings.calibrate:
                 watch.time("calibrate")
@@ -90,14 +90,14 @@ def build_clusters(
                 )
             watch.stop()
         work.finish()
-    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, work.reused)
+    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused)
 
 
-def _learned(settings: BuildSettings, corpus: Corpus, stages: Stages) -> "_Learned":
+def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     """The long stages, then what is chosen and computed from them."""
     options = stages.cluster(stages.embed())
     stats = stages.sums(stages.record(options), options)
-    watch, held = stages.watch, corpus.parts.held
+    watch, held, settings = stages.watch, corpus.parts.held, corpus.settings
     tick = watch.start("choose K", len(held))
     best, tried = 0, list[dict[str, float]]()
     if len(options.centroids) > 1:
@@ -123,7 +123,7 @@ class _Learned:
     evidence: dict[str, Any]
 
 
-def _worth_knowing(settings: BuildSettings, corpus: Corpus, ways: Ways, output: Path) -> Iterator[str]:
+def _worth_knowing(corpus: Corpus, ways: Ways, output: Path) -> Iterator[str]:
     """What is worth knowing before the long stages begin."""
 
     def work(texts: list[str]) -> None:
@@ -134,8 +134,8 @@ def _worth_knowing(settings: BuildSettings, corpus: Corpus, ways: Ways, output: 
         yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
         yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{_unless(ways)}"
-    if settings.calibrate and len(corpus.ids) < LEAST:
-        yield too_few(len(corpus.ids), len(corpus.texts), settings.source.max_tokens, output)
+    if corpus.settings.calibrate and len(corpus.ids) < LEAST:
+        yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)
 
 
 def _unless(ways: Ways) -> str:
@@ -168,11 +168,10 @@ def _evidence(parts: Split, tried: list[dict[str, float]], statistics: list[dict
     }
 
 
-def _write(
-    layout: Layout, settings: BuildSettings, recorder: Recorder, embedder: Embedder, learned: _Learned
-) -> Manifest:
+def _write(layout: Layout, corpus: Corpus, learned: _Learned) -> Manifest:
     """All files, the manifest last."""
-    clustering, stats, model, (layers, width) = learned.clustering, learned.stats, recorder.model, recorder.shape
+    clustering, stats, settings, recorder = learned.clustering, learned.stats, corpus.settings, corpus.recorder
+    layers, width = recorder.shape
     budgets = uniform_budgets(settings.keep, layers, width)
     index.write_neurons(
         layout.neurons, calibrate.priors(stats, learned.policy.shrink), lambda p: top(p, budgets), width
@@ -185,9 +184,9 @@ def _write(
     index.write_index(layout, clustering.centroids)
     return index.write_manifest(
         layout,
-        model=identity(settings.model, model, recorder.tokenizer, recorder.max_tokens),
-        embedder=embedder.identity,
-        layers=layers, width=width, dimension=embedder.dimension,
+        model=corpus.model_identity,
+        embedder=corpus.embedder_identity,
+        layers=layers, width=width, dimension=corpus.embedder.dimension,
         clusters=len(clustering.centroids), passages=int(stats.passages.sum()), tokens=int(stats.tokens.sum()),
         statistic=recorder.settings, default_keep=settings.keep, seed=settings.seed,
         config={"coreinfer": coreinfer.__version__, **asdict(settings)},

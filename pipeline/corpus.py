@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
+from coreinfer.identity import identity
+from coreinfer.manifest import ModelIdentity
 from coreinfer.models import load_model
 from coreinfer.settings import StatisticSettings
 from pipeline import calibrate
@@ -25,7 +28,7 @@ from pipeline.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class Corpus:
-    """Passages on disk, and what reads them.
+    """Passages on disk, and what reads them, for the ``settings`` of a build.
 
     Attributes:
         ks: numbers of clusters to try, rising.
@@ -34,6 +37,7 @@ class Corpus:
         tried: what the recorder's statistic was chosen from.
     """
 
+    settings: BuildSettings
     passages: Path
     total: int
     counts: Counts
@@ -44,6 +48,17 @@ class Corpus:
     recorder: Recorder
     embedder: Embedder
     tried: list[dict[str, Any]]
+
+    @cached_property
+    def model_identity(self) -> ModelIdentity:
+        """What the language model is; its vocabulary is tokenized for that."""
+        recorder = self.recorder
+        return identity(self.settings.model, recorder.model, recorder.tokenizer, recorder.max_tokens)
+
+    @cached_property
+    def embedder_identity(self) -> ModelIdentity:
+        """What the embedder is."""
+        return self.embedder.identity
 
     @property
     def none_spared(self) -> bool:
@@ -64,7 +79,7 @@ def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch) -> Co
     parts = hold_out(passages, settings.seed)
     ks, texts = _numbers(settings.clusters, parts), texts_at(passages, parts.held)
     ids = usable(recorder.tokenizer, texts)
-    return Corpus(passages, total, counts, parts, ks, texts, ids, recorder, embedder, [])
+    return Corpus(settings, passages, total, counts, parts, ks, texts, ids, recorder, embedder, [])
 
 
 def load_models(settings: BuildSettings, watch: Stopwatch) -> tuple[Recorder, Embedder]:
@@ -89,8 +104,9 @@ def _recorder(settings: BuildSettings) -> Recorder:
     return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
 
 
-def with_statistic(settings: BuildSettings, corpus: Corpus, start: Callable[[str], Any]) -> Corpus:
+def with_statistic(corpus: Corpus, start: Callable[[str], Any]) -> Corpus:
     """With the statistic to record, and what it was chosen from; one that was asked for stays."""
+    settings = corpus.settings
     if settings.statistic is not None or not settings.calibrate:
         return corpus
     recorder = corpus.recorder

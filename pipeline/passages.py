@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 WINDOW = 4096  # passages in memory at a time; a row group
+BLOCK = 512  # consecutive passages that are recorded together; a window holds whole blocks, and so does a shard
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.string()), ("source", pa.string())])
 
 

@@ -21,9 +21,8 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
-from pipeline.passages import read_windows
+from pipeline.passages import BLOCK, read_windows
 
-BLOCK = 512  # consecutive passages that are sorted by length together; a window holds whole blocks
 BATCH, GPU_BATCH = 16, 64  # passages in a forward at most, where each device is near its fastest,
 USUAL = 512  # ... and at most so many of this length: memory stays flat in their length too
 # The longest passage recorded, whatever the model's context: a forward of one such passage holds 4,096 activations of

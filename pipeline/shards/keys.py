@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coreinfer.embedder import Embedder
-from coreinfer.identity import identity
 from coreinfer.machine import versions
 from coreinfer.manifest import ModelIdentity
+from coreinfer.settings import StatisticSettings
 from pipeline.data import Candidates
 from pipeline.passages import digest_of
-from pipeline.record import Recorder
 from pipeline.shards.plan import Plan
 
 Facts = dict[str, Any]
@@ -33,11 +31,11 @@ def processor(device: str) -> str:
     return f"{torch.device(device).type} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def embed_facts(passages: Path, plan: Plan, embedder: Embedder, device: str) -> Facts:
+def embed_facts(passages: Path, plan: Plan, embedder: ModelIdentity, device: str) -> Facts:
     """Of the embeddings."""
     return {
         "corpus": {"sha256 of its texts": digest_of(passages), "passages": plan.passages},
-        "--shard-passages": plan.size, "embedder": _weights(embedder.identity), "processor": processor(device),
+        "--shard-passages": plan.size, "embedder": _weights(embedder), "processor": processor(device),
         "version": versions() | {"sentence-transformers": installed("sentence-transformers")},
     }  # fmt: skip
 
@@ -50,12 +48,13 @@ def cluster_facts(embedded: Facts, kept: NDArray[np.int64], ks: Iterable[int], s
     }  # fmt: skip
 
 
-def record_facts(embedded: Facts, options: Candidates, recorder: Recorder, name: str, device: str, seed: int) -> Facts:
+def record_facts(
+    embedded: Facts, options: Candidates, model: ModelIdentity, statistic: StatisticSettings, device: str, seed: int
+) -> Facts:
     """Of the recorded sums. What the clusters came from matters by what they are."""
-    mine = identity(name, recorder.model, recorder.tokenizer, recorder.max_tokens)
     return {
         "corpus": embedded["corpus"], "--shard-passages": embedded["--shard-passages"],
-        "model": _weights(mine), "statistic": asdict(recorder.settings), "processor": processor(device),
+        "model": _weights(model), "statistic": asdict(statistic), "processor": processor(device),
         "version": versions(), "--clusters": [len(each) for each in options.centroids], "--seed": seed,
         "cluster of each passage": array_digest(options.labels),
     }  # fmt: skip

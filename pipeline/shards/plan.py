@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coreinfer.errors import CoreInferError
-from pipeline.record import BLOCK
+from pipeline.passages import BLOCK
 
 SHOWN = 8  # numbers of shards that a message lists
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
-from pipeline.record import BLOCK
+from pipeline.passages import BLOCK
 from pipeline.shards.plan import Part, check_size
 
 Pass = Literal["embed", "record"]

@@ -73,10 +73,12 @@ class Work:
         self._crew(model, len(mine)).work(EmbedTask(place, store, name), mine, self._slots(store), tick)
         return store
 
-    def check_embedded(self, store: Store, plan: Plan) -> None:
-        """Refuse to go on where other machines have not embedded theirs."""
-        if missing := set(range(plan.count)) - parts.embedded(store, plan):
-            self._refuse("embeddings", missing, plan, store)
+    def find_embeddings(self, place: Place, facts: Facts) -> Store:
+        """The embeddings of all machines; refuse to go on where some are missing."""
+        store = self._open("embed", facts, place)
+        if missing := set(range(place.plan.count)) - parts.embedded(store, place.plan):
+            self._refuse("embeddings", missing, place.plan, store)
+        return store
 
     def gather(self, store: Store, plan: Plan, out: Path, dimension: int) -> None:
         """All embeddings into one .npy file, each shard's checksum verified."""
