@@ -96,6 +96,22 @@ def few_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COREINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def new_cache(own_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test begins with an empty one: what another built is not reused."""
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("COREINFER_CACHE", str(place))
+    return place
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 passages on 6 topics."""
