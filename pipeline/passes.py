@@ -16,8 +16,6 @@ from pipeline.sources import Counts
 from pipeline.stages import Stages
 from pipeline.stopwatch import Stopwatch
 
-REMEDY = "name another --work"
-
 
 @dataclass(frozen=True)
 class PartReport:
@@ -46,7 +44,7 @@ def run_pass(
     """
     assert ways.work is not None, "a pass is done in a folder"
     watch = Stopwatch(stage)
-    with writing(ways.work, REMEDY):
+    with writing(ways.work, ways.remedy):
         ways.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".scratch.", dir=ways.work) as scratch, Work(ways, say) as work:
             corpus = read_corpus(settings, Path(scratch) / "passages.parquet", watch)

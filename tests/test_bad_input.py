@@ -246,7 +246,18 @@ def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest
 def test_real_limit_on_file_size(shop: Path, new_cache: Path, tmp_path: Path, cache: list[str], place: str) -> None:
     """No patching: the operating system refuses the embeddings' file."""
     most, output = 16_384, tmp_path / "made"
-    command = [sys.executable, "-m", "cli", "build-clusters", shop / "small.jsonl", "-c", "2", "-q", "-o", output]
+    command = [
+        sys.executable,
+        "-m",
+        "cli",
+        "build-clusters",
+        str(shop / "small.jsonl"),
+        "-c",
+        "2",
+        "-q",
+        "-o",
+        str(output),
+    ]
     process = subprocess.run(
         [*command, *cache], cwd=ROOT, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),

@@ -15,6 +15,7 @@ class Crew(Protocol):
 
         Raises:
             CoreInferError: a shard that cannot be done; those that were stay.
+            OSError: the disk refuses.
         """
         ...
 

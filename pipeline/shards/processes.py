@@ -93,6 +93,7 @@ class Hand:
 
         Raises:
             CoreInferError: what the worker said is wrong, or that it dies at this shard again and again.
+            OSError: its disk refused.
         """
         for _ in range(TRIES):
             answer = self._ask(shard)
@@ -170,6 +171,8 @@ def _close(process: "subprocess.Popen[str]") -> None:
 def _heed(answer: dict[str, Any]) -> None:
     if "refused" in answer:
         raise CoreInferError(str(answer["refused"]))
+    if "disk" in answer:
+        raise OSError(*answer["disk"])
     if "fault" in answer:
         raise RuntimeError(f"a worker process failed:\n{answer['fault']}")
 

@@ -9,11 +9,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from coreinfer.caching import REMEDY
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.models import load_model
-from coreinfer.places import writing
 from coreinfer.progress import Tick
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
@@ -32,7 +30,12 @@ class Task(Protocol):
 
     @property
     def place(self) -> "Place":
-        """Where it reads and writes."""
+        """What it reads."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where it writes."""
         ...
 
     def plain(self) -> dict[str, Any]:
@@ -87,8 +90,7 @@ class EmbedTask:
     def begin(self, model: Embedder, slot: str) -> Do:
         def do(shard: int, tick: Tick) -> None:
             vectors = embed_texts(self.place.texts(shard), model, tick)
-            with writing(self.store.folder, REMEDY):
-                write_embeddings(self.store, shard, vectors)
+            write_embeddings(self.store, shard, vectors)
 
         return do
 
@@ -134,8 +136,7 @@ class RecordTask:
             rows = self.place.plan.rows(shard)
             record_texts(self.place.texts(shard), options.labels[:, rows.start : rows.stop], model, out, tick)
             done.add(shard)
-            with writing(store.folder, REMEDY):
-                write_sums(store, slot, done, out)
+            write_sums(store, slot, done, out)
 
         return do
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from coreinfer.caching import REMEDY, cache_folder
 from coreinfer.errors import CoreInferError
+from coreinfer.places import check_place
 from coreinfer.settings import at_least
 from pipeline.passages import BLOCK
 from pipeline.shards.plan import Part, check_size
 
+KEPT = f"{REMEDY}, or add --no-cache"
 Pass = Literal["embed", "record"]
 USUAL, GPU_USUAL = BLOCK, 8 * BLOCK  # passages of a shard: minutes of work, against which a commit takes no time
 
@@ -51,3 +54,13 @@ class Ways:
     def size_on(self, device: str) -> int:
         """Passages of a shard."""
         return self.shard_passages or (USUAL if device == "cpu" else GPU_USUAL)
+
+    @property
+    def remedy(self) -> str:
+        """What to do when the place of the parts cannot be written."""
+        return KEPT if self.work is None else "name another --work"
+
+    def check_places(self) -> None:
+        """Refuse a place for parts before any work is done, where none can be."""
+        if self.work is not None or self.cache:
+            check_place(self.work or cache_folder("builds"), self.remedy)

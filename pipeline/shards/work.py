@@ -29,10 +29,8 @@ from pipeline.shards.crew import Crew, Here, Slots
 from pipeline.shards.plan import Plan, listed
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Facts, Store, key_of, open_store
-from pipeline.shards.tasks import EmbedTask, Place, RecordTask
+from pipeline.shards.tasks import EmbedTask, Place, RecordTask, Task
 from pipeline.shards.ways import Ways
-
-REMEDY = "name another folder in COREINFER_CACHE, or add --no-cache"
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Work:
         if self._merging and mine:
             self._refuse("embeddings", mine, plan, store)
         tick = start(plan.passages_of(mine))
-        self._crew(model, len(mine)).work(EmbedTask(place, store, name), mine, self._slots(store), tick)
+        self._do(EmbedTask(place, store, name), model, mine, tick)
         return store
 
     def find_embeddings(self, place: Place, facts: Facts) -> Store:
@@ -121,7 +119,7 @@ class Work:
             self._refuse("recorded sums", mine, plan, store)
         tick = start(sum(int((options.labels[0][list(plan.rows(shard))] >= 0).sum()) for shard in mine))
         task = RecordTask(place, store, clusters, name, dtype, model.settings, model.max_tokens)
-        self._crew(model, len(mine)).work(task, mine, self._slots(store), tick)
+        self._do(task, model, mine, tick)
         return store
 
     def sums(self, store: Store, plan: Plan, shape: tuple[int, int, int]) -> Statistics:
@@ -147,7 +145,7 @@ class Work:
 
     def _open(self, stage: str, facts: Facts, place: Place) -> Store:
         folder, held = self._folder(stage, facts, place)
-        with writing(folder, self._remedy):
+        with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._held.enter_context(held)
             return open_store(folder, facts, self.say, shared=self.ways.work is not None)
@@ -162,18 +160,18 @@ class Work:
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         return folder, claimed(folder, busy)
 
+    def _do(self, task: Task, model: Any, shards: list[int], tick: Tick) -> None:
+        crew: Crew = Processes(self.ways.workers) if min(self.ways.workers, len(shards)) > 1 else Here(model)
+        with self._writing(task.store):
+            crew.work(task, shards, Slots(self.ways.part.name, parts.disjoint(task.store)[1]), tick)
+
     def _writing(self, store: Store) -> AbstractContextManager[None]:
-        return writing(store.folder, self._remedy)
+        return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()
 
     @property
-    def _remedy(self) -> str:
-        return REMEDY if self.ways.work is None else "name another --work"
-
-    def _crew(self, model: Any, shards: int) -> Crew:
-        return Processes(self.ways.workers) if min(self.ways.workers, shards) > 1 else Here(model)
-
-    def _slots(self, store: Store) -> Slots:
-        return Slots(self.ways.part.name, parts.disjoint(store)[1])
+    def _kept(self) -> bool:
+        """Whether parts outlive the build; else they lie beside its output, whose faults others word."""
+        return self.ways.cache or self.ways.work is not None
 
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""

@@ -31,6 +31,8 @@ def main() -> None:
             _answer(answers, {"done": shard})
         except CoreInferError as error:
             _answer(answers, {"refused": str(error)})
+        except OSError as error:
+            _answer(answers, {"disk": [error.errno, error.strerror or str(error)]})
         except Exception:
             _answer(answers, {"fault": traceback.format_exc()})
 

@@ -90,6 +90,7 @@ def build_clusters(
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
     if only is None and not dry_run:
         check_output(place, overwrite)
+        ways.check_places()
     if stats is not None:
         check_file(stats, "choose another --stats")
     local_files(dataset)
