@@ -26,13 +26,19 @@ import sentence_transformers  # noqa: F401
 import sklearn.feature_extraction.text  # noqa: F401
 from conftest import tree
 
-from coreinfer import Artifact, CoreInferError, disk
+from transformers import AutoTokenizer
+
+from coreinfer import Artifact, CoreInferError, disk, embedder, identity
+from coreinfer.identity import tokenizer_facts
 from coreinfer.output import quiet_libraries
 from coreinfer.settings import StatisticSettings
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.sources import SourceSettings
+
+
+opened = AutoTokenizer.from_pretrained
 
 
 class Faults:
@@ -140,10 +146,18 @@ def forked(work: Callable[[], Any]) -> tuple[int, dict[str, Any]]:
     return code, json.loads(lines[-1]) if lines else {}
 
 
+def remember_tokenizers(shop: Path) -> None:
+    """Half of so small a build would go into trying out two vocabularies."""
+    known = {len(tokenizer): tokenizer_facts(tokenizer) for tokenizer in map(opened, (shop / "llama", shop / "bert"))}
+    for module in (identity, embedder):
+        module.tokenizer_facts = lambda tokenizer: known[len(tokenizer)]
+
+
 def main() -> None:
     """Scenario after scenario."""
     shop, corpus, folder = (Path(name) for name in sys.argv[1:])
     quiet_libraries()
+    remember_tokenizers(shop)
     for line in sys.stdin:
         wanted = json.loads(line)
         faults = Faults(wanted["fault"], wanted["at"])
