@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 import sentence_transformers  # noqa: F401
 import sklearn.feature_extraction.text  # noqa: F401
 from conftest import tree
-
 from transformers import AutoTokenizer
 
 from coreinfer import Artifact, CoreInferError, disk, embedder, identity
@@ -36,7 +35,6 @@ from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.sources import SourceSettings
-
 
 opened = AutoTokenizer.from_pretrained
 
@@ -150,7 +148,7 @@ def remember_tokenizers(shop: Path) -> None:
     """Half of so small a build would go into trying out two vocabularies."""
     known = {len(tokenizer): tokenizer_facts(tokenizer) for tokenizer in map(opened, (shop / "llama", shop / "bert"))}
     for module in (identity, embedder):
-        module.tokenizer_facts = lambda tokenizer: known[len(tokenizer)]
+        vars(module)["tokenizer_facts"] = lambda tokenizer: known[len(tokenizer)]
 
 
 def main() -> None:
