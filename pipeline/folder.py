@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -76,7 +76,6 @@ def _folder_of(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for folder in missing:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+        for folder in missing:  # innermost first
+            with suppress(OSError):  # it holds something
+                folder.rmdir()

@@ -39,7 +39,7 @@ for line in sys.stdin:
         signal.pause()
     (folder / f"{shard}.done").touch()
     answers = {"refuses": {"refused": "no"}, "fails": {"fault": "Traceback"}, "is full": {"disk": [28, "full"]}}
-    print(json.dumps(answers.get(what, {"done": shard})), flush=True)
+    print(json.dumps(answers.get(what, {"done": 7})), flush=True)
 """
 
 
@@ -89,7 +89,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
 def test_each_shard_is_done_once(work: Work) -> None:
     ticks = list[int]()
     assert work(ticks.append) == [1] * 9
-    assert ticks == [BLOCK] * 9
+    assert ticks == [7] * 9
 
 
 def test_a_dead_worker_is_replaced(work: Work) -> None:

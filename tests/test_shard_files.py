@@ -170,7 +170,7 @@ def test_another_version_is_begun_anew_or_refused(tmp_path: Path, shared: bool) 
             open_store(store.folder, {"seed": 1}, said.append, shared=True)
         return
     open_store(store.folder, {"seed": 1}, said.append, shared=False)
-    assert said == [f"{store.folder} is of another version of coreinfer and is begun anew"]
+    assert said == [f"{store.folder} is of another version of coreinfer, or damaged, and is begun anew"]
     assert os.listdir(store.folder) == ["key.json"]
 
 

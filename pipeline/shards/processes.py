@@ -74,8 +74,7 @@ def _serve(hand: "Hand", waiting: _OneByOne, events: "SimpleQueue[int | BaseExce
     """Shard after shard; ``events`` gets the passages of each, or why there will be no more."""
     try:
         for shard in waiting:
-            hand.do(shard)
-            events.put(len(hand.task.place.plan.rows(shard)))
+            events.put(hand.do(shard))
     except BaseException as error:
         events.put(error)
 
@@ -88,21 +87,21 @@ class Hand:
         self._process: subprocess.Popen[str] | None = None
         self._stopped, self._lock = False, Lock()
 
-    def do(self, shard: int) -> None:
-        """Have a shard done.
+    def do(self, shard: int) -> int:
+        """Have a shard done; returns how many passages that were.
 
         Raises:
             CoreInferError: what the worker said is wrong, or that it dies at this shard again and again.
             OSError: its disk refused.
         """
+        rows = self.task.place.plan.rows(shard)
         for _ in range(TRIES):
             answer = self._ask(shard)
             if answer is not None:
-                return _heed(answer)
+                return _heeded(answer)
             code = self.bury()
             if self._stopped or self.task.is_done(shard, self.slot):
-                return None
-        rows = self.task.place.plan.rows(shard)
+                return len(rows)
         raise CoreInferError(
             f"{TRIES} worker processes died at shard {shard} (passages {rows.start} to {rows.stop - 1}; {_how(code)}): "
             "give fewer --workers if memory ran out, or leave those passages out; what was done is kept"
@@ -168,13 +167,15 @@ def _close(process: "subprocess.Popen[str]") -> None:
             pass
 
 
-def _heed(answer: dict[str, Any]) -> None:
+def _heeded(answer: dict[str, Any]) -> int:
+    """The passages that were done, or the worker's fault as one of ours."""
     if "refused" in answer:
         raise CoreInferError(str(answer["refused"]))
     if "disk" in answer:
         raise OSError(*answer["disk"])
     if "fault" in answer:
         raise RuntimeError(f"a worker process failed:\n{answer['fault']}")
+    return int(answer["done"])
 
 
 def _how(code: int) -> str:

@@ -12,7 +12,7 @@ from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
 from pipeline.shards.sealed import write_whole
 
-FORMAT, VERSION = "coreinfer-build", 1
+MADE = FORMAT, VERSION = "coreinfer-build", 1
 Facts = dict[str, Any]
 
 
@@ -53,26 +53,31 @@ def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bo
     """
     place, wanted = folder / "key.json", json.loads(json.dumps(facts))
     found = _read(place)
-    if found is not None and (found.get("format"), found.get("version")) != (FORMAT, VERSION):
-        if shared:
-            raise CoreInferError(
-                f"{folder} was begun by another version of coreinfer ({_shown(found.get('version'))}, here "
-                f"{VERSION}): use one version everywhere, or name another --work"
-            )
-        say(f"{folder} is of another version of coreinfer and is begun anew")
+    if found is not None and shared:
+        _check_version(folder, found)
+        _check_same(folder, found.get("facts"), wanted)
+    elif found is not None and (found.get("format"), found.get("version"), found.get("facts")) != (*MADE, wanted):
+        say(f"{folder} is of another version of coreinfer, or damaged, and is begun anew")
         shutil.rmtree(folder)
         found = None
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, "version": VERSION, "facts": wanted}, indent=1) + "\n"
         write_whole(place, [text.encode()])
-        found = _read(place) or {}
-    _check_same(folder, found.get("facts"), wanted)
+        _check_same(folder, (_read(place) or {}).get("facts"), wanted)  # another machine may have begun it too
     place.touch()  # used now: what was used longest ago leaves a full cache first
     for part in folder.glob(".*.part"):
-        if is_abandoned(part):
+        if not shared or is_abandoned(part):
             remove(part)
     return Store(folder, key_of(facts))
+
+
+def _check_version(folder: Path, found: dict[str, Any]) -> None:
+    if (found.get("format"), found.get("version")) != MADE:
+        raise CoreInferError(
+            f"{folder} was begun by another version of coreinfer ({_shown(found.get('version'))}, here {VERSION}): use "
+            "one version everywhere, or name another --work"
+        )
 
 
 def _read(place: Path) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ class Work:
         if self._merging and mine:
             self._refuse("embeddings", mine, plan, store)
         tick = start(plan.passages_of(mine))
-        self._do(EmbedTask(place, store, name), model, mine, tick)
+        self._do(EmbedTask(place, store, name), model, mine, set(), tick)
         return store
 
     def find_embeddings(self, place: Place, facts: Facts) -> Store:
@@ -112,14 +112,15 @@ class Work:
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
                 parts.write_clusters(clusters, store.key, options)
-            done = {shard for running in parts.disjoint(store)[0] for shard in running.shards}
+            counted, left_out = parts.disjoint(store)
+        done = {shard for running in counted for shard in running.shards}
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
         self._say_reused("recorded sums", len(done), plan.count, at_once=True)
         if self._merging and mine:
             self._refuse("recorded sums", mine, plan, store)
         tick = start(sum(int((options.labels[0][list(plan.rows(shard))] >= 0).sum()) for shard in mine))
         task = RecordTask(place, store, clusters, name, dtype, model.settings, model.max_tokens)
-        self._do(task, model, mine, tick)
+        self._do(task, model, mine, left_out, tick)
         return store
 
     def sums(self, store: Store, plan: Plan, shape: tuple[int, int, int]) -> Statistics:
@@ -160,10 +161,10 @@ class Work:
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         return folder, claimed(folder, busy)
 
-    def _do(self, task: Task, model: Any, shards: list[int], tick: Tick) -> None:
+    def _do(self, task: Task, model: Any, shards: list[int], taken: set[str], tick: Tick) -> None:
         crew: Crew = Processes(self.ways.workers) if min(self.ways.workers, len(shards)) > 1 else Here(model)
         with self._writing(task.store):
-            crew.work(task, shards, Slots(self.ways.part.name, parts.disjoint(task.store)[1]), tick)
+            crew.work(task, shards, Slots(self.ways.part.name, taken), tick)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
         return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()
