@@ -76,9 +76,9 @@ def build_clusters(
         with appearing(output, overwrite) as (made, scratch):
             corpus = read_corpus(settings, scratch / "passages.parquet", watch)
             corpus = with_statistic(corpus, watch.start)
-            for line in _worth_knowing(corpus, work.ways, output):
-                say(line)
             stages = Stages(corpus, work, watch)
+            for line in _worth_knowing(stages, output):
+                say(line)
             learned = _learned(corpus, stages)
             manifest = _write(Layout(made), corpus, learned)
             policy = learned.policy
@@ -123,8 +123,9 @@ class _Learned:
     evidence: dict[str, Any]
 
 
-def _worth_knowing(corpus: Corpus, ways: Ways, output: Path) -> Iterator[str]:
+def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
     """What is worth knowing before the long stages begin."""
+    corpus, ways = stages.corpus, stages.work.ways
 
     def work(texts: list[str]) -> None:
         corpus.embedder.embed(texts)
@@ -133,14 +134,10 @@ def _worth_knowing(corpus: Corpus, ways: Ways, output: Path) -> Iterator[str]:
     if corpus.none_spared:
         yield "no record can be spared, so nothing is held out: threshold and number of clusters are not measured"
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
-        yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{_unless(ways)}"
+        less = " in one process" * (ways.workers > 1) + ", less what is there already" * stages.begun
+        yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)
-
-
-def _unless(ways: Ways) -> str:
-    """What the estimate, of one process, leaves out."""
-    return " in one process" if ways.workers > 1 else ""
 
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:

@@ -24,17 +24,20 @@ from pipeline.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class Need:
-    """What a stage takes: seconds in one process, bytes of memory and of disk with all workers, at most."""
+    """What a stage takes: seconds in one process, where they were measured; bytes of memory and of disk with all
+    workers, at most.
+    """
 
     stage: str
-    seconds: float
+    seconds: float | None
     memory: int
     disk: int
 
     def sentence(self) -> str:
         """In words."""
         memory, disk = size_in_words(max(1, self.memory)), size_in_words(max(1, self.disk))
-        return f"{self.stage}: {about(self.seconds)} in one process, {memory} of memory, {disk} of disk"
+        time = "" if self.seconds is None else f"{about(self.seconds)} in one process, "
+        return f"{self.stage}: {time}{memory} of memory, {disk} of disk"
 
 
 @dataclass(frozen=True)
@@ -110,5 +113,5 @@ def _needs(size: Sizes, recorder: Recorder, embedder: Embedder, ways: Ways, seco
     return [
         Need("embed", embed, both + more * embedder.bytes, kept),
         Need("record", record, both + sums + more * (lm + sums), kept + 2 * ways.workers * sums),
-        Need("write", 0, both + sums, kept + ways.workers * sums + written),
+        Need("write", None, both + sums, kept + ways.workers * sums + written),
     ]

@@ -27,6 +27,11 @@ class Stages:
         self.place = Place(corpus.passages, self.plan, settings.device)
         self.facts = keys.embed_facts(corpus.passages, self.plan, corpus.embedder_identity, settings.device)
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was done before."""
+        return self.work.folder("embed", self.facts, self.place).exists()
+
     def embed(self) -> Store:
         """What is not embedded yet; ``cluster`` gathers it."""
         return self.work.embed(

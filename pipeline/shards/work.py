@@ -144,22 +144,22 @@ class Work:
         """Whether all parts must have been made elsewhere."""
         return self.ways.work is not None and self.ways.only is None
 
+    def folder(self, stage: str, facts: Facts, place: Place) -> Path:
+        """Where a stage's parts lie: with others', in the cache, or beside the passages, with which they go."""
+        if self.ways.work is not None:
+            return self.ways.work / stage
+        if self.ways.cache:
+            return cache_folder("builds") / f"{stage}-{key_of(facts)[:32]}"
+        return place.passages.parent / stage
+
     def _open(self, stage: str, facts: Facts, place: Place) -> Store:
-        folder, held = self._folder(stage, facts, place)
+        folder, shared = self.folder(stage, facts, place), self.ways.work is not None
+        busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(held)
-            return open_store(folder, facts, self.say, shared=self.ways.work is not None)
-
-    def _folder(self, stage: str, facts: Facts, place: Place) -> tuple[Path, AbstractContextManager[None]]:
-        """Where a stage's parts lie, and the claim on that."""
-        if self.ways.work is not None:
-            return self.ways.work / stage, nullcontext()
-        if not self.ways.cache:
-            return place.passages.parent / stage, nullcontext()
-        folder = cache_folder("builds") / f"{stage}-{key_of(facts)[:32]}"
-        busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
-        return folder, claimed(folder, busy)
+            if not shared:
+                self._held.enter_context(claimed(folder, busy))
+            return open_store(folder, facts, self.say, shared)
 
     def _do(self, task: Task, model: Any, shards: list[int], taken: set[str], tick: Tick) -> None:
         crew: Crew = Processes(self.ways.workers) if min(self.ways.workers, len(shards)) > 1 else Here(model)
