@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-gemma test-llama test-gpu lint clean
+.PHONY: demo demo-gemma test test-faults test-gemma test-llama test-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -20,6 +20,10 @@ demo-gemma: $(READY) $(VENV)/.gemma
 # Two workers with one thread each, a file to a worker: most of what the tests do runs on one core.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+
+# A build killed, and a disk that fails, at every call that changes the disk; workers killed: half an hour.
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_faults
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma
