@@ -21,8 +21,9 @@ demo-gemma: $(READY) $(VENV)/.gemma
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
 
+# A build killed, and a disk that fails, at every call that changes the disk; workers killed; spoilt artifacts: an hour.
 test-faults: $(READY)
-	$(BIN)/python -m pytest -q tests_faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_faults
 
 # For as long as one likes; atheris has wheels for some Pythons only.
 fuzz: $(READY) $(VENV)/.fuzz

@@ -6,11 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
+from coreinfer import disk
 from coreinfer.errors import CoreInferError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REPLACED = "replaced"  # what stood in the place of a new folder, until that has it
 
 
 def absolute(name: str | None, default: str) -> str:
@@ -37,17 +40,18 @@ def moved_in(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
-        os.replace(part, path)
+        disk.replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
 
 
 @contextmanager
-def folder_moved_in(path: Path) -> Iterator[tuple[Path, Path]]:
+def folder_moved_in(path: Path, replacing: bool = True) -> Iterator[tuple[Path, Path]]:
     """Two folders beside ``path``: the first becomes ``path`` at the end, all of it on the disk; the second is scratch.
 
-    On failure what was there is there again, and nothing else that was made here.
+    On failure what was there is there again, and nothing else that was made here. Without ``replacing``, a folder with
+    something in it that came to ``path`` meanwhile is such a failure.
     """
     work, missing = None, [folder for folder in path.parents if not folder.exists()]
     try:
@@ -58,14 +62,14 @@ def folder_moved_in(path: Path) -> Iterator[tuple[Path, Path]]:
         scratch.mkdir()
         yield made, scratch
         for file in [*made.iterdir(), made]:
-            _sync(file)
-        if path.exists():
-            path.rename(work / "replaced")
-        made.rename(path)
-        _sync(path.parent)
+            disk.sync(file)
+        if replacing and path.exists():
+            disk.rename(path, work / REPLACED)
+        disk.rename(made, path)
+        disk.sync(path.parent)
     finally:
         if work is not None:
-            _put_back(work / "replaced", path)
+            _put_back(work / REPLACED, path)
             shutil.rmtree(work, ignore_errors=True)
         for folder in missing:  # made above, innermost first; the one that holds the new folder stays
             with suppress(OSError):
@@ -78,12 +82,13 @@ def _put_back(replaced: Path, path: Path) -> None:
         replaced.rename(path)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def swept(path: Path) -> None:
+    """Remove what a killed ``folder_moved_in`` left beside ``path``; what it had moved away returns. Only for whoever
+    knows that no other process writes there.
+    """
+    for work in path.parent.glob(f".{escape(path.name)}.*.part"):
+        _put_back(work / REPLACED, path)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def check_place(path: Path, remedy: str) -> None:

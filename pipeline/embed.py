@@ -1,30 +1,43 @@
 """Passages -> unit float32 embeddings in a file, read back as a memory map: the corpus is never held in memory."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer.embedder import Embedder
+from coreinfer.progress import Tick
 from pipeline.passages import read_windows
 
 PIECE = 512  # sorted by length together: progress shows, padding stays small
 
 
-def embed_passages(
-    passages: Path, count: int, embedder: Embedder, out: Path, tick: Callable[[int], Any] = lambda n: None
-) -> None:
-    """Embed every passage into ``out``, a .npy file (n, d), written front to back: no page of it stays in memory."""
-    head = {"descr": "<f4", "fortran_order": False, "shape": (count, embedder.dimension)}
+def embed_texts(texts: list[str], embedder: Embedder, tick: Tick = lambda n: None) -> NDArray[np.float32]:
+    """Unit vectors (n, d), little-endian. Those of consecutive passages that begin at a multiple of ``PIECE`` are, bit
+    for bit, what the whole corpus gives.
+    """
+    out = np.empty((len(texts), embedder.dimension), "<f4")
+    for at in range(0, len(texts), PIECE):
+        piece = texts[at : at + PIECE]
+        out[at : at + PIECE] = embedder.embed(piece)
+        tick(len(piece))
+    return out
+
+
+def embed_passages(passages: Path, count: int, embedder: Embedder, out: Path, tick: Tick = lambda n: None) -> None:
+    """Embed every passage into ``out``, in one pass."""
+    pieces = (embed_texts(texts, embedder, tick) for _, texts in read_windows(passages))
+    write_vectors(out, count, embedder.dimension, pieces)
+
+
+def write_vectors(out: Path, count: int, dimension: int, pieces: Iterable[NDArray[np.float32]]) -> None:
+    """A .npy file (``count``, ``dimension``), written front to back: no page of it stays in memory."""
+    head = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
     with out.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, head)
-        for _, texts in read_windows(passages):
-            for at in range(0, len(texts), PIECE):
-                piece = texts[at : at + PIECE]
-                file.write(embedder.embed(piece).astype("<f4").tobytes())
-                tick(len(piece))
+        for piece in pieces:
+            file.write(piece.tobytes())
 
 
 def open_vectors(path: Path) -> NDArray[np.float32]:

@@ -15,11 +15,15 @@ def seconds_needed(passages: Path, total: int, work: Callable[[list[str]], Any])
     if total < WORTH:
         return None
     _, texts = next(iter(read_windows(passages)))
-    some = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
+    return seconds_each(texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE], work) * total
+
+
+def seconds_each(some: list[str], work: Callable[[list[str]], Any]) -> float:
+    """Seconds that ``work`` takes for one of these texts."""
     for _ in ("to warm up", "to time"):
         begun = time.perf_counter()
         work(some)
-    return (time.perf_counter() - begun) / len(some) * total
+    return (time.perf_counter() - begun) / len(some)
 
 
 def about(seconds: float) -> str:

@@ -1,14 +1,16 @@
 """An output folder appears whole or not at all."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from coreinfer import strict_json
+from coreinfer.claims import claimed
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import FORMAT
-from coreinfer.places import check_place, folder_moved_in, writing
+from coreinfer.places import check_place, folder_moved_in, swept, writing
 
 REMEDY = "choose another --output"
 
@@ -49,9 +51,31 @@ def _own_files(manifest: Path) -> set[str]:
 def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     """Yield (artifact, scratch), two folders beside ``path``; on success the first becomes ``path``, else both go.
 
+    What an earlier try left that was killed goes first, and what that one had moved away is put back.
+
     Raises:
-        CoreInferError: the place cannot be written, or the disk is full.
+        CoreInferError: the place cannot be written, the disk is full, or another process is making ``path``.
     """
+
+    def busy() -> NoReturn:
+        raise CoreInferError(f"another process is writing {path}: wait until it ends, or {REMEDY}")
+
     check_output(path, overwrite)
-    with writing(path, REMEDY), folder_moved_in(path) as folders:
-        yield folders
+    with writing(path, REMEDY), _folder_of(path), claimed(path, busy):
+        swept(path)
+        check_output(path, overwrite)
+        with folder_moved_in(path, overwrite) as folders:
+            yield folders
+
+
+@contextmanager
+def _folder_of(path: Path) -> Iterator[None]:
+    """The folder that holds ``path``; where that was missing and nothing came into it, it goes again."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in missing:  # innermost first
+            with suppress(OSError):  # it holds something
+                folder.rmdir()

@@ -21,9 +21,8 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
-from pipeline.passages import read_windows
+from pipeline.passages import BLOCK, read_windows
 
-BLOCK = 512  # consecutive passages that are sorted by length together; a window holds whole blocks
 BATCH, GPU_BATCH = 16, 64  # passages in a forward at most, where each device is near its fastest,
 USUAL = 512  # ... and at most so many of this length: memory stays flat in their length too
 # The longest passage recorded, whatever the model's context: a forward of one such passage holds 4,096 activations of
@@ -113,10 +112,18 @@ def record(
     """
     out = Statistics.zeros(clusters, *recorder.shape)
     for start, texts in read_windows(passages):
-        for at in range(0, len(texts), BLOCK):
-            mine = labels[:, start : start + len(texts)][:, at : at + BLOCK]
-            chosen = np.flatnonzero(mine[0] >= 0)
-            for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
-                out.add(mine[:, chosen[picked]], shares, tokens)
-                tick(len(picked))
+        record_texts(texts, labels[:, start : start + len(texts)], recorder, out, tick)
     return out
+
+
+def record_texts(
+    texts: list[str], labels: NDArray[np.integer], recorder: Recorder, out: Statistics,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> None:  # fmt: skip
+    """Add consecutive passages, which begin at a multiple of ``BLOCK``, to ``out``; ``labels`` (m, n) are theirs."""
+    for at in range(0, len(texts), BLOCK):
+        mine = labels[:, at : at + BLOCK]
+        chosen = np.flatnonzero(mine[0] >= 0)
+        for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
+            out.add(mine[:, chosen[picked]], shares, tokens)
+            tick(len(picked))

@@ -23,12 +23,11 @@ if shutil.which("nvidia-smi") is None:
 import families
 import pytest
 import torch
-from small_models import save_llama
-from transformers import AutoTokenizer, BertConfig, BertModel
+from small_models import save_bert, save_llama
+from transformers import AutoTokenizer
 
 import cli
 from coreinfer import Engine
-from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.paths import DEMO_PASSAGES
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
@@ -94,6 +93,22 @@ def few_threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COREINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def new_cache(own_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test begins with an empty one: what another built is not reused."""
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("COREINFER_CACHE", str(place))
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -164,10 +179,5 @@ def shop(artifact: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     save_llama(at / "llama", layers=2, width=48, context=64)
     AutoTokenizer.from_pretrained(at / "llama").save_pretrained(at / "mixed")
     families.build("Llama").save_pretrained(at / "mixed")
-    torch.manual_seed(0)
-    tiny = BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=30522
-    )
-    BertModel(tiny).save_pretrained(at / "bert")
-    AutoTokenizer.from_pretrained(embedder_place(DEFAULT)).save_pretrained(at / "bert")
+    save_bert(at / "bert")
     return at

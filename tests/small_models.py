@@ -1,10 +1,11 @@
-"""A random Llama of any width in a folder, under the demo's tokenizer: what builds fast from real words."""
+"""A random Llama of any width, and a random BERT to embed with, in folders: what builds fast from real words."""
 
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, LlamaConfig
 
+from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.paths import DEMO_LM
 
 
@@ -17,4 +18,14 @@ def save_llama(place: Path, layers: int, width: int, context: int) -> Path:
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(place)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(place)
+    return place
+
+
+def save_bert(place: Path) -> Path:
+    torch.manual_seed(0)
+    tiny = BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=30522
+    )
+    BertModel(tiny).save_pretrained(place)
+    AutoTokenizer.from_pretrained(embedder_place(DEFAULT)).save_pretrained(place)
     return place

@@ -179,11 +179,12 @@ def test_output(shop: Path, tmp_path: Path) -> None:
 
 
 STAGES = (
-    "load_model", "Embedder", "write_passages", "hold_out", "embed_passages", "candidates", "record", "sample_texts",
+    "corpus.load_model", "corpus.Embedder", "corpus.write_passages", "corpus.hold_out", "shards.tasks.embed_texts",
+    "stages.candidates", "shards.tasks.record_texts", "build.sample_texts",
 )  # fmt: skip
 WRITERS = (
-    "write_neurons", "write_clusters", "write_layers", "write_sensitivity", "write_calibration",
-    "write_index", "write_manifest",
+    "index.write_neurons", "index.write_clusters", "index.write_layers", "index.write_sensitivity",
+    "index.write_calibration", "index.write_index", "index.write_manifest",
 )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def test_build_ends_early(
     def fail(*_: Any, **__: Any) -> None:
         raise fault  # a fresh one each time: its traceback holds the models
 
-    monkeypatch.setattr(f"pipeline.build.{'' if stage in STAGES else 'index.'}{stage}", fail)
+    monkeypatch.setattr(f"pipeline.{stage}", fail)
     shutil.copytree(artifact, tmp_path / "made")
     before = tree(tmp_path)
     models = ("--model", shop / "llama", "--embedder", shop / "bert")
@@ -241,13 +242,28 @@ def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.jsonl": "precious"}
 
 
-def test_real_limit_on_file_size(shop: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cache", "place"), [([], "{cache}/builds/embed-"), (["--no-cache"], "{output}")])
+def test_real_limit_on_file_size(shop: Path, new_cache: Path, tmp_path: Path, cache: list[str], place: str) -> None:
     """No patching: the operating system refuses the embeddings' file."""
-    most = 16_384
+    most, output = 16_384, tmp_path / "made"
+    command = [
+        sys.executable,
+        "-m",
+        "cli",
+        "build-clusters",
+        str(shop / "small.jsonl"),
+        "-c",
+        "2",
+        "-q",
+        "-o",
+        str(output),
+    ]
     process = subprocess.run(
-        [sys.executable, "-m", "cli", "build-clusters", shop / "small.jsonl", "-c", "2", "-q", "-o", tmp_path / "made"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [*command, *cache], cwd=ROOT, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
     )  # fmt: skip
-    refused(Result(process.returncode, process.stdout, process.stderr), "cannot write", "made")
+    refused(
+        Result(process.returncode, process.stdout, process.stderr),
+        "cannot write " + place.format(cache=new_cache, output=output), "File too large",
+    )  # fmt: skip
     assert list(tmp_path.iterdir()) == []

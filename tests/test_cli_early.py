@@ -94,7 +94,10 @@ for line in sys.argv[1:]:
 CHEAP = (
     "build-clusters {data} --clusters x", "build-clusters {data} --keep 2", "build-clusters {data} --statistic x",
     "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
-    "build-clusters {data} --limit 0", "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
+    "build-clusters {data} --workers 0", "build-clusters {data} --shard-passages 100",
+    "build-clusters {data} --pass embed", "build-clusters {data} --work {there} --pass embed --shard 2/2",
+    "build-clusters {data} --stats {data}/x.json", "build-clusters {data} --limit 0",
+    "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
     "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
     "inspect --map {there}/x.gif", "predict words --with-neurons", "predict words --max-loss -1",
     "generate words --max-loss nan", "generate words --max-loss 1 --keep 0.4", "predict words --max-loss 1 -p hybrid",

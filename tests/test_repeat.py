@@ -11,7 +11,10 @@ from conftest import ROOT, demo_texts, tree, write_corpus
 def building(corpus: Path, place: Path, threads: int) -> subprocess.Popen[bytes]:
     """A build by the command line."""
     command: list[str | Path] = [sys.executable, "-m", "cli", "build-clusters", corpus, "-o", place, "-q"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+        "COREINFER_CACHE": str(place.with_name(f"{place.name}-cache")),
+    }  # fmt: skip
     return subprocess.Popen(command, cwd=ROOT, env=environment)
 
 

@@ -43,7 +43,7 @@ def whole(corpus: Path, recorder: Recorder) -> Statistics:
 
 
 def test_windows_hold_whole_blocks() -> None:
-    assert passages.WINDOW % record.BLOCK == 0
+    assert passages.WINDOW % passages.BLOCK == 0
 
 
 def test_shards_equal_one_pass(corpus: Path, recorder: Recorder, whole: Statistics) -> None:

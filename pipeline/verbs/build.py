@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,12 @@ from coreinfer.cli_options import (
     parse_clusters,
     say,
 )
+
+if TYPE_CHECKING:
+    from coreinfer.progress import Stage
+    from pipeline.settings import BuildSettings
+    from pipeline.shards.ways import Ways
+    from pipeline.sources import Counts
 
 
 def build_clusters(
@@ -50,28 +56,51 @@ def build_clusters(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    workers: Annotated[int, typer.Option(help="Processes on this machine, each with models of its own.")] = 1,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing to go on from.")] = False,
+    shard_passages: Annotated[
+        int | None, typer.Option(help="Passages between two savings, a multiple of 512. [default: 512; 4096 on a GPU]")
+    ] = None,
+    work: Annotated[Path | None, typer.Option(help="A folder that several machines share; see below.")] = None,
+    only: Annotated[str | None, typer.Option("--pass", help="embed or record, into --work, and no more.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: this is machine i of n, from 0, in a --pass.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would need in time, memory and disk; write nothing.")
+    ] = False,
+    stats: Annotated[Path | None, typer.Option(help="Write counts and seconds into this file, as JSON.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Build semantic clusters and their core neurons from a dataset."""
-    from coreinfer.places import absolute
+    """Build semantic clusters and their core neurons from a dataset.
+
+    A build that was stopped goes on where it was when the same command is given again.
+
+    On several machines: first the command with --work FOLDER --pass embed --shard i/n on each, then with --pass record
+    in place of --pass embed on each, then with --work FOLDER alone on one of them, which makes the artifact.
+    """
+    from coreinfer.places import absolute, check_file
     from pipeline.folder import check_output
     from pipeline.readers import check_dataset
+    from pipeline.shards.plan import Part
+    from pipeline.shards.ways import Ways
     from pipeline.sources import SourceSettings
 
     place, number = output or named_after(dataset), parse_clusters(clusters)
     check_build(statistic, mode, token_fraction, keep, examples, seed, dtype)
+    ways = Ways(workers, shard_passages, not no_cache, work, only, Part.parse(shard) if shard else Part())  # type: ignore[arg-type]
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
-    check_output(place, overwrite)
+    if only is None and not dry_run:
+        check_output(place, overwrite)
+        ways.check_places()
+    if stats is not None:
+        check_file(stats, "choose another --stats")
     check_dataset(dataset)
     from coreinfer.libraries import load_libraries
 
     load_libraries(quiet, model, embedder)
     from coreinfer.hub import DEFAULT
-    from coreinfer.output import built_in_lines
     from coreinfer.progress import stages
     from coreinfer.settings import StatisticSettings
-    from pipeline.build import build_clusters as build
     from pipeline.settings import BuildSettings
 
     settings = BuildSettings(
@@ -80,13 +109,66 @@ def build_clusters(
         keep, examples, seed, device, dtype,
     )  # fmt: skip
     with stages(quiet) as stage:
-        report = build(settings, place, overwrite, stage, lambda text: say(text, quiet))
-    made, times = report.manifest, report.seconds
-    say(report.counts.sentence(), quiet)
-    say("  ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()), quiet)
-    say(built_in_lines(made, place), quiet)
+        if dry_run:
+            row = _foretold(settings, ways, stage, quiet)
+        elif only is not None:
+            row = _passed(settings, ways, stage, quiet)
+        else:
+            row = _built(settings, ways, place, overwrite, stage, quiet)
+    if stats is not None:
+        _write(stats, row)
     if as_json:
-        facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
-        print(json.dumps({"output": str(place), **facts, "seconds": times, "threshold": report.threshold}))
-    elif not quiet:
+        print(json.dumps(row))
+    elif not (quiet or dry_run or only):
         say(f"next: coreinfer predict --artifact {place} 'your prompt'", quiet)
+
+
+def _built(
+    settings: "BuildSettings", ways: "Ways", place: Path, overwrite: bool, stage: "Stage", quiet: bool
+) -> dict[str, Any]:
+    from coreinfer.output import built_in_lines
+    from pipeline.build import build_clusters as build
+
+    report = build(settings, place, overwrite, stage, lambda text: say(text, quiet), ways)
+    made = report.manifest
+    _say_counts(report.counts, report.seconds, quiet)
+    say(built_in_lines(made, place), quiet)
+    facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
+    done = {"threshold": report.threshold, "shards": report.shards, "reused": report.reused}
+    return {"output": str(place), **facts, "seconds": report.seconds, **done, "source": _counted(report.counts)}
+
+
+def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
+    from pipeline.passes import run_pass
+
+    report = run_pass(settings, ways, stage, lambda text: say(text, quiet))
+    _say_counts(report.counts, report.seconds, quiet)
+    say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}", quiet)
+    row = {"work": str(ways.work), "pass": ways.only, "shards": report.shards, "done": report.done}
+    return row | {"seconds": report.seconds, "reused": report.reused, "source": _counted(report.counts)}
+
+
+def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
+    from pipeline.forecast import forecast
+
+    made = forecast(settings, ways, stage)
+    for line in made.lines():
+        say(line, quiet)
+    return made.row() | {"source": _counted(made.counts)}
+
+
+def _say_counts(counts: "Counts", seconds: dict[str, float], quiet: bool) -> None:
+    say(counts.sentence(), quiet)
+    say("  ".join(f"{name} {taken:.1f} s" for name, taken in seconds.items()), quiet)
+
+
+def _counted(counts: "Counts") -> dict[str, Any]:
+    """What the source held, as JSON."""
+    return {"records": counts.records, "passages": counts.passages, "split": counts.split, "dropped": counts.dropped}
+
+
+def _write(path: Path, row: dict[str, Any]) -> None:
+    from coreinfer.places import moved_in, writing
+
+    with writing(path, "choose another --stats"), moved_in(path) as part:
+        part.write_text(json.dumps(row, indent=1) + "\n", "utf-8")

@@ -1,0 +1,76 @@
+"""A place that one process at a time works in: a locked file beside it, which the system frees when its owner dies.
+
+Where the system has no such locks (Windows, some network drives), nothing is claimed and nobody is refused.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def lock_of(path: Path) -> Path:
+    """The file whose lock is the claim on ``path``."""
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def claimed(path: Path, busy: Callable[[], Any]) -> Iterator[None]:
+    """Inside, ``path`` is this process's. While another has it, ``busy`` is called, once: it raises, or it returns,
+    and then this waits.
+    """
+    handle = _locked(lock_of(path), busy)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):
+                lock_of(path).unlink()  # while it is ours: who waits for it looks again
+            os.close(handle)
+
+
+def _locked(lock: Path, busy: Callable[[], Any]) -> int | None:
+    """An open, locked file that has this name; None where the system cannot lock."""
+    while fcntl is not None:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _taken(handle, wait=False):
+                busy()
+                busy = _nothing
+                _taken(handle, wait=True)
+            if _is(handle, lock):
+                return handle
+        except OSError:  # no locks on this drive
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    return None
+
+
+def _nothing() -> None:
+    """It was said once."""
+
+
+def _taken(handle: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(handle: int, lock: Path) -> bool:
+    """Whether the file still has its name: whoever had the lock removed it with that."""
+    try:
+        return os.path.samestat(os.fstat(handle), lock.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,72 @@
+"""What decides the numbers of each long stage, as facts that are hashed, and compared where parts of several machines
+meet. How many workers there were, or how many threads, is not among them.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coreinfer.machine import versions
+from coreinfer.manifest import ModelIdentity
+from coreinfer.settings import StatisticSettings
+from pipeline.data import Candidates
+from pipeline.passages import digest_of
+from pipeline.shards.plan import Plan
+
+Facts = dict[str, Any]
+
+
+def processor(device: str) -> str:
+    """The kind of processor, as far as numbers depend on it: a GPU's name, or a CPU's instructions."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.device(device).type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def embed_facts(passages: Path, plan: Plan, embedder: ModelIdentity, device: str) -> Facts:
+    """Of the embeddings."""
+    return {
+        "corpus": {"sha256 of its texts": digest_of(passages), "passages": plan.passages},
+        "--shard-passages": plan.size, "embedder": _weights(embedder), "processor": processor(device),
+        "version": versions() | {"sentence-transformers": installed("sentence-transformers")},
+    }  # fmt: skip
+
+
+def cluster_facts(embedded: Facts, kept: NDArray[np.int64], ks: Iterable[int], seed: int) -> Facts:
+    """Of the clusterings."""
+    return {
+        "embeddings": embedded, "--clusters": list(ks), "--seed": seed, "passages built from": array_digest(kept),
+        "version": {"faiss": faiss.__version__},
+    }  # fmt: skip
+
+
+def record_facts(
+    embedded: Facts, options: Candidates, model: ModelIdentity, statistic: StatisticSettings, device: str, seed: int
+) -> Facts:
+    """Of the recorded sums. What the clusters came from matters by what they are."""
+    return {
+        "corpus": embedded["corpus"], "--shard-passages": embedded["--shard-passages"],
+        "model": _weights(model), "statistic": asdict(statistic), "processor": processor(device),
+        "version": versions(), "--clusters": [len(each) for each in options.centroids], "--seed": seed,
+        "cluster of each passage": array_digest(options.labels),
+    }  # fmt: skip
+
+
+def _weights(model: ModelIdentity) -> Facts:
+    """A model by what it computes, whatever it is called."""
+    return {name: value for name, value in asdict(model).items() if name != "id"}
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """sha256 of an array's shape, type and content."""
+    digest = hashlib.sha256(f"{array.shape}{array.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""What the long stages leave in a store: embeddings of each shard, clusterings, and each worker's running sums."""
+
+import io
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreinfer.caching import remove
+from pipeline.data import Candidates, Statistics
+from pipeline.shards.arrays import read_arrays, write_arrays
+from pipeline.shards.plan import Plan
+from pipeline.shards.sealed import as_bytes, open_sealed, write_sealed
+from pipeline.shards.store import Store
+
+SUMS = "sums-"  # how the names of running sums begin; a slot's name follows
+
+
+def write_embeddings(store: Store, shard: int, vectors: NDArray[np.float32]) -> None:
+    """A shard's unit vectors (n, d), as a .npy file with a seal."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(vectors))
+    write_sealed(_embeddings(store, shard), store.key, [head.getvalue(), as_bytes(vectors)])
+
+
+def read_embeddings(store: Store, shard: int) -> NDArray[np.float32] | None:
+    """The same; None where they are not there whole."""
+    if open_sealed(path := _embeddings(store, shard), store.key) is None:
+        return None
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def embedded(store: Store, plan: Plan) -> set[int]:
+    """The shards whose embeddings are there whole. A damaged file goes."""
+    done = set[int]()
+    for shard in range(plan.count):
+        if read_embeddings(store, shard) is not None:
+            done.add(shard)
+        elif (path := _embeddings(store, shard)).exists():
+            remove(path)
+    return done
+
+
+def _embeddings(store: Store, shard: int) -> Path:
+    return store.at(f"{shard:07d}.npy")
+
+
+def write_clusters(path: Path, key: str, options: Candidates) -> None:
+    """Clusterings that were tried, and each passage's cluster in them."""
+    sizes = [len(each) for each in options.centroids]
+    write_arrays(path, key, {"clusters": sizes}, [np.concatenate(options.centroids), options.labels])
+
+
+def read_clusters(path: Path, key: str) -> Candidates | None:
+    """The same; None where they are not there whole."""
+    if (found := read_arrays(path, key)) is None:
+        return None
+    facts, (centroids, labels) = found
+    edges = np.cumsum([0, *facts["clusters"]]).tolist()
+    return Candidates([np.array(centroids[a:b]) for a, b in pairwise(edges)], np.array(labels))
+
+
+@dataclass(frozen=True)
+class Running:
+    """The sums of one slot, a place for one worker at a time, over the ``shards`` that it has done."""
+
+    slot: str
+    shards: frozenset[int]
+    stats: Statistics
+
+
+def write_sums(store: Store, slot: str, shards: Collection[int], stats: Statistics) -> None:
+    """Replace a slot's sums. They and the list of their shards are one file, so neither can be there alone."""
+    arrays = [stats.passages, stats.tokens, stats.sums]
+    write_arrays(store.at(f"{SUMS}{slot}"), store.key, {"shards": sorted(shards)}, arrays)
+
+
+def read_sums(store: Store, slot: str) -> Running | None:
+    """A slot's sums as read-only views of its file; None where they are not there whole."""
+    if (found := read_arrays(store.at(f"{SUMS}{slot}"), store.key)) is None:
+        return None
+    facts, (passages, tokens, sums) = found
+    return Running(slot, frozenset(facts["shards"]), Statistics(sums, passages, tokens))
+
+
+def disjoint(store: Store) -> tuple[list[Running], set[str]]:
+    """The slots' sums that count together, each shard once, and the slots whose sums do not: damaged ones, and those
+    with a shard that another has who did more.
+    """
+    slots = [path.name.removeprefix(SUMS) for path in store.folder.glob(f"{SUMS}*")]
+    found = [running for slot in slots if (running := read_sums(store, slot))]
+    seen, out = set[int](), list[Running]()
+    for running in sorted(found, key=lambda one: (-len(one.shards), one.slot)):
+        if not running.shards & seen:
+            seen |= running.shards
+            out.append(running)
+    return out, set(slots) - {running.slot for running in out}
+
+
+def added(parts: Iterable[Running], shape: tuple[int, int, int]) -> Statistics:
+    """The sum of all of them, exact in any order; ``shape`` is (K, L, F)."""
+    out = Statistics.zeros(*shape)
+    for part in parts:
+        out.sums += part.stats.sums
+        out.passages += part.stats.passages
+        out.tokens += part.stats.tokens
+    return out

@@ -1,0 +1,112 @@
+"""A folder that holds one stage's parts, all of one key: what they were made from and with, fact by fact."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coreinfer.caching import is_abandoned, remove
+from coreinfer.errors import CoreInferError
+from pipeline.shards.sealed import write_whole
+
+MADE = FORMAT, VERSION = "coreinfer-build", 1
+Facts = dict[str, Any]
+
+
+def key_of(facts: Facts) -> str:
+    """A hash of everything that decides the numbers of a stage."""
+    return hashlib.sha256(json.dumps([VERSION, facts], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open folder: every file in it is sealed with ``key``."""
+
+    folder: Path
+    key: str
+
+    def at(self, name: str) -> Path:
+        return self.folder / name
+
+    def plain(self) -> list[str]:
+        """As JSON has it."""
+        return [str(self.folder), self.key]
+
+    @classmethod
+    def of(cls, raw: list[str]) -> "Store":
+        return cls(Path(raw[0]), raw[1])
+
+    def remove(self) -> None:
+        """All of it: nothing will go on with it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bool) -> Store:
+    """Open a folder, or begin it. One of another format version is begun anew, unless others work in it (``shared``).
+
+    Raises:
+        CoreInferError: parts with other facts lie there; the first that differs is named.
+        OSError: the place cannot be read or written.
+    """
+    place, wanted = folder / "key.json", json.loads(json.dumps(facts))
+    found = _read(place)
+    if found is not None and shared:
+        _check_version(folder, found)
+        _check_same(folder, found.get("facts"), wanted)
+    elif found is not None and (found.get("format"), found.get("version"), found.get("facts")) != (*MADE, wanted):
+        say(f"{folder} is of another version of coreinfer, or damaged, and is begun anew")
+        shutil.rmtree(folder)
+        found = None
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": FORMAT, "version": VERSION, "facts": wanted}, indent=1) + "\n"
+        write_whole(place, [text.encode()])
+        _check_same(folder, (_read(place) or {}).get("facts"), wanted)  # another machine may have begun it too
+    place.touch()  # used now: what was used longest ago leaves a full cache first
+    for part in folder.glob(".*.part"):
+        if not shared or is_abandoned(part):
+            remove(part)
+    return Store(folder, key_of(facts))
+
+
+def _check_version(folder: Path, found: dict[str, Any]) -> None:
+    if (found.get("format"), found.get("version")) != MADE:
+        raise CoreInferError(
+            f"{folder} was begun by another version of coreinfer ({_shown(found.get('version'))}, here {VERSION}): use "
+            "one version everywhere, or name another --work"
+        )
+
+
+def _read(place: Path) -> dict[str, Any] | None:
+    """None where nothing is, or nothing of ours; what a killed process left is no JSON and counts as nothing."""
+    try:
+        raw = json.loads(place.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _check_same(folder: Path, found: Any, wanted: Facts) -> None:
+    mine, theirs = _flat(wanted), _flat(found if isinstance(found, dict) else {})
+    for name in [*mine, *theirs]:
+        if mine.get(name) != theirs.get(name):
+            raise CoreInferError(
+                f"{folder} holds parts made with {name} {_shown(theirs.get(name))}, here it is "
+                f"{_shown(mine.get(name))}: use the same corpus, settings and versions everywhere, or name another "
+                "--work"
+            )
+
+
+def _flat(facts: Facts, head: str = "") -> Facts:
+    """Nested facts by dotted names."""
+    out: Facts = {}
+    for name, value in facts.items():
+        out |= _flat(value, f"{head}{name}.") if isinstance(value, dict) else {f"{head}{name}": value}
+    return out
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:40]

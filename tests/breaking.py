@@ -1,0 +1,59 @@
+"""Builds that are broken off: a corpus and models for them, and ``faults.py`` as a process that answers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT, write_corpus
+from small_models import save_bert, save_llama
+
+TOPICS = ("The boat sails", "The bread bakes", "A comet returns", "The river floods", "An engine starts")
+
+
+def sentences(count: int) -> list[str]:
+    return [f"{TOPICS[i % 5]} on day {i} of the year {1000 + 7 * i % 999}." for i in range(count)]
+
+
+def shop_for(folder: Path) -> Path:
+    """``llama`` and ``bert``, tiny and random."""
+    save_llama(folder / "llama", 2, 48, 64)
+    save_bert(folder / "bert")
+    return folder
+
+
+class Broken:
+    """Runs builds; the answers are what ``faults.py`` says."""
+
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+        self.process, self.folder = process, folder
+
+    def build(
+        self, name: str, fault: str = "none", at: int = 0, overwrite: bool = False, cache: str = "", statistic: str = ""
+    ) -> dict[str, Any]:
+        """A build of the output ``name``, with a cache of its own unless another is named."""
+        wanted = {"output": name, "cache": cache or f"cache-{name}", "overwrite": overwrite, "fault": fault, "at": at}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(wanted | {"statistic": statistic}) + "\n")
+        self.process.stdin.flush()
+        return dict(json.loads(self.process.stdout.readline()))
+
+
+@contextmanager
+def breaking(folder: Path, passages: int) -> Iterator[Broken]:
+    """For a corpus of so many passages."""
+    (work := folder / "work").mkdir()
+    corpus = write_corpus(folder / "corpus.jsonl", sentences(passages))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "faults.py"), str(shop_for(folder)), str(corpus), str(work)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield Broken(process, work)
+        assert process.stdin is not None
+        process.stdin.close()
