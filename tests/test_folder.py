@@ -22,7 +22,10 @@ def contents(root: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in root.rglob("*")}
 
 
-def fill(made: Path, scratch: Path, word: str = "new") -> None:
+def fill(made: Path, scratch: Path, word: str = "new", meanwhile: Path | None = None) -> None:
+    if meanwhile is not None:
+        meanwhile.parent.mkdir()
+        meanwhile.write_text("precious")
     (scratch / "embeddings.npy").write_text("for a while")
     (made / "neurons.parquet").write_text(word)
     (made / "manifest.json").write_text("{}")
@@ -230,9 +233,7 @@ def test_what_came_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "mine"
     words = r"cannot write .*mine: Directory not empty"
     with pytest.raises(CoreInferError, match=words), appearing(path, overwrite=False) as (made, scratch):
-        fill(made, scratch)
-        path.mkdir()
-        (path / "thesis.tex").write_text("precious")
+        fill(made, scratch, meanwhile=path / "thesis.tex")
     assert contents(tmp_path) == {"mine": None, "mine/thesis.tex": b"precious"}
 
 
