@@ -2,11 +2,11 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 
 from coreinfer import disk
@@ -86,9 +86,13 @@ def swept(path: Path) -> None:
     """Remove what a killed ``folder_moved_in`` left beside ``path``; what it had moved away returns. Only for whoever
     knows that no other process writes there.
     """
-    for work in path.parent.glob(f".{escape(path.name)}.*.part"):
-        _put_back(work / REPLACED, path)
-        shutil.rmtree(work, ignore_errors=True)
+    name = re.compile(
+        re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part"
+    )  # as mkdtemp makes them; not ``path.other``'s
+    for work in path.parent.iterdir():
+        if name.fullmatch(work.name) and work.is_dir():
+            _put_back(work / REPLACED, path)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def check_place(path: Path, remedy: str) -> None:

@@ -22,7 +22,10 @@ def contents(root: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in root.rglob("*")}
 
 
-def fill(made: Path, scratch: Path, word: str = "new") -> None:
+def fill(made: Path, scratch: Path, word: str = "new", meanwhile: Path | None = None) -> None:
+    if meanwhile is not None:
+        meanwhile.parent.mkdir()
+        meanwhile.write_text("precious")
     (scratch / "embeddings.npy").write_text("for a while")
     (made / "neurons.parquet").write_text(word)
     (made / "manifest.json").write_text("{}")
@@ -211,3 +214,33 @@ def test_an_empty_folder_may_become_one(tmp_path: Path) -> None:
     with appearing(path, overwrite=True) as (made, scratch):
         fill(made, scratch)
     assert sorted(contents(tmp_path)) == ["empty", "empty/manifest.json", "empty/neurons.parquet"]
+
+
+def test_what_a_killed_process_left_goes_and_what_it_moved_away_returns(old: Path) -> None:
+    """A folder that is another output's is left alone."""
+    left, other = old.parent / ".mine.ab_cd123.part", old.parent / ".mine.v2.abcdefgh.part"
+    for work in (left, other):
+        (work / "made").mkdir(parents=True)
+    before = contents(old)
+    old.rename(left / "replaced")
+    with pytest.raises(CoreInferError, match="mine exists already"), appearing(old, overwrite=False):
+        raise AssertionError("no work yet")
+    assert contents(old) == before
+    assert {path.name for path in old.parent.iterdir()} == {"mine", other.name}
+
+
+def test_what_came_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    words = r"cannot write .*mine: Directory not empty"
+    with pytest.raises(CoreInferError, match=words), appearing(path, overwrite=False) as (made, scratch):
+        fill(made, scratch, meanwhile=path / "thesis.tex")
+    assert contents(tmp_path) == {"mine": None, "mine/thesis.tex": b"precious"}
+
+
+def test_one_process_at_a_time(old: Path) -> None:
+    words = r"another process is writing .*mine: wait until it ends"
+    with appearing(old, overwrite=True) as (made, scratch):
+        fill(made, scratch)
+        with pytest.raises(CoreInferError, match=words), appearing(old, overwrite=True):
+            raise AssertionError("no work yet")
+    assert (old / "neurons.parquet").read_text() == "new"

@@ -61,7 +61,7 @@ def build_clusters(
     shard_passages: Annotated[
         int | None, typer.Option(help="Passages between two savings, a multiple of 512. [default: 512; 4096 on a GPU]")
     ] = None,
-    work: Annotated[Path | None, typer.Option(help="A folder that several machines share; see below.")] = None,
+    work: Annotated[Path | None, typer.Option(help="A folder that several machines share, as said above.")] = None,
     only: Annotated[str | None, typer.Option("--pass", help="embed or record, into --work, and no more.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: this is machine i of n, from 0, in a --pass.")] = None,
     dry_run: Annotated[
