@@ -21,13 +21,13 @@ def lock_of(path: Path) -> Path:
 
 
 @contextmanager
-def claimed(path: Path, busy: Callable[[], Any]) -> Iterator[None]:
-    """Inside, ``path`` is this process's. While another has it, ``busy`` is called, once: it raises, or it returns,
-    and then this waits.
+def claimed(path: Path, busy: Callable[[], Any]) -> Iterator[bool]:
+    """Inside, ``path`` is this process's; yields whether that is so, which it is not where nothing can be locked. While
+    another has it, ``busy`` is called, once: it raises, or it returns, and then this waits.
     """
     handle = _locked(lock_of(path), busy)
     try:
-        yield
+        yield handle is not None
     finally:
         if handle is not None:
             with suppress(OSError):
@@ -40,15 +40,15 @@ def _locked(lock: Path, busy: Callable[[], Any]) -> int | None:
     while fcntl is not None:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _taken(handle, wait=False):
+            if (free := _taken(handle, wait=False)) is None:
+                os.close(handle)
+                return None
+            if not free:
                 busy()
                 busy = _nothing
                 _taken(handle, wait=True)
             if _is(handle, lock):
                 return handle
-        except OSError:  # no locks on this drive
-            os.close(handle)
-            return None
         except BaseException:
             os.close(handle)
             raise
@@ -60,11 +60,14 @@ def _nothing() -> None:
     """It was said once."""
 
 
-def _taken(handle: int, wait: bool) -> bool:
+def _taken(handle: int, wait: bool) -> bool | None:
+    """Whether it is locked now; None on a drive without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

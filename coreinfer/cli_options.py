@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
     from coreinfer.engine import Engine
 
-FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt`, `text` or `messages` a line."
+FILE_HELP = "A prompt a line, also in .txt; or .jsonl with a `prompt`, `messages` or `text` a line."
 ArtifactOption = Annotated[Path | None, typer.Option("--artifact", "-a", help="Artifact folder. [default: the demo]")]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="LM: Hub name, folder or .gguf file.")]
 EmbedderOption = Annotated[str | None, typer.Option("--embedder", help="sentence-transformers name or folder.")]

@@ -29,3 +29,13 @@ def rename(old: Path, new: Path) -> None:
 def replace(old: Path, new: Path) -> None:
     """Give a file its name, in one step also where another has it."""
     os.replace(old, new)
+
+
+def keep_first(old: Path, new: Path) -> None:
+    """Give a file its name, unless another has it. A drive without links cannot tell: there the last one has it."""
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        return
+    except OSError:
+        os.replace(old, new)

@@ -1,6 +1,7 @@
 """``statistic.reduce_tokens`` on a GPU: one kernel a layer, two for count and griffin, where torch would run dozens."""
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ BITS = {torch.bfloat16: 15, torch.float16: 15, torch.float32: 31}  # of a magnit
 ACROSS = 64  # neurons of a program that adds up tokens
 
 log = logging.getLogger(__name__)
-_works = {"": True}  # until a kernel does not; no process asks a second time
+_failed = set[torch.device]()  # where a kernel does not work; no process tries twice
 
 
 def by_kernels(a: Tensor, valid: Tensor | None, settings: StatisticSettings, core: int) -> Tensor | None:
@@ -22,14 +23,15 @@ def by_kernels(a: Tensor, valid: Tensor | None, settings: StatisticSettings, cor
     these, or do not work here, which is said once. ``core``: how many neurons are core for a token.
     """
     known = settings.kind == "energy" or (a.shape[-1] <= WIDEST and settings.mode == "magnitude")
-    if not (known and a.dtype in BITS and a.numel() and _works[""]):
+    if not (known and a.dtype in BITS and a.numel() and a.device not in _failed):
         return None
     try:
-        return reduce(a, valid, settings.kind, core)
+        with torch.cuda.device(a.device) if a.is_cuda else nullcontext():  # Triton launches on the current device
+            return reduce(a, valid, settings.kind, core)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of Triton, of the compilers that it calls, or of the driver
-        _works[""] = False
+        _failed.add(a.device)
         log.warning("torch takes the statistics, several times slower, since a kernel fails (%s)", in_words(error))
         return None
 

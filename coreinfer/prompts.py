@@ -16,7 +16,7 @@ from coreinfer.errors import CoreInferError, in_words
 
 Turn = dict[str, str]
 Prompt = str | Sequence[Turn]
-KEYS = ("prompt", "text", "messages")  # where a JSON line may hold a prompt: the first that is there
+KEYS = ("prompt", "messages", "text")  # where a JSON line may hold a prompt: the first that is there
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # how Python carries bytes that are no UTF-8
 
 
@@ -78,7 +78,7 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Prompt]:
-    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`, `text` or `messages`, a text or turns.
+    """Prompts from arguments, a file or stdin; .jsonl lines hold a `prompt`, `messages` or `text`, a text or turns.
 
     Raises:
         CoreInferError: none, one that is empty or not UTF-8, or a line that holds none.
@@ -116,6 +116,6 @@ def _in_json(line: str, where: str) -> Prompt:
         prompt = next((found for key in KEYS if (found := row.get(key)) is not None), None)
     if prompt is None or not is_prompt(prompt):
         raise CoreInferError(
-            f"{where} is no JSON object with a `prompt`, `text` or `messages`, a text or turns: mend {line[:40]!r}"
+            f"{where} is no JSON object with a `prompt`, `messages` or `text`, a text or turns: mend {line[:40]!r}"
         )
     return cast(Prompt, prompt)

@@ -61,8 +61,9 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         raise CoreInferError(f"another process is writing {path}: wait until it ends, or {REMEDY}")
 
     check_output(path, overwrite)
-    with writing(path, REMEDY), _folder_of(path), claimed(path, busy):
-        swept(path)
+    with writing(path, REMEDY), _folder_of(path), claimed(path, busy) as alone:
+        if alone:
+            swept(path)
         check_output(path, overwrite)
         with folder_moved_in(path, overwrite) as folders:
             yield folders

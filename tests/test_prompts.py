@@ -157,10 +157,12 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
         next(found)
 
 
-def test_a_prompt_wins_over_a_text_and_that_over_messages(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"text": "no", "prompt": "this one"}, {"text": "this", "prompt": None}]
-    (path := tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"messages": TURNS} | row) for row in rows), "utf-8")
-    assert list(read_prompts(None, path)) == ["this one", "this"]
+def test_a_prompt_wins_over_messages_and_those_over_a_text(tmp_path: Path) -> None:
+    """A text beside turns is often the same, rendered by somebody's template."""
+    rows: list[dict[str, object]] = [{"prompt": "this one"}, {"prompt": None}, {"messages": None}]
+    lines = [json.dumps({"messages": TURNS, "text": "last"} | row) for row in rows]
+    (path := tmp_path / "p.jsonl").write_text("\n".join(lines), "utf-8")
+    assert list(read_prompts(None, path)) == ["this one", TURNS, "last"]
 
 
 @pytest.mark.parametrize(

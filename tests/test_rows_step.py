@@ -145,3 +145,16 @@ def test_texts_together_are_those_alone(on_gpu: Any) -> None:
         decoder.make_room(64, len(some_texts))
         decode(decoder, some_texts, neurons, lambda token: False, Sampling())
     assert [[*text.begun.ids[0].tolist(), *text.made] for text in texts] == [wanted[0], *wanted]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("rows", [16, 64, 128])
+@pytest.mark.parametrize("shared", [232_448, 166_912, 101_376, 65_536])
+def test_pieces_fit_into_a_programs_memory(size: int, rows: int, shared: int, kernels: Any) -> None:
+    """Of an H100, an A100, a consumer's card and an older one; as measured on the first, where it has the room."""
+    deep, stages = kernels.pieces(shared, size, rows)
+    assert stages * deep * size * (2 * kernels.WIDE + rows) <= shared
+    assert deep >= 16
+    assert stages >= 2
+    if (shared, rows) == (232_448, 16):
+        assert (deep * size, stages) == (256, 4)

@@ -17,6 +17,7 @@ from coreinfer import CoreInferError, disk
 from pipeline.data import Candidates, Statistics
 from pipeline.passages import BLOCK, Passage, read_rows, write_passages
 from pipeline.shards import parts
+from pipeline.shards import store as store_module
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.cache import tidy
 from pipeline.shards.plan import Part, Plan, check_size, listed
@@ -129,6 +130,19 @@ def test_each_shard_counts_once(tmp_path: Path) -> None:
     assert parts.added(counted, (2, 1, 3)).sums.tolist() == [[[0b1011111] * 3]] * 2
 
 
+def test_who_begins_a_shared_folder_first_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where two find it empty in the same moment: the second sees what the first one wrote, and is refused."""
+    folder, first = tmp_path / "shared", {"model": "a"}
+    open_store(folder, first, print, shared=True)
+    read = store_module._read
+    answers = [None]  # what the second saw, before the first was there
+    monkeypatch.setattr(store_module, "_read", lambda place: answers.pop() if answers else read(place))
+    with pytest.raises(CoreInferError, match="holds parts made with model 'a', here it is 'b'"):
+        open_store(folder, {"model": "b"}, print, shared=True)
+    assert json.loads((folder / "key.json").read_text("utf-8"))["facts"] == first
+    assert [path.name for path in folder.iterdir()] == ["key.json"]
+
+
 def test_embeddings_and_clusters_round_trip(tmp_path: Path) -> None:
     store, vectors = store_at(tmp_path), RNG.normal(size=(5, 4)).astype("<f4")
     parts.write_embeddings(store, 3, vectors)
@@ -137,7 +151,8 @@ def test_embeddings_and_clusters_round_trip(tmp_path: Path) -> None:
     with store.at("0000000.npy").open("r+b") as file:
         file.truncate(100)
     assert parts.embedded(store, Plan(5 * BLOCK, BLOCK)) == {3}
-    assert not store.at("0000000.npy").exists()
+    parts.write_embeddings(store, 0, vectors)
+    assert parts.embedded(store, Plan(5 * BLOCK, BLOCK)) == {0, 3}
     options = Candidates([vectors[:1], vectors[1:3]], np.array([[0, 0, -1], [1, 2, -1]], np.int32))
     parts.write_clusters(store.at("clusters"), "key", options)
     found = parts.read_clusters(store.at("clusters"), "key")

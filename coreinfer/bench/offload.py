@@ -57,7 +57,7 @@ def _measured(model: Any, plan: Plan, device: str) -> Offloaded:
     ids = torch.randint(5, words, (1, plan.prompt_tokens), device=device)
     _seconds(model, ids, 1, device)  # libraries warm up
     first = _seconds(model, ids, 1, device)
-    rest = _seconds(model, ids, 1 + TOKENS, device) - first
+    rest = max(_seconds(model, ids, 1 + TOKENS, device) - first, 1e-9)  # a tiny model's is within the clock's noise
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else None
     return Offloaded(first, TOKENS / rest, peak)
 

@@ -1,5 +1,6 @@
 """What a model costs under a memory budget: its first token, its speed after it, and what it took at the most."""
 
+import gc
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,6 +82,9 @@ def measure_under(budget: Budget, plan: Plan, stage: Stage = unseen) -> Under:
     if not made.streamed:
         return made
     del model, runtimes
+    gc.collect()  # what is left of ours is no memory of the peer's
+    if budget.device.type == "cuda":
+        torch.cuda.empty_cache()
     stage("transformers with accelerate, offloaded", None)(0)
     return replace(made, peer=offloaded(budget, plan))
 

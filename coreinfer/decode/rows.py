@@ -16,9 +16,29 @@ from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, rea
 
 LEAST = 16  # vectors that a tensor core takes at a time
 WIDE, DEEP = 64, 128  # rows of a matrix that a program reads, and columns at a time, of 16 bits each
+SPARE = 4096  # bytes of shared memory for sums across a program
 BLOCK, SPLITS = 128, 16  # down columns that a program sums, and programs that share the neurons of a block
 
 Launch = Callable[[], Any]
+
+
+def shared_memory(weights: Tensor) -> int:
+    """Bytes that a program may have of it; of a device that is none, enough."""
+    if not weights.is_cuda:
+        return 1 << 18
+    found: Any = triton.runtime.driver.active.utils.get_device_properties(weights.device.index or 0)
+    return int(found["max_shared_mem"])
+
+
+def pieces(shared: int, size: int, rows: int) -> tuple[int, int]:
+    """Columns that a program reads at a time, and how many such pieces lie in ``shared`` bytes of memory: the most of
+    those that fit, of weights of ``size`` bytes, for so many rows. ``activate_rows`` needs most: two tiles of weights
+    and one of vectors a piece.
+    """
+    for stages, deep in ((4, 2 * DEEP // size), (3, 2 * DEEP // size), (3, DEEP // size), (2, DEEP // size)):
+        if stages * deep * size * (2 * WIDE + rows) <= shared - SPARE:
+            return deep, stages
+    return 32, 2
 
 
 class Vectors:
@@ -54,9 +74,11 @@ class RowsStep(Launches):
     ) -> None:  # fmt: skip
         super().__init__(network.embedding)
         self.network, self.state, self.kept, self.feed = network, state, list(kept), feed or state.feed
-        self.looking, self.tiled = looking, {"num_warps": 4, "num_stages": 4, **self.pdl}
+        self.looking = looking
         self.rows, self.ids = len(self.feed.token), state.ids if ids is None else ids
         self.v = Vectors(state, self.rows, SPLITS)
+        self.deep, stages = pieces(shared_memory(network.embedding), network.embedding.element_size(), self.v.many)
+        self.tiled = {"num_warps": 4, "num_stages": stages, **self.pdl}
         self.launches = [self._embed(), *self._layers(), *self._end()]
 
     def look(self) -> None:
@@ -102,8 +124,8 @@ class RowsStep(Launches):
         )  # fmt: skip
 
     def _deep(self, n: int) -> int:
-        """Columns at a time: as many bytes whatever the dtype, since several such pieces wait in shared memory."""
-        return max(32, min(2 * DEEP // self.network.embedding.element_size(), power(n)))
+        """Columns at a time."""
+        return max(32, min(self.deep, power(n)))
 
     def _remember(self, number: int, layer: Layer) -> Launch:
         net, s, f, v = self.network, self.state, self.feed, self.v

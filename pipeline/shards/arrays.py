@@ -40,7 +40,7 @@ def read_arrays(path: Path, key: str) -> tuple[dict[str, Any], list[NDArray[Any]
     """What was written; None where nothing is, or something damaged or of another key."""
     if (raw := open_sealed(path, key)) is None:
         return None
-    end = int(np.argmax(raw == ord("\n"))) + 1
+    end = next(at for at in range(ALIGNED, len(raw) + 1, ALIGNED) if raw[at - 1] == ord("\n"))
     head = json.loads(raw[:end].tobytes())
     arrays = list[NDArray[Any]]()
     for kind, shape in head["arrays"]:

@@ -34,5 +34,6 @@ def _remove(path: Path) -> None:
     def busy() -> None:
         raise _InUse
 
-    with suppress(_InUse), claimed(path, busy):
-        remove(path)
+    with suppress(_InUse), claimed(path, busy) as alone:
+        if alone:
+            remove(path)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.caching import remove
 from pipeline.data import Candidates, Statistics
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.plan import Plan
@@ -34,14 +33,10 @@ def read_embeddings(store: Store, shard: int) -> NDArray[np.float32] | None:
 
 
 def embedded(store: Store, plan: Plan) -> set[int]:
-    """The shards whose embeddings are there whole. A damaged file goes."""
-    done = set[int]()
-    for shard in range(plan.count):
-        if read_embeddings(store, shard) is not None:
-            done.add(shard)
-        elif (path := _embeddings(store, shard)).exists():
-            remove(path)
-    return done
+    """The shards whose embeddings are there whole. A damaged file stays until its shard is done again: who looks while
+    another machine writes must not remove anything.
+    """
+    return {shard for shard in range(plan.count) if read_embeddings(store, shard) is not None}
 
 
 def _embeddings(store: Store, shard: int) -> Path:

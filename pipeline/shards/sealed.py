@@ -22,8 +22,17 @@ SEAL = hashlib.sha256().digest_size
 PIECE = 1 << 24  # bytes hashed and written at a time
 
 
-def write_whole(path: Path, content: Iterable[bytes | memoryview]) -> None:
-    """Write ``path``; it appears when all of it is on the disk. What was there is replaced then.
+def begin(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    """Write ``path`` unless it is there, which another machine may see to in the same moment: the first one's stays.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    write_whole(path, content, first=True)
+
+
+def write_whole(path: Path, content: Iterable[bytes | memoryview], first: bool = False) -> None:
+    """Write ``path``; it appears when all of it is on the disk. What was there is replaced then, unless ``first``.
 
     Raises:
         OSError: the disk refuses; what was there stays.
@@ -34,7 +43,7 @@ def write_whole(path: Path, content: Iterable[bytes | memoryview]) -> None:
             for data in content:
                 _put_all(file, memoryview(data).cast("B"))
         disk.sync(part)
-        disk.replace(part, path)
+        (disk.keep_first if first else disk.replace)(part, path)
         disk.sync(path.parent)
     finally:
         with suppress(OSError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
-from pipeline.shards.sealed import write_whole
+from pipeline.shards.sealed import begin
 
 MADE = FORMAT, VERSION = "coreinfer-build", 1
 Facts = dict[str, Any]
@@ -62,9 +62,11 @@ def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bo
         found = None
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
+        if not shared:
+            place.unlink(missing_ok=True)  # what cannot be read
         text = json.dumps({"format": FORMAT, "version": VERSION, "facts": wanted}, indent=1) + "\n"
-        write_whole(place, [text.encode()])
-        _check_same(folder, (_read(place) or {}).get("facts"), wanted)  # another machine may have begun it too
+        begin(place, [text.encode()])
+        _check_same(folder, (_read(place) or {}).get("facts"), wanted)  # another machine may have begun it first
     place.touch()  # used now: what was used longest ago leaves a full cache first
     for part in folder.glob(".*.part"):
         if not shared or is_abandoned(part):

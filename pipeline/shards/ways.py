@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from platform import node
 from typing import Literal
 
 from coreinfer.caching import REMEDY, cache_folder
@@ -54,6 +55,13 @@ class Ways:
     def size_on(self, device: str) -> int:
         """Passages of a shard."""
         return self.shard_passages or (USUAL if device == "cpu" else GPU_USUAL)
+
+    @property
+    def slot(self) -> str:
+        """How the names of this build's running sums begin. In a folder that machines share, each machine has its own:
+        a part that is given to two costs time twice, and loses nothing.
+        """
+        return self.part.name if self.work is None else f"{self.part.name}-{node() or 'unnamed'}"
 
     @property
     def remedy(self) -> str:

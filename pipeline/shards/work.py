@@ -53,6 +53,8 @@ class Work:
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+        if self.ways.work is None and self.ways.cache:
+            tidy(cache_folder("builds"))
 
     def plan(self, passages: int, device: str) -> Plan:
         """How a corpus is cut."""
@@ -135,9 +137,6 @@ class Work:
         """The artifact is there: sums are needed no more, embeddings may be needed for another."""
         if self._record is not None and self.ways.work is None:
             self._record.remove()
-        self._held.close()
-        if self.ways.work is None and self.ways.cache:
-            tidy(cache_folder("builds"))
 
     @property
     def _merging(self) -> bool:
@@ -164,7 +163,7 @@ class Work:
     def _do(self, task: Task, model: Any, shards: list[int], taken: set[str], tick: Tick) -> None:
         crew: Crew = Processes(self.ways.workers) if min(self.ways.workers, len(shards)) > 1 else Here(model)
         with self._writing(task.store):
-            crew.work(task, shards, Slots(self.ways.part.name, taken), tick)
+            crew.work(task, shards, Slots(self.ways.slot, taken), tick)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
         return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()
