@@ -22,7 +22,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("triton")
     from coreinfer.decode import rows
 
-    monkeypatch.setattr(rows, "PICKERS", 1)
+    for name, value in {"PICKERS": 1, "SPLITS": 2}.items():  # the interpreter runs program by program
+        monkeypatch.setattr(rows, name, value)
     return rows
 
 

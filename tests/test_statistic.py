@@ -130,7 +130,7 @@ def test_energy_in_bfloat16_sums_in_float32() -> None:
 
 @pytest.mark.parametrize("kind", get_args(StatisticKind))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 37, 100), (1, 1, 64), (3, 5, 7)])
+@pytest.mark.parametrize("shape", [(2, 18, 100), (1, 1, 64)])
 def test_the_kernels_equal_torch(kind: StatisticKind, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     """On Triton's interpreter; many activations are equal or 0, so that ties lie at the thresholds."""
     fused = pytest.importorskip("coreinfer.fused")
