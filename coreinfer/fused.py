@@ -1,13 +1,13 @@
 """``statistic.reduce_tokens`` on a GPU: one kernel a layer, two for count and griffin, where torch would run dozens."""
 
 import logging
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from coreinfer.errors import in_words
+from coreinfer.launching import launching_on
 from coreinfer.settings import StatisticSettings
 
 WIDEST = 1 << 16  # neurons of a token that one program looks at
@@ -26,7 +26,7 @@ def by_kernels(a: Tensor, valid: Tensor | None, settings: StatisticSettings, cor
     if not (known and a.dtype in BITS and a.numel() and a.device not in _failed):
         return None
     try:
-        with torch.cuda.device(a.device) if a.is_cuda else nullcontext():  # Triton launches on the current device
+        with launching_on(a.device):
             return reduce(a, valid, settings.kind, core)
     except torch.OutOfMemoryError:
         raise

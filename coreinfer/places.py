@@ -47,33 +47,41 @@ def moved_in(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def used_folder(folder: Path) -> Iterator[None]:
+    """A folder that is there, made with those above it if need be; what was made goes again if nothing came into it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for each in missing:  # innermost first
+            with suppress(OSError):  # it holds something
+                each.rmdir()
+
+
+@contextmanager
 def folder_moved_in(path: Path, replacing: bool = True) -> Iterator[tuple[Path, Path]]:
     """Two folders beside ``path``: the first becomes ``path`` at the end, all of it on the disk; the second is scratch.
 
     On failure what was there is there again, and nothing else that was made here. Without ``replacing``, a folder with
     something in it that came to ``path`` meanwhile is such a failure.
     """
-    work, missing = None, [folder for folder in path.parents if not folder.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with used_folder(path.parent):
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        made, scratch = work / "made", work / "scratch"
-        made.mkdir()
-        scratch.mkdir()
-        yield made, scratch
-        for file in [*made.iterdir(), made]:
-            disk.sync(file)
-        if replacing and path.exists():
-            disk.rename(path, work / REPLACED)
-        disk.rename(made, path)
-        disk.sync(path.parent)
-    finally:
-        if work is not None:
+        try:
+            made, scratch = work / "made", work / "scratch"
+            made.mkdir()
+            scratch.mkdir()
+            yield made, scratch
+            for file in [*made.iterdir(), made]:
+                disk.sync(file)
+            if replacing and path.exists():
+                disk.rename(path, work / REPLACED)
+            disk.rename(made, path)
+            disk.sync(path.parent)
+        finally:
             _put_back(work / REPLACED, path)
             shutil.rmtree(work, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; the one that holds the new folder stays
-            with suppress(OSError):
-                folder.rmdir()
 
 
 def _put_back(replaced: Path, path: Path) -> None:
@@ -86,9 +94,8 @@ def swept(path: Path) -> None:
     """Remove what a killed ``folder_moved_in`` left beside ``path``; what it had moved away returns. Only for whoever
     knows that no other process writes there.
     """
-    name = re.compile(
-        re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part"
-    )  # as mkdtemp makes them; not ``path.other``'s
+    # As mkdtemp makes them; not those of ``path.other``.
+    name = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
     for work in path.parent.iterdir():
         if name.fullmatch(work.name) and work.is_dir():
             _put_back(work / REPLACED, path)

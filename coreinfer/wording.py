@@ -1,4 +1,6 @@
-"""How messages are worded: numbers with their nouns, and long texts cut short."""
+"""How messages are worded: numbers with their nouns, long texts cut short, nested facts by dotted names."""
+
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -10,3 +12,11 @@ def shortened(text: str, most: int) -> str:
     """A text in one line of at most ``most`` letters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def flat(facts: dict[str, Any], head: str = "") -> dict[str, Any]:
+    """Nested facts by dotted names."""
+    out: dict[str, Any] = {}
+    for name, value in facts.items():
+        out |= flat(value, f"{head}{name}.") if isinstance(value, dict) else {f"{head}{name}": value}
+    return out

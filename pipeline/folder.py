@@ -1,7 +1,7 @@
 """An output folder appears whole or not at all."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +10,7 @@ from coreinfer.claims import claimed
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
 from coreinfer.manifest import FORMAT
-from coreinfer.places import check_place, folder_moved_in, swept, writing
+from coreinfer.places import check_place, folder_moved_in, swept, used_folder, writing
 
 REMEDY = "choose another --output"
 
@@ -61,22 +61,9 @@ def appearing(path: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
         raise CoreInferError(f"another process is writing {path}: wait until it ends, or {REMEDY}")
 
     check_output(path, overwrite)
-    with writing(path, REMEDY), _folder_of(path), claimed(path, busy) as alone:
+    with writing(path, REMEDY), used_folder(path.parent), claimed(path, busy) as alone:
         if alone:
             swept(path)
         check_output(path, overwrite)
         with folder_moved_in(path, overwrite) as folders:
             yield folders
-
-
-@contextmanager
-def _folder_of(path: Path) -> Iterator[None]:
-    """The folder that holds ``path``; where that was missing and nothing came into it, it goes again."""
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        for folder in missing:  # innermost first
-            with suppress(OSError):  # it holds something
-                folder.rmdir()

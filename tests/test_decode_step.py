@@ -207,8 +207,7 @@ def test_a_head_attends_over_several_chunks(kernels: Any, monkeypatch: pytest.Mo
     """With chunks of 16, a token at 60 adds four parts up, and a window of 16 two of them."""
     from coreinfer.decode import state as places
 
-    for module in (kernels, places):
-        monkeypatch.setattr(module, "CHUNK", 16)
+    monkeypatch.setattr(places, "CHUNK", 16)
     for name in ("Llama", "Mistral"):
         net = read_network(build(name))
         keys, values = caches(net)

@@ -33,8 +33,7 @@ def test_rows_of_one_text_equal_steps_in_turn(name: str, kernels: Any, monkeypat
     """As a dense model looks at drafts: past a window of 16, over chunks of 16; a row not in use does nothing."""
     from coreinfer.decode import state as places
 
-    for module in (kernels, places):
-        monkeypatch.setattr(module, "CHUNK", 16)
+    monkeypatch.setattr(places, "CHUNK", 16)
     for size, value in {"WIDE": 16, "DEEP": 16, "BLOCK": 16, "SPLITS": 2}.items():
         monkeypatch.setattr(kernels, size, value)
     net, neurons, ids = read_network(build(name)), some(), tokens(1, 21)[0].tolist()

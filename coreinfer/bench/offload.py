@@ -2,17 +2,17 @@
 or on a disk, and fetches them for every token.
 """
 
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from coreinfer.bench.limits import wait
+from coreinfer.bench.limits import seconds
 from coreinfer.bench.plan import Plan
+from coreinfer.bench.shapes import random_prompt
 from coreinfer.errors import in_words
 from coreinfer.memory.budget import Budget
 
@@ -53,21 +53,20 @@ def _measured(model: Any, plan: Plan, device: str) -> Offloaded:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    words = min(1000, int(model.config.get_text_config().vocab_size))
-    ids = torch.randint(5, words, (1, plan.prompt_tokens), device=device)
-    _seconds(model, ids, 1, device)  # libraries warm up
-    first = _seconds(model, ids, 1, device)
-    rest = max(_seconds(model, ids, 1 + TOKENS, device) - first, 1e-9)  # a tiny model's is within the clock's noise
+    ids = random_prompt(model, plan.prompt_tokens)
+
+    def took(count: int) -> float:
+        return seconds(lambda: _generate(model, ids, count), device)
+
+    took(1)  # libraries warm up
+    first = took(1)
+    rest = max(took(1 + TOKENS) - first, 1e-9)  # a tiny model's is within the clock's noise
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else None
     return Offloaded(first, TOKENS / rest, peak)
 
 
-def _seconds(model: Any, ids: torch.Tensor, count: int, device: str) -> float:
-    wait(device)
-    begun = time.perf_counter()
-    cast(Any, model).generate(
+def _generate(model: Any, ids: torch.Tensor, count: int) -> None:
+    model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count,
         do_sample=False, pad_token_id=0,
     )  # fmt: skip
-    wait(device)
-    return time.perf_counter() - begun

@@ -34,8 +34,7 @@ def table_of(made: Measured) -> str:
     rows.append(["---"] * len(rows[0]))
     for s in made.speeds:
         rate = [f"{s.tokens_per_second:.1f}"] if _on_gpu(made) else []
-        alike = s.texts == 1  # peers make one text at a time: several are no match for them
-        times = [f"{s.tokens_per_second / peer.tokens_per_second:.2f}x" if alike else "" for peer in peers]
+        times = ["" if (times := s.over(peer)) is None else f"{times:.2f}x" for peer in peers]
         rows.append([s.engine, f"{s.keep:g}", str(s.texts), s.dtype, *rate, f"{s.share_of_limit:.0%}", *times])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(f"- {x}" for x in _ends(made))
 

@@ -58,9 +58,9 @@ def _name(speed: Speed, made: Measured) -> str:
 
 
 def _line(speed: Speed, wide: int, base: Speed) -> str:
-    times, rate = speed.tokens_per_second / base.tokens_per_second, speed.tokens_per_second
+    times, rate = speed.over(base), speed.tokens_per_second
     name = f"{speed.engine:{wide}}   {speed.keep:4g}  {speed.texts:5}  {speed.dtype:>9}"
-    over = f"{times:.2f}x" if speed.texts == 1 else ""  # peers make one text at a time
+    over = "" if times is None else f"{times:.2f}x"
     return f"{name}  {rate:8.1f}  {speed.limit:8.1f}  {speed.share_of_limit:6.1%}   {over}".rstrip()
 
 

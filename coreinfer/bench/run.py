@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from coreinfer.bench.limits import bandwidth, seconds
 from coreinfer.bench.lossless import LosslessSpeed, examples, measure_lossless
 from coreinfer.bench.plan import Plan
-from coreinfer.bench.shapes import random_model
+from coreinfer.bench.shapes import random_model, random_prompt
 from coreinfer.bench.subjects import (
     Own,
     Subject,
@@ -49,6 +49,10 @@ class Speed:
     tokens_per_second: float
     limit: float
     share_of_limit: float
+
+    def over(self, peer: "Speed") -> float | None:
+        """How many times as fast as a peer; None beside one that makes another number of texts at a time."""
+        return self.tokens_per_second / peer.tokens_per_second if self.texts == peer.texts else None
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,7 @@ def _measured(
     model: PreTrainedModel, shape: str, plan: Plan, context: int, stage: Stage, folder: Path, dtype: str
 ) -> Measured:
     device = str(model.device)
-    words = min(1000, int(model.config.get_text_config().vocab_size))
-    ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
+    ids = random_prompt(model, plan.prompt_tokens)
     stage("memory", None)(0)
     speed_of_memory = bandwidth(device)
     peers, left_out = _peers(model, ids, plan, context, folder)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
 from coreinfer.errors import CoreInferError
@@ -62,3 +63,9 @@ def random_model(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel
     made.train(False)
     model: PreTrainedModel = made
     return model
+
+
+def random_prompt(model: PreTrainedModel, tokens: int) -> Tensor:
+    """Ids of so many tokens of the model's vocabulary, where the model is: (1, T)."""
+    config: Any = model.config.get_text_config()
+    return torch.randint(5, min(1000, int(config.vocab_size)), (1, tokens), device=model.device)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from coreinfer.bench.offload import Offloaded, offloaded
 from coreinfer.bench.plan import Plan
+from coreinfer.bench.shapes import random_prompt
 from coreinfer.bench.subjects import random_set
 from coreinfer.clock import Clock
 from coreinfer.memory.budget import Budget
@@ -99,11 +100,7 @@ def _tiny(budget: Budget) -> Runtimes:
 
 def _generate(runtimes: Runtimes, plan: Plan, keep: float, seed: int) -> Clock:
     """A random prompt's continuation on a random set, decided in prefill as a prompt's own is."""
-    model: PreTrainedModel = runtimes.model
-    config: Any = model.config.get_text_config()
-    words = min(1000, int(config.vocab_size))
-    ids = torch.randint(5, words, (1, plan.prompt_tokens), device=model.device)
-    clock = Clock(None)
+    ids, clock = random_prompt(runtimes.model, plan.prompt_tokens), Clock(None)
 
     def decide(shares: Any, count: int) -> Any:
         return random_set(len(shares), shares.shape[1], keep, seed)

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from coreinfer.capture import Reducer, valid_tokens
 from coreinfer.deciding import Decide
-from coreinfer.decode.decoder import Decoder, launching_on
+from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.lossless import Drafts, Lossless
 from coreinfer.decode.picking import drawn
+from coreinfer.launching import launching_on
 from coreinfer.mlp import Mlp
 from coreinfer.models import bos_of
 from coreinfer.neurons import NeuronSet

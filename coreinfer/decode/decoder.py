@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
 import torch
@@ -16,6 +16,7 @@ from coreinfer.decode.lossless import Looks, Lossless, rows_needed
 from coreinfer.decode.network import Network
 from coreinfer.decode.state import Feed, State
 from coreinfer.errors import CoreInferError
+from coreinfer.launching import launching_on
 from coreinfer.memory.held import Held
 from coreinfer.memory.linear import StreamedLinear
 from coreinfer.models import find_mlps
@@ -26,11 +27,6 @@ from coreinfer.waiting import said_if_long
 AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
-
-
-def launching_on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class Runs(Protocol):

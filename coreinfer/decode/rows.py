@@ -7,10 +7,12 @@ import torch
 import triton
 from torch import Tensor
 
+from coreinfer.decode.attention import attending, heads_of, rope_of
 from coreinfer.decode.network import Layer, Network, Norm, plain
-from coreinfer.decode.state import CHUNK, PICKERS, Feed, State
-from coreinfer.decode.steps import FAR, Launches, held, power, vectors
-from coreinfer.kernels.attend import attend, remember
+from coreinfer.decode.state import PICKERS, Feed, State
+from coreinfer.decode.steps import Launches, vectors
+from coreinfer.decode.words import power
+from coreinfer.kernels.attend import remember
 from coreinfer.kernels.ends import embed, pick
 from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, ready
 
@@ -99,7 +101,7 @@ class RowsStep(Launches):
             out += [
                 self._ready(layer.before_attention, after),
                 self._multiply(v.qkv, plain(layer.qkv), layer.qkv_bias, v.x),
-                self._remember(number, layer), self._attend(number, layer),
+                self._remember(number, layer), attending(self.state, v, self.feed, number, layer, False, self.pdl),
                 self._multiply(v.added, plain(layer.out), layer.out_bias, v.attended),
                 self._ready(layer.before_mlp, layer.after_attention), *self._mlp(number, layer),
             ]  # fmt: skip
@@ -131,32 +133,9 @@ class RowsStep(Launches):
         net, s, f, v = self.network, self.state, self.feed, self.v
         norm = v.stream if layer.k_norm is None else layer.k_norm.weight
         return lambda: remember[(net.kv_heads, self.rows)](
-            v.qkv, s.keys[number], s.values[number], self._table(layer), norm, f.position, f.slot, f.used, s.context,
-            layer.k_norm.eps if layer.k_norm else 1.0, **self._heads(layer), **self.pdl,
+            v.qkv, s.keys[number], s.values[number], rope_of(net, layer), norm, f.position, f.slot, f.used, s.context,
+            layer.k_norm.eps if layer.k_norm else 1.0, **heads_of(net, layer), **self.pdl,
         )  # fmt: skip
-
-    def _attend(self, number: int, layer: Layer) -> Launch:
-        net, s, f, v = self.network, self.state, self.feed, self.v
-        norms = [v.stream if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
-        keys, values = s.keys[number], s.values[number]
-        old_keys, _, bits = held(keys)
-        return lambda: attend[(net.heads, s.chunks, self.rows)](
-            v.attended, v.qkv, keys, values, old_keys, held(values)[0], self._table(layer), *norms, f.position,
-            f.slot, f.used, s.context, v.parts, v.tops, v.sums, v.counts[0],
-            net.scale, net.attention_softcap or 0.0, layer.q_norm.eps if layer.q_norm else 1.0, layer.window or FAR,
-            OWN=False, CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks,
-            TOGETHER=min(16, power(s.chunks)), BITS=bits, **self._heads(layer), num_warps=4, **self.pdl,
-        )  # fmt: skip
-
-    def _table(self, layer: Layer) -> Tensor:
-        return self.v.stream if layer.rope is None else self.network.ropes[layer.rope]
-
-    def _heads(self, layer: Layer) -> dict[str, Any]:
-        net = self.network
-        return {
-            "HEADS": net.heads, "KV": net.kv_heads, "D": net.head_dim, "DB": power(net.head_dim),
-            "TURNED": 0 if layer.rope is None else net.turned, "NORMED": layer.q_norm is not None,
-        }  # fmt: skip
 
     def _mlp(self, number: int, layer: Layer) -> list[Launch]:
         net, k, ids, neurons, v = self.network, self.kept[number], self.ids[number], layer.neurons, self.v

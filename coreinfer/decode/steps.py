@@ -13,15 +13,13 @@ import torch
 import triton
 from torch import Tensor
 
+from coreinfer.decode.attention import attending
 from coreinfer.decode.network import Layer, Network, Norm, Weight
-from coreinfer.decode.state import CHUNK, PICKERS, SPLITS, State
-from coreinfer.kernels.attend import attend
+from coreinfer.decode.state import PICKERS, SPLITS, State
+from coreinfer.decode.words import held, power
 from coreinfer.kernels.ends import embed, pick
 from coreinfer.kernels.neurons import activate, deactivate
 from coreinfer.kernels.project import project
-from coreinfer.quantised.packed import Packed
-
-FAR = 1 << 30  # a window that holds every context
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,6 @@ class Tiles:
     deep: int = 64
     down_warps: int = 2
     splits: int = 17
-
-
-def power(n: int) -> int:
-    return int(triton.next_power_of_2(n))
 
 
 def even(pieces: int, most: int) -> int:
@@ -123,7 +117,8 @@ class Step(Launches):
         turn = self._project(s.qkv, layer.qkv, layer.qkv_bias, s.stream[0], s.added[1], s.stream[1],
                              layer.before_attention, after)  # fmt: skip
         back = self._project(s.added[0], layer.out, layer.out_bias, s.attended)
-        return [turn, self._attend(number, layer), back]
+        attend = attending(s, s, s.feed, number, layer, True, self.pdl)
+        return [turn, attend, back]
 
     def _project(
         self, out: Tensor, weight: Weight, bias: Tensor | None, before: Tensor, added: Tensor | None = None,
@@ -150,24 +145,6 @@ class Step(Launches):
 
     def _warps(self, hidden: int) -> int:
         return max(1, min(self.tiles.warps, power(hidden) // 128))
-
-    def _attend(self, number: int, layer: Layer) -> Callable[[], Any]:
-        net, s = self.network, self.state
-        like = s.stream[0]
-        norms = [like if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
-        eps = layer.q_norm.eps if layer.q_norm else 1.0
-        keys, values = s.keys[number], s.values[number]
-        old_keys, _, bits = held(keys)
-        return lambda: attend[(net.heads, s.chunks)](
-            s.attended, s.qkv, keys, values, old_keys, held(values)[0],
-            like if layer.rope is None else net.ropes[layer.rope],
-            *norms, s.feed.position, s.feed.slot, s.feed.used, s.context, s.parts, s.tops, s.sums, s.counts[0],
-            net.scale, net.attention_softcap or 0.0, eps, layer.window or FAR,
-            OWN=True, HEADS=net.heads, KV=net.kv_heads, D=net.head_dim, DB=power(net.head_dim),
-            TURNED=0 if layer.rope is None else net.turned, NORMED=layer.q_norm is not None,
-            CAP=net.attention_softcap is not None, CHUNK=CHUNK, S=s.chunks, TOGETHER=min(16, power(s.chunks)),
-            BITS=bits, num_warps=4, **self.pdl,
-        )  # fmt: skip
 
     def _mlp(self, number: int, layer: Layer) -> list[Callable[[], Any]]:
         s, t, hidden, k = self.state, self.tiles, self.network.hidden, self.kept[number]
@@ -212,16 +189,6 @@ class Step(Launches):
                 num_warps=4, **self.pdl,
             ),
         ]  # fmt: skip
-
-
-def held(weight: Weight) -> tuple[Tensor, Tensor, int]:
-    """A weight's memory, in words where ``kernels.weights`` reads those, its scales, and its bits as named there."""
-    if isinstance(weight, Packed):
-        return weight.data.view(torch.int32) if weight.bits == 8 else weight.data, weight.scales, weight.bits
-    if weight.dtype != torch.bfloat16 or weight.shape[-1] % 2:
-        return weight, weight, 32
-    words = weight.view(torch.int32)
-    return words, words, 16
 
 
 def vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:

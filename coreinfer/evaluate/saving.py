@@ -5,7 +5,7 @@ Every file is written beside its place and then moved, so that a reader never se
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from coreinfer.evaluate import markdown
 from coreinfer.evaluate.figures import standalone
 from coreinfer.evaluate.rows import Row, as_rows, text_rows
 from coreinfer.evaluate.scoring import Results
-from coreinfer.places import moved_in, writing
+from coreinfer.places import moved_in, used_folder, writing
 
 REMEDY = "choose another --output"
 
@@ -26,23 +26,16 @@ def folder_for(folder: Path | None) -> Iterator[None]:
     Raises:
         CoreInferError: a file on the way to it, or no right to write there.
     """
-    missing = [] if folder is None else [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        if folder is not None:
-            _make(folder)
+    if folder is None:
         yield
-    finally:
-        for each in missing:  # innermost first
-            with suppress(OSError):  # it holds something
-                each.rmdir()
-
-
-def _make(folder: Path) -> None:
-    with writing(folder, REMEDY):
-        folder.mkdir(parents=True, exist_ok=True)
-        (probe := folder / ".partial").mkdir(exist_ok=True)
-        with suppress(OSError):
-            probe.rmdir()
+        return
+    with ExitStack() as stack:
+        with writing(folder, REMEDY):
+            stack.enter_context(used_folder(folder))
+            (probe := folder / ".partial").mkdir(exist_ok=True)
+            with suppress(OSError):
+                probe.rmdir()
+        yield
 
 
 def save(folder: Path, rows: list[Row], results: Results, facts: dict[str, Any], report: str, chart: str) -> None:

@@ -14,6 +14,7 @@ from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.manifest import ModelIdentity
 from coreinfer.match import make_index, nearest
 from coreinfer.neurons import NeuronSet
+from coreinfer.wording import flat
 
 LISTED = 10  # clusters whose sizes changed most
 BY_SIMILARITY = ("threshold", "strong", "sharpness", "mixture")  # numbers of a policy that are about cosines
@@ -55,16 +56,9 @@ def matched(a: Artifact, b: Artifact) -> tuple[NDArray[np.int64], NDArray[np.flo
 
 def _fields(a: Artifact, b: Artifact) -> list[Facts]:
     """Fields of the manifests with other values, the files' sizes and hashes left out; nested ones by a dotted name."""
-    old, new = (_flat({**asdict(one.manifest), "files": {}}) for one in (a, b))
+    old, new = (flat({**asdict(one.manifest), "files": {}}) for one in (a, b))
     names = [*old, *(name for name in new if name not in old)]
     return [{"field": n, "a": old.get(n), "b": new.get(n)} for n in names if old.get(n) != new.get(n)]
-
-
-def _flat(value: Facts, above: str = "") -> Facts:
-    out = Facts()
-    for name, part in value.items():
-        out |= _flat(part, f"{above}{name}.") if isinstance(part, dict) else {above + name: part}
-    return out
 
 
 def _clusters(a: Artifact, b: Artifact, pairs: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> Facts:

@@ -5,8 +5,10 @@ checked when they are read. Here all of them are, and what they have in common: 
 clusters', each weighing as much as it has passages.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +50,8 @@ def check_statistics(artifact: Artifact) -> None:
             to the global prior.
     """
     path = Layout(artifact.root).neurons
-    for cluster in range(GLOBAL, artifact.manifest.clusters):
-        artifact.core_set(cluster)
-    stored, mean = artifact.prior(GLOBAL), global_mean(artifact)
+    artifact.core_set(GLOBAL)
+    stored, mean = artifact.prior(GLOBAL), global_mean(artifact, artifact.core_set)
     if (off := np.abs(stored - mean) - STEP * (stored + mean) - LEAST).max() > 0:
         layer, neuron = np.unravel_index(int(off.argmax()), off.shape)
         raise CoreInferError(
@@ -60,15 +61,17 @@ def check_statistics(artifact: Artifact) -> None:
         )
 
 
-def global_mean(artifact: Artifact) -> NDArray[np.float64]:
+def global_mean(artifact: Artifact, look: Callable[[int], Any] = lambda cluster: None) -> NDArray[np.float64]:
     """The global prior as the clusters' rows imply it, (L, F): nearer to what was recorded than the stored one, since
     their roundings even out.
 
     A cluster of n passages is stored as (n * own + shrink * global) / (n + shrink), and the mean of all ``own`` is the
-    global prior; so the stored ones, weighed by n + shrink, have it as their mean too.
+    global prior; so the stored ones, weighed by n + shrink, have it as their mean too. ``look`` is called with each
+    cluster while its row is at hand.
     """
     out = np.zeros((artifact.manifest.layers, artifact.manifest.width))
     for cluster, size in enumerate(artifact.sizes.tolist()):
+        look(cluster)
         out += (size + artifact.policy.shrink) * artifact.prior(cluster)
     made = artifact.manifest
     return np.asarray(out / (made.passages + made.clusters * artifact.policy.shrink))

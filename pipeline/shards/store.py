@@ -10,6 +10,7 @@ from typing import Any
 
 from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
+from coreinfer.wording import flat
 from pipeline.shards.sealed import begin
 
 MADE = FORMAT, VERSION = "coreinfer-build", 1
@@ -92,7 +93,7 @@ def _read(place: Path) -> dict[str, Any] | None:
 
 
 def _check_same(folder: Path, found: Any, wanted: Facts) -> None:
-    mine, theirs = _flat(wanted), _flat(found if isinstance(found, dict) else {})
+    mine, theirs = flat(wanted), flat(found if isinstance(found, dict) else {})
     for name in [*mine, *theirs]:
         if mine.get(name) != theirs.get(name):
             raise CoreInferError(
@@ -100,14 +101,6 @@ def _check_same(folder: Path, found: Any, wanted: Facts) -> None:
                 f"{_shown(mine.get(name))}: use the same corpus, settings and versions everywhere, or name another "
                 "--work"
             )
-
-
-def _flat(facts: Facts, head: str = "") -> Facts:
-    """Nested facts by dotted names."""
-    out: Facts = {}
-    for name, value in facts.items():
-        out |= _flat(value, f"{head}{name}.") if isinstance(value, dict) else {f"{head}{name}": value}
-    return out
 
 
 def _shown(value: object) -> str:
