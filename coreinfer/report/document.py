@@ -21,6 +21,7 @@ from coreinfer.wording import counted
 
 SCRIPTS = ("dom.js", "map.js", "curve.js", "heat.js", "charts.js", "report.js")
 STYLES = ("base.css", "app.css")
+SIZES = '<div id="sizes"></div>'
 
 
 def document(artifact: Artifact, seen: Seen, name: str) -> str:
@@ -81,7 +82,8 @@ def _head(artifact: Artifact, seen: Seen, title: str, name: str) -> str:
     return (
         f'<div class="top"><b>coreinfer</b><span class="facts">{escape(name)}</span>'
         '<button type="button" class="plain" id="theme">Dark</button></div>\n'
-        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(words)}</p><div class="cards">{shown}</div></header>\n'
+        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(words)}</p>'
+        f'<div class="cards">{shown}</div></header>\n'
         "<noscript><p class=alert>The pictures need JavaScript, which is part of this file; texts and tables do not."
         "</p></noscript>\n"
     )
@@ -92,8 +94,8 @@ def _map() -> str:
         '<section aria-labelledby="map-name"><div class="bar"><h2 id="map-name">The map</h2>'
         '<span class="found" id="found" role="status"></span><div class="search"><label class="hidden" for="search">'
         'Search terms</label><input type="search" id="search" placeholder="Search terms"></div></div>'
-        '<p class="note">Near: alike in meaning. Area: passages. Colour: neighbourhood. Drag, or zoom with the buttons, '
-        "two fingers, or Ctrl and the wheel.</p>"
+        '<p class="note">Near: alike in meaning. Area: passages. Colour: neighbourhood. Zoom with the buttons, two '
+        "fingers, or Ctrl and the wheel; then drag.</p>"
         '<div id="map"></div><details id="table"><summary>All clusters as a table</summary></details></section>\n'
     )
 
@@ -109,7 +111,8 @@ def _prompt(each: dict[str, Any], i: int, several: bool) -> str:
         f'<p class="prompt" dir="auto">{escape(each["prompt"])}</p><div class="split"><div>'
         f'<p class="lead"><b>{each["source"]}</b>: {escape(each["reason"])}. {each["compare"]["overlap"]:.0%} of its '
         f"neurons at keep {each['keep']:g} are in the core of cluster {each['cluster']} too.</p></div>"
-        f'<div class="gauge plot" id="gauge-{i}"></div></div><div class="even heats" id="heat-{i}"></div>{_ids(each)}</section>\n'
+        f'<div class="gauge plot" id="gauge-{i}"></div></div><div class="even heats" id="heat-{i}"></div>{_ids(each)}'
+        "</section>\n"
     )
 
 
@@ -144,39 +147,44 @@ def _costs(artifact: Artifact) -> str:
         f"<tr><td>{r['keep']:g}</td><td>{r['rise']:+.4f}</td><td>{r['rise_high']:+.4f}</td></tr>" for r in curve
     )
     table = (
-        '<details><summary>As a table</summary><table><thead><tr><th>keep</th><th>NLL rise</th><th>at most (95%)</th>'
+        "<details><summary>As a table</summary><table><thead><tr><th>keep</th><th>NLL rise</th><th>at most (95%)</th>"
         f"</tr></thead><tbody>{rows}</tbody></table></details>"
-    )  # fmt: skip
-    return (
-        '<section class="even"><div><h2>What a keep costs</h2><p class="note">How much the loss rises on held-out texts '
-        f"under auto, {LOSS}; the band ends at the upper end of its 95% interval.</p>"
-        f'<div id="curve"></div>{table if curve else ""}</div><div><h2>What each layer keeps</h2><p class="note">The '
-        'share of its neurons, for each keep. Level lines: every layer the same.</p><div class="plot" id="budgets">'
-        "</div></div></section>\n"
+    )
+    cost = (
+        f"How much the loss rises on held-out texts under auto, {LOSS}; the band ends at the upper end of its 95% "
+        "interval."
+    )
+    kept = "The share of its neurons, for each keep. Level lines: every layer the same."
+    return _beside(
+        _part("What a keep costs", cost, f'<div id="curve"></div>{table if curve else ""}'),
+        _part("What each layer keeps", kept, '<div class="plot" id="budgets"></div>'),
     )
 
 
 def _overlap(seen: Seen) -> str:
-    laps = seen.overlaps
-    most = (
-        f"the {len(laps['clusters'])} largest clusters"
-        if len(laps["clusters"]) < len(seen.overview["clusters"])
-        else "all clusters"
-    )  # noqa: E501
-    return (
-        '<section class="even"><div><h2>What topics share, layer by layer</h2><p class="note">Neurons that two clusters\' '
-        f"cores at keep {laps['keep']:g} have in common: the mean over pairs of {most}, the bar from the least to the "
-        'most. Dotted: chance.</p><div id="layers"></div></div><div><h2>Every two of them</h2><p class="note">The mean '
-        'over layers, clusters by neighbourhood: the darker, the more they share.</p><div id="matrix"></div></div>'
-        "</section>\n"
+    shown, of_all = len(seen.overlaps["clusters"]), len(seen.overview["clusters"])
+    which = f"the {shown} largest clusters" if shown < of_all else "all clusters"
+    common = (
+        f"Neurons that the cores of two clusters at keep {seen.overlaps['keep']:g} have in common: the mean over pairs "
+        f"of {which}, the bar from the least to the most. Dotted: chance."
+    )
+    every = "The mean over layers, clusters by neighbourhood: the darker, the more they share."
+    return _beside(
+        _part("What topics share, layer by layer", common, '<div id="layers"></div>'),
+        _part("Every two of them", every, '<div id="matrix"></div>'),
     )
 
 
 def _sizes() -> str:
-    return (
-        '<section><h2>How large they are</h2><p class="note">Passages of each cluster.</p><div id="sizes"></div>'
-        "</section>\n"
-    )
+    return f"<section>{_part('How large they are', 'Passages of each cluster.', SIZES)}</section>\n"
+
+
+def _beside(left: str, right: str) -> str:
+    return f'<section class="even">{left}{right}</section>\n'
+
+
+def _part(title: str, words: str, picture: str) -> str:
+    return f'<div><h2>{title}</h2><p class="note">{words}</p>{picture}</div>'
 
 
 def _facts(title: str, facts: dict[str, str]) -> str:

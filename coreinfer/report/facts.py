@@ -59,7 +59,7 @@ def manifest_facts(artifact: Artifact) -> dict[str, str]:
         "embedder": f"{made.embedder.id}: {made.dimension} dimensions, {made.embedder.dtype}, windows of "
         f"{made.embedder.max_tokens} tokens",
         "embedder weights": made.embedder.weights,
-        "corpus": f"{counted(made.passages, 'passage')}, {made.tokens:,} tokens, in {counted(made.clusters, 'cluster')}",
+        "corpus": f"{counted(made.passages, 'passage')} of {made.tokens:,} tokens in all",
         "statistic": _statistic(artifact),
         "default keep": f"{made.default_keep:g}",
         "seed": str(made.seed),
