@@ -50,14 +50,17 @@
       this.foot.textContent = facts.filter(Boolean).join(" · ");
     }
 
-    // Mark where this text leaves the other one.
+    // Mark the word at which this text leaves the other one.
     differsFrom(other) {
       const a = [...this.written], b = [...other.written];
       let same = 0;
       while (same < a.length && same < b.length && a[same] === b[same]) same += 1;
       if (same === a.length && same === b.length) return false;
+      let from = same, to = same;
+      while (from > 0 && /\S/.test(a[from - 1])) from -= 1;
+      while (to < a.length && (to === same || /\S/.test(a[to]))) to += 1;
       const asked = this.text.firstChild;
-      this.text.replaceChildren(asked, a.slice(0, same).join(""), ours.el("mark", {}, a[same] || ""), a.slice(same + 1).join(""));
+      this.text.replaceChildren(asked, a.slice(0, from).join(""), ours.el("mark", {}, a.slice(from, to).join("")), a.slice(to).join(""));
       return true;
     }
   }

@@ -6,12 +6,13 @@
 
   // Cells of like shade are one path: 64 bins of 32 layers are 2,048 cells, and 8 elements.
   function shaded(rows, sizes, width, row, accent) {
+    const most = Math.max(...rows.flatMap((counts) => counts.map((count, bin) => count / sizes[bin])), 1e-9);
     const paths = Array.from({ length: SHADES + 1 }, () => "");
     const total = sizes.reduce((a, b) => a + b, 0), across = width - LEFT;
     rows.forEach((counts, layer) => {
       let from = 0;
       counts.forEach((count, bin) => {
-        const shade = count ? Math.max(1, Math.round((count / sizes[bin]) * SHADES)) : 0;
+        const shade = count ? Math.max(1, Math.round((count / sizes[bin] / most) * SHADES)) : 0;
         const x = LEFT + (from / total) * across, w = (sizes[bin] / total) * across;
         if (shade) paths[shade] += `M${x.toFixed(2)} ${TOP + layer * row}h${(w + 0.2).toFixed(2)}v${row - 1}h-${(w + 0.2).toFixed(2)}z`;
         from += sizes[bin];
@@ -69,7 +70,7 @@
     const alone = own.flat().reduce((a, b) => a + b, 0), kept = of("prompt").flat().reduce((a, b) => a + b, 0);
     const other = used ? "" : " It had no part in this choice.";
     host.replaceChildren(
-      panel("The prompt's neurons", `${ours.whole(kept)} are kept. Dark: nearly all of a place's neurons.`, of("prompt"), compare.sizes, `Heat map of the prompt's ${ours.whole(kept)} neurons by layer and importance`, false),
+      panel("The prompt's neurons", `${ours.whole(kept)} are kept. The darker, the more of a place's neurons.`, of("prompt"), compare.sizes, `Heat map of the prompt's ${ours.whole(kept)} neurons by layer and importance`, false),
       panel(`Cluster ${cluster}'s core`, `What its prior alone would keep.${other}`, of("cluster"), compare.sizes, `Heat map of the core of cluster ${cluster} by layer and importance`, false),
       panel("The prompt's alone", `${ours.whole(alone)} that its cluster's core lacks.`, own, compare.sizes, `Heat map of ${ours.whole(alone)} neurons that are the prompt's alone`, true),
       shares(compare),
