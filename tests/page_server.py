@@ -1,4 +1,4 @@
-"""A small server for the page's tests: the routes that the page asks for, by the engine itself, and faults on demand."""
+"""A small server for the page's tests: the routes that it asks for, by the engine itself, and faults on demand."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""What the pictures are drawn from: places, overlaps and a prompt's neurons beside its cluster's, against slow truths."""
+"""What pictures are drawn from: places, overlaps, a prompt's neurons beside its cluster's; against slow truths."""
 
 import json
 import re

@@ -27,8 +27,8 @@ LOOK = Look(SHEET[0] / PAGE, big=19.0, small=16.0, paper="#ffffff", hues=("#c4c4
 PRINT = STYLE | {
     "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7, "legend.fontsize": 6.5, "lines.linewidth": 1.1,
     "svg.fonttype": "path", "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.edgecolor": GREY, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "grid.color": "#e2e2e2", "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "axes.edgecolor": GREY, "axes.linewidth": 0.6, "grid.linewidth": 0.4, "grid.color": "#e2e2e2",
+    "figure.facecolor": "white", "savefig.facecolor": "white",
 }  # fmt: skip
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
