@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu lint clean
+.PHONY: demo demo-gemma test test-page test-faults fuzz test-gemma test-llama test-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -20,6 +20,12 @@ demo-gemma: $(READY) $(VENV)/.gemma
 # Two workers with one thread each, a file to a worker: most of what the tests do runs on one core.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+
+# The page and the report in a browser: Debian's chromium and chromium-driver, or what CHROMIUM and CHROMEDRIVER name.
+# `make test` runs these too, where there is one.
+test-page: $(READY)
+	$(BIN)/python -c "import sys; sys.path[:0] = ['tests', '.']; import browsing; sys.exit(browsing.why_not())"
+	$(BIN)/python -m pytest -q tests/test_page_browser.py
 
 # A build killed, and a disk that fails, at every call that changes the disk; workers killed; spoilt artifacts: an hour.
 test-faults: $(READY)

@@ -28,6 +28,7 @@ class Standing:
     key: str = ""
     faults: list[tuple[int, str, int]] = field(default_factory=list)
     cut: int = 0
+    artifact: str = "a" * 64
     pace: float = 0.0
     asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -40,6 +41,7 @@ class Standing:
             found = self.engine.predict(body["prompt"], body.get("policy", "auto"), body.get("keep"), match)
         near = zip(match.clusters.tolist(), match.similarities.tolist(), strict=True)
         return prediction_row(body["prompt"], found, False) | {
+            "artifact": self.artifact,
             "strong": self.engine.artifact.policy.strong,
             "nearest": [{"cluster": cluster, "similarity": similarity} for cluster, similarity in near],
             "compare": compare(self.engine.artifact, found),
@@ -72,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             content, kind = files()[path]
             self.answer(200, content, kind, {"Content-Security-Policy": CSP})
         elif not self.refused():
-            models = {"data": [{"id": "demo"}]}
+            models = {"data": [{"id": "demo", "artifact": self.standing.artifact}]}
             known = {"v1/clusters": self.standing.overview, "v1/models": models}
             self.say(200 if path in known else 404, known.get(path) or {"error": {"message": f"no {path}"}})
 

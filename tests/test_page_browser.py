@@ -125,6 +125,17 @@ def test_it_generates_dense_and_core(page: Browser, engine: Engine) -> None:
     assert not page.at("stop").is_enabled()
 
 
+def test_another_artifact_is_read_anew(page: Browser, server: Standing) -> None:
+    lands(page, TEXT)
+    server.artifact = "b" * 64
+    server.asked.clear()
+    page.type("prompt", TEXT + " and")
+    page.until(lambda: "/v1/clusters" in server.asked)
+    page.until(lambda: page.all("#map .dot.landed"))
+    assert page.at("prompt").get_attribute("value") == TEXT + " and", "what was typed is still there"
+    server.artifact = "a" * 64
+
+
 def test_a_generation_can_be_stopped(page: Browser, server: Standing) -> None:
     server.pace = 0.2
     page.type("prompt", TEXT)
@@ -209,7 +220,7 @@ def test_nothing_is_wider_than_its_screen(page: Browser, theme: str) -> None:
     assert ODD in page.text("dense-text")
     for width in (360, 768, 1440):
         page.sized(width, theme)
-        page.until(lambda width=width: page.run("return innerWidth") == width)
+        page.until(lambda: page.run("return innerWidth") == width)  # noqa: B023
         assert page.run("return document.documentElement.scrollWidth") <= width
     dark = page.run("return getComputedStyle(document.body).backgroundColor")
     assert dark == {"light": "rgb(252, 251, 248)", "dark": "rgb(22, 24, 28)"}[theme]

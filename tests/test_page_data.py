@@ -59,7 +59,8 @@ def slowly(
     """Counts by sets and loops."""
     made = []
     for mine, theirs, row in zip(prompt.layers, core.layers, order.tolist(), strict=True):
-        a, b, at, layer = set(mine.tolist()), set(theirs.tolist()), 0, {"prompt": [], "cluster": [], "both": []}
+        a, b, at = set(mine.tolist()), set(theirs.tolist()), 0
+        layer: dict[str, list[int]] = {"prompt": [], "cluster": [], "both": []}
         for size in sizes:
             here = set(row[at : at + size])
             at += size

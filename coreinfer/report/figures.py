@@ -57,6 +57,13 @@ def _column(height: float, width: float = COLUMN) -> tuple["Figure", "Axes"]:
     return figure, figure.subplots()
 
 
+def _whole(axes: "Axes") -> None:
+    """Layers have no fractions."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _map(seen: Seen) -> "Figure":
     """The clusters, two columns wide: letters need the room."""
     rows = seen.overview["clusters"]
@@ -92,7 +99,7 @@ def _budgets(seen: Seen) -> "Figure":
         axes.annotate(f"{row['keep']:g}", (len(shares) - 1, shares[-1]), (4, 0), textcoords="offset points",
                       va="center", weight="bold" if mine else "normal")  # fmt: skip
     axes.set(xlabel="layer", ylabel="share of the layer kept", ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole(axes)
     return figure
 
 
@@ -106,7 +113,7 @@ def _layers(seen: Seen) -> "Figure":
     axes.plot(x, mean, "-o", color=INK, markersize=3.2, label="mean; bar: least to most")
     axes.plot(x, laps["chance"], color=GREY, linestyle=(0, (1, 1.8)), label="chance")
     axes.set(xlabel="layer", ylabel="neurons in common", ylim=(0, 1.04))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole(axes)
     axes.legend(loc="lower left")
     return figure
 

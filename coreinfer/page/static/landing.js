@@ -35,6 +35,7 @@
       this.at("verdict").setAttribute("aria-busy", "true");
       try {
         const found = await ours.json("v1/core-neurons", body, asked.signal);
+        if (found.artifact !== this.state.artifact) return location.reload(); // the server has another one since
         this.fine();
         this.show(found);
       } catch (error) {

@@ -72,6 +72,7 @@
       const [overview, models] = await Promise.all([ours.json("v1/clusters"), ours.json("v1/models")]);
       state.overview = overview;
       state.model = models.data[0].id;
+      state.artifact = models.data[0].artifact;
     } catch (error) {
       return failed(error, start);
     }
