@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_artifacts import F, K, L, whole  # noqa: F401
+from small_artifacts import F, K, L
+from small_artifacts import whole as whole
 
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.map_layout import SHEET, lay_out
@@ -23,7 +24,7 @@ from coreinfer.policy import Prediction
 
 
 @pytest.fixture(scope="module")
-def small(whole: Path) -> Artifact:  # noqa: F811
+def small(whole: Path) -> Artifact:
     return Artifact.load(whole)
 
 

@@ -18,7 +18,8 @@ from conftest import run_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from small_artifacts import K, whole  # noqa: F401
+from small_artifacts import K
+from small_artifacts import whole as whole
 
 from coreinfer.artifact import Artifact
 from coreinfer.report.document import document, ranges
@@ -60,7 +61,7 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def hostile(whole: Path) -> Artifact:  # noqa: F811
+def hostile(whole: Path) -> Artifact:
     made = Artifact.load(whole)
     curve = [{"keep": 0.2, "rise": 0.2, "rise_high": 0.3}, {"keep": 0.3, "rise": 0.1, "rise_high": 0.15}]
     terms = [HOSTILE[:4], HOSTILE[4:7], HOSTILE[7:], [], ["plain"]]
@@ -113,7 +114,7 @@ def test_hostile_terms_and_prompts_stay_texts(hostile: Artifact, seen: Seen) -> 
     assert "0–2, 7" in page
 
 
-def test_what_was_not_measured_is_left_out(whole: Path) -> None:  # noqa: F811
+def test_what_was_not_measured_is_left_out(whole: Path) -> None:
     made = Artifact.load(whole)
     page = document(made, look_at(made, []), "name")
     assert '"curve":[]' in page
@@ -196,7 +197,7 @@ def test_the_verb_writes_a_page_and_figures(artifact: Path, tmp_path: Path) -> N
     ],
 )
 def test_what_is_refused(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str  # noqa: F811
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")

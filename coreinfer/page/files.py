@@ -18,6 +18,7 @@ def files() -> dict[str, tuple[bytes, str]]:
     return {
         path.name if path.suffix == ".html" else f"page/{path.name}": (path.read_bytes(), KINDS[path.suffix])
         for path in sorted(STATIC.iterdir())
+        if path.suffix in KINDS
     }
 
 

@@ -11,7 +11,7 @@ LOSS = "nats per token"
 def calibration_facts(artifact: Artifact) -> dict[str, str]:
     """By name: how prompts are judged, and on what that was measured."""
     policy, found = artifact.policy, artifact.calibration
-    doubt = f"halved or less where a prompt's doubt passes {policy.doubt:g} at 64 tokens" if policy.doubt < 1 else ""
+    doubt = f"less where its doubt is above {policy.doubt:g} (of 64 tokens)" if policy.doubt < 1 else ""
     worth = f"n0 {policy.n0:g}: a topic counts for so many prompt tokens" + f"; {doubt}" * bool(doubt)
     lines = {
         "policy": f"{policy.auto} where the match reaches the threshold, else stability",

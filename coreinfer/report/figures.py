@@ -14,6 +14,7 @@ from coreinfer.artifact import Artifact
 from coreinfer.evaluate.drawing import RISE, STYLE
 from coreinfer.map_layout import SHEET, MapLayout
 from coreinfer.picture import Look, map_figure
+from coreinfer.places import moved_in
 from coreinfer.report.seen import Seen
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def save_figures(artifact: Artifact, seen: Seen, folder: Path) -> list[str]:
         for name, draw in drawn.items():
             figure = draw(seen)
             for kind in METADATA:
-                figure.savefig(folder / f"{name}.{kind}", format=kind, dpi=DPI, metadata=METADATA[kind])
+                with moved_in(folder / f"{name}.{kind}") as part:
+                    figure.savefig(part, format=kind, dpi=DPI, metadata=METADATA[kind])
     return list(drawn)
 
 

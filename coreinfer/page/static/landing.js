@@ -1,7 +1,7 @@
 "use strict";
 // Where a prompt lands: asked for as one types, and shown in words, on the map and layer by layer.
 (function (ours) {
-  const PAUSE = 350; // milliseconds without a letter
+  const PAUSE = 350, LONGEST = 3000; // milliseconds without a letter; more where answers take long
   const NAMES = {
     similarity: ["Its topic", "similarity: the nearest clusters' neurons, known before the prompt has run"],
     hybrid: ["Its topic, and itself", "hybrid: the nearest clusters' neurons, weighed with those that the prompt itself used"],
@@ -12,7 +12,7 @@
   // `state`: {overview, keep()}; `failed(error)` shows a refusal, `fine()` takes it back.
   ours.Landing = class {
     constructor(state, map, at, failed, fine) {
-      Object.assign(this, { state, map, at, failed, fine, last: "", waiting: 0, asking: null });
+      Object.assign(this, { state, map, at, failed, fine, waiting: 0, asking: null, pause: PAUSE });
       at("prompt").addEventListener("input", () => this.soon());
     }
 
@@ -22,7 +22,7 @@
 
     soon() {
       clearTimeout(this.waiting);
-      this.waiting = setTimeout(() => this.now(), PAUSE);
+      this.waiting = setTimeout(() => this.now(), this.pause);
     }
 
     // Ask for the neurons of the prompt as it stands; an older question is given up.
@@ -32,9 +32,11 @@
       if (!this.text.trim()) return this.clear();
       const asked = (this.asking = new AbortController());
       const body = { prompt: this.text, keep: this.state.keep(), neurons: false, compare: true };
+      const begun = performance.now();
       this.at("verdict").setAttribute("aria-busy", "true");
       try {
         const found = await ours.json("v1/core-neurons", body, asked.signal);
+        this.pause = Math.min(Math.max(PAUSE, 2 * (performance.now() - begun)), LONGEST);
         if (found.artifact !== this.state.artifact) return location.reload(); // the server has another one since
         this.fine();
         this.show(found);

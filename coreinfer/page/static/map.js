@@ -34,7 +34,7 @@
       this.view = { ...this.home };
       this.lit = null; // a set of clusters: the others are pale
       this.current = -1;
-      this.marks = svg("g");
+      this.marks = svg("g", { "aria-hidden": "true" });
       this.labels = svg("g", { "aria-hidden": "true" });
       const shores = data.clusters.map((c) => svg("circle", { class: `shore g${c.group}`, cx: c.x, cy: c.y, r: c.r + 28 }));
       this.dots = data.clusters.map((c) => svg("circle", {
@@ -155,7 +155,7 @@
         rest.forEach((other, i) => this.marks.append(svg("line", {
           class: "link", x1: best.x, y1: best.y, x2: other.x, y2: other.y, "stroke-width": 1 + 1.2 / (i + 1), opacity: 0.75 - 0.12 * i,
         })));
-        if (name) this.marks.append(svg("text", { class: "label", x: best.x, y: best.y - best.r - 14, "font-size": 26, "text-anchor": "middle" }, name));
+        if (name) this.marks.append(svg("text", { class: "label lit", x: best.x, y: best.y - best.r - 14, "font-size": 26, "text-anchor": "middle" }, name));
       }
       this.light(landings.length ? landings.flatMap((each) => each.nearest.map((near) => near.cluster)) : null);
     }
