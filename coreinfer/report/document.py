@@ -19,7 +19,7 @@ from coreinfer.report.facts import LOSS, calibration_facts, manifest_facts
 from coreinfer.report.seen import Seen
 from coreinfer.wording import counted
 
-SCRIPTS = ("dom.js", "map.js", "curve.js", "heat.js", "charts.js", "report.js")
+SCRIPTS = ("dom.js", "labels.js", "hands.js", "map.js", "finding.js", "curve.js", "heat.js", "charts.js", "report.js")
 STYLES = ("base.css", "app.css")
 SIZES = '<div id="sizes"></div>'
 

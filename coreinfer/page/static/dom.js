@@ -7,7 +7,8 @@ window.coreinfer = {};
 
   function filled(node, attributes, children) {
     for (const [name, value] of Object.entries(attributes || {})) {
-      if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
+      if (value !== undefined && value !== null && value !== false)
+        node.setAttribute(name, value === true ? "" : value);
     }
     node.append(...children.filter((child) => child !== null && child !== undefined)); // a text is never read as HTML
     return node;
@@ -33,7 +34,8 @@ window.coreinfer = {};
     const points = [...curve, { keep: 1, rise: 0, rise_high: 0 }];
     const after = points.findIndex((point) => point.keep >= keep - 1e-9);
     if (after < 0 || !curve.length) return null;
-    const b = points[after], a = points[after - 1];
+    const b = points[after],
+      a = points[after - 1];
     if (Math.abs(b.keep - keep) < 1e-9) return { rise: b.rise, high: b.rise_high };
     if (!a) return null;
     const part = (keep - a.keep) / (b.keep - a.keep);
@@ -56,7 +58,11 @@ window.coreinfer = {};
   };
 
   ours.frame = (width, height, label, ...children) =>
-    ours.svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, ...children);
+    ours.svg(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
+      ...children,
+    );
 
   // A tip inside `host`, which must be positioned: show(x, y, head, lines), hide().
   ours.tip = (host) => {
@@ -79,30 +85,36 @@ window.coreinfer = {};
 
   // Round steps for an axis from 0 to at least `most`.
   ours.steps = (most, wanted) => {
-    const raw = most / wanted, ten = 10 ** Math.floor(Math.log10(raw));
+    const raw = most / wanted,
+      ten = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((times) => times * ten >= raw) * ten;
     return Array.from({ length: Math.ceil(most / step - 1e-9) + 1 }, (_, i) => i * step);
   };
 
+  // What a browser remembers, with a new value if one is given; where it may not, the value lasts as long as the page.
+  ours.kept = (storage, name, value) => {
+    try {
+      if (value !== undefined) window[storage].setItem(name, value);
+      return window[storage].getItem(name) || "";
+    } catch {
+      return value || "";
+    }
+  };
+
   ours.theme = (button) => {
-    const root = document.documentElement, dark = window.matchMedia("(prefers-color-scheme: dark)");
-    const kept = (value) => {
-      try {
-        if (value) localStorage.setItem("coreinfer-theme", value);
-        return localStorage.getItem("coreinfer-theme");
-      } catch {
-        return value; // no storage here: the choice lasts as long as the page
-      }
-    };
+    const root = document.documentElement,
+      dark = window.matchMedia("(prefers-color-scheme: dark)");
+    const NAME = "coreinfer-theme";
     const now = () => root.dataset.theme || (dark.matches ? "dark" : "light");
     const say = () => {
       button.textContent = now() === "dark" ? "Light" : "Dark";
       button.setAttribute("aria-label", `Switch to ${now() === "dark" ? "light" : "dark"} colours`);
     };
-    if (kept()) root.dataset.theme = kept();
+    const chosen = ours.kept("localStorage", NAME);
+    if (chosen) root.dataset.theme = chosen;
     button.addEventListener("click", () => {
       root.dataset.theme = now() === "dark" ? "light" : "dark";
-      kept(root.dataset.theme);
+      ours.kept("localStorage", NAME, root.dataset.theme);
       say();
     });
     dark.addEventListener("change", say);

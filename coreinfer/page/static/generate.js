@@ -39,35 +39,56 @@
 
     rate(perSecond) {
       this.perSecond = perSecond;
-      this.speed.replaceChildren(...(perSecond ? [perSecond.toFixed(perSecond < 10 ? 1 : 0), ours.el("small", {}, " tok/s")] : []));
+      this.speed.replaceChildren(
+        ...(perSecond ? [perSecond.toFixed(perSecond < 10 ? 1 : 0), ours.el("small", {}, " tok/s")] : []),
+      );
     }
 
     end(stopped) {
       if (this.told && this.told.tokens_per_second) this.rate(this.told.tokens_per_second); // the server's own clock
-      const facts = [stopped ? "stopped" : null, this.told && `${this.told.source}, keep ${this.told.keep}`,
+      const facts = [
+        stopped ? "stopped" : null,
+        this.told && `${this.told.source}, keep ${this.told.keep}`,
         this.told && this.told.neurons && `${ours.whole(this.told.neurons)} neurons`,
-        this.told && this.told.first_token_s !== undefined && this.told.first_token_s !== null && `first token after ${this.told.first_token_s.toFixed(2)} s`];
+        this.told &&
+          this.told.first_token_s !== undefined &&
+          this.told.first_token_s !== null &&
+          `first token after ${this.told.first_token_s.toFixed(2)} s`,
+      ];
       this.foot.textContent = facts.filter(Boolean).join(" · ");
     }
 
     // Mark the word at which this text leaves the other one.
     differsFrom(other) {
-      const a = [...this.written], b = [...other.written];
+      const a = [...this.written],
+        b = [...other.written];
       let same = 0;
       while (same < a.length && same < b.length && a[same] === b[same]) same += 1;
       if (same === a.length && same === b.length) return false;
-      let from = same, to = same;
+      let from = same,
+        to = same;
       while (from > 0 && /\S/.test(a[from - 1])) from -= 1;
       while (to < a.length && (to === same || /\S/.test(a[to]))) to += 1;
       const asked = this.text.firstChild;
-      this.text.replaceChildren(asked, a.slice(0, from).join(""), ours.el("mark", {}, a.slice(from, to).join("")), a.slice(to).join(""));
+      this.text.replaceChildren(
+        asked,
+        a.slice(0, from).join(""),
+        ours.el("mark", {}, a.slice(from, to).join("")),
+        a.slice(to).join(""),
+      );
       return true;
     }
   }
 
   ours.Generating = class {
     constructor(state, at, failed, fine) {
-      Object.assign(this, { state, at, failed, fine, panes: { dense: new Pane("dense", at), core: new Pane("core", at) } });
+      Object.assign(this, {
+        state,
+        at,
+        failed,
+        fine,
+        panes: { dense: new Pane("dense", at), core: new Pane("core", at) },
+      });
       at("go").addEventListener("click", () => this.go());
       at("stop").addEventListener("click", () => this.stopping && this.stopping.abort());
       at("together").addEventListener("change", () => this.order());
@@ -81,8 +102,17 @@
     }
 
     async run(name, prompt) {
-      const pane = this.panes[name], most = Math.max(1, Math.min(400, Number(this.at("most").value) || 80));
-      const body = { model: this.state.model, prompt, max_tokens: most, temperature: 0, stream: true, stream_options: { include_usage: true }, policy: name === "dense" ? "dense" : "auto" };
+      const pane = this.panes[name],
+        most = Math.max(1, Math.min(400, Number(this.at("most").value) || 80));
+      const body = {
+        model: this.state.model,
+        prompt,
+        max_tokens: most,
+        temperature: 0,
+        stream: true,
+        stream_options: { include_usage: true },
+        policy: name === "dense" ? "dense" : "auto",
+      };
       if (name === "core") body.keep = this.state.keep();
       try {
         for await (const event of ours.events("v1/completions", body, this.stopping.signal)) pane.take(event);
@@ -121,7 +151,8 @@
         this.at("go").disabled = false;
         this.at("stop").disabled = true;
         this.stopping = null;
-        for (const pane of Object.values(this.panes)) if (pane.foot.textContent === "waiting …") pane.foot.textContent = "not begun";
+        for (const pane of Object.values(this.panes))
+          if (pane.foot.textContent === "waiting …") pane.foot.textContent = "not begun";
       }
     }
 
@@ -129,7 +160,8 @@
       const { dense, core } = this.panes;
       if (this.stopping.signal.aborted) return "Stopped.";
       const differs = core.differsFrom(dense);
-      if (dense.perSecond && core.perSecond) core.foot.textContent += ` · ${(core.perSecond / dense.perSecond).toFixed(2)}× dense`;
+      if (dense.perSecond && core.perSecond)
+        core.foot.textContent += ` · ${(core.perSecond / dense.perSecond).toFixed(2)}× dense`;
       core.foot.textContent += differs ? " · marked: where it leaves the dense text" : " · the same text";
       return `Done. ${differs ? "The texts differ." : "The texts are the same."}`;
     }

@@ -2,8 +2,14 @@
 // The live page: what the server knows of its artifact first, then whatever is asked.
 (function (ours) {
   const at = (id) => document.getElementById(id);
-  const EXAMPLES = ["User: a table for two, please. Assistant:", "The heart pumps blood through", "He bowed to the princess and", "0x7f zzkq ~~ 9981 qqq"];
-  const state = { overview: null, model: undefined, keep: () => Number(at("keep").value) };
+  const EXAMPLES = [
+    "User: a table for two, please. Assistant:",
+    "The heart pumps blood through",
+    "He bowed to the princess and",
+    "0x7f zzkq ~~ 9981 qqq",
+  ];
+  const TYPED = "coreinfer-prompt";
+  const state = { overview: null, model: undefined, keep: () => Number(at("keep").value), renew };
 
   function failed(error, again) {
     at("locked").hidden = error.status !== 401;
@@ -21,6 +27,12 @@
     if (!(error instanceof ours.Refused)) throw error;
   }
 
+  // Read the page anew, and keep what was typed.
+  function renew() {
+    ours.kept("sessionStorage", TYPED, at("prompt").value);
+    location.reload();
+  }
+
   function fine() {
     at("alert").hidden = at("locked").hidden = true;
   }
@@ -35,7 +47,8 @@
   function describe(data) {
     const n = ours.whole;
     at("facts").textContent = data.model;
-    at("lead").textContent = `${data.model} has ${data.layers} layers of ${n(data.width)} MLP neurons. ${ours.counted(data.passages, "passage")} of text in ${ours.counted(data.clusters.length, "cluster")} say which of them a topic needs.`;
+    at("lead").textContent =
+      `${data.model} has ${data.layers} layers of ${n(data.width)} MLP neurons. ${ours.counted(data.passages, "passage")} of text in ${ours.counted(data.clusters.length, "cluster")} say which of them a topic needs.`;
   }
 
   function slider(landing, curve) {
@@ -78,7 +91,8 @@
     }
     describe(state.overview);
     const map = new ours.ClusterMap(at("map"), state.overview);
-    const landing = new ours.Landing(state, map, at, failed, fine), generating = new ours.Generating(state, at, failed, fine);
+    const landing = new ours.Landing(state, map, at, failed, fine),
+      generating = new ours.Generating(state, at, failed, fine);
     ours.searching(at("search"), at("found"), map, () => (landing.found ? landing.show(landing.found) : map.land([])));
     ours.clusterTable(at("table"), state.overview);
     slider(landing, ours.curve(at("curve"), state.overview));
@@ -89,7 +103,9 @@
       event.preventDefault();
       generating.go();
     });
-    if (at("prompt").value.trim()) landing.now(); // a reload keeps what was typed
+    at("prompt").value ||= ours.kept("sessionStorage", TYPED);
+    ours.kept("sessionStorage", TYPED, "");
+    if (at("prompt").value.trim()) landing.now();
   }
 
   ours.theme(at("theme"));

@@ -6,7 +6,9 @@
   ours.theme(at("theme"));
   const map = new ours.ClusterMap(at("map"), data.overview);
   const landings = data.prompts.map((prompt, i) => ({
-    nearest: prompt.nearest, weak: prompt.similarity < prompt.threshold, name: data.prompts.length > 1 ? String(i + 1) : "",
+    nearest: prompt.nearest,
+    weak: prompt.similarity < prompt.threshold,
+    name: data.prompts.length > 1 ? String(i + 1) : "",
   }));
   map.land(landings);
   ours.searching(at("search"), at("found"), map, () => map.land(landings));
@@ -18,6 +20,11 @@
   ours.matrix(at("matrix"), data.overlaps, data.overview);
   data.prompts.forEach((prompt, i) => {
     ours.gauge(at(`gauge-${i}`), prompt.similarity, prompt.threshold, prompt.strong);
-    ours.heat(at(`heat-${i}`), prompt.compare, prompt.cluster, prompt.source !== "stability" && prompt.source !== "dense");
+    ours.heat(
+      at(`heat-${i}`),
+      prompt.compare,
+      prompt.cluster,
+      prompt.source !== "stability" && prompt.source !== "dense",
+    );
   });
 })(window.coreinfer);

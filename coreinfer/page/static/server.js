@@ -2,12 +2,7 @@
 // Talk with the server that sent the page, and with nobody else: JSON, streams, and every failure in words.
 (function (ours) {
   const KEY = "coreinfer-key";
-  let key = "";
-  try {
-    key = sessionStorage.getItem(KEY) || "";
-  } catch {
-    key = ""; // no storage here: the key is asked for again
-  }
+  let key = ours.kept("sessionStorage", KEY);
 
   // A failure in words; `status` 0: no answer at all; `wait`: seconds that the server asks for.
   class Refused extends Error {
@@ -27,8 +22,17 @@
     }
     const wait = Number(answer.headers.get("Retry-After")) || 0;
     if (answer.status === 401) return new Refused("The API key is missing or wrong.", 401, 0);
-    if (answer.status === 503) return new Refused(`The server is busy${said ? ` (${said})` : ""}. Try again in ${ours.counted(wait || 1, "second")}.`, 503, wait || 1);
-    return new Refused(said ? `The server refused: ${said}` : `The server answered with ${answer.status} ${answer.statusText}.`, answer.status, 0);
+    if (answer.status === 503)
+      return new Refused(
+        `The server is busy${said ? ` (${said})` : ""}. Try again in ${ours.counted(wait || 1, "second")}.`,
+        503,
+        wait || 1,
+      );
+    return new Refused(
+      said ? `The server refused: ${said}` : `The server answered with ${answer.status} ${answer.statusText}.`,
+      answer.status,
+      0,
+    );
   }
 
   async function ask(path, body, signal) {
@@ -37,7 +41,13 @@
     if (key) headers.Authorization = `Bearer ${key}`;
     let answer;
     try {
-      answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+      answer = await fetch(path, {
+        method: body ? "POST" : "GET",
+        headers,
+        body: body && JSON.stringify(body),
+        signal,
+        cache: "no-store",
+      });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Refused("There is no connection to the server. Is it still running?", 0, 0);
@@ -47,20 +57,15 @@
   }
 
   ours.Refused = Refused;
-  ours.unlock = (given) => {
-    key = given;
-    try {
-      sessionStorage.setItem(KEY, given);
-    } catch {
-      return; // it lasts as long as the page
-    }
-  };
+  ours.unlock = (given) => (key = ours.kept("sessionStorage", KEY, given));
   ours.json = async (path, body, signal) => (await ask(path, body, signal)).json();
 
   // The objects of a stream of server-sent events, as they come.
   ours.events = async function* (path, body, signal) {
-    const answer = await ask(path, body, signal), reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "", ended = false;
+    const answer = await ask(path, body, signal),
+      reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "",
+      ended = false;
     try {
       for (;;) {
         const { done, value } = await reader.read();
