@@ -2,12 +2,7 @@
 // The live page: what the server knows of its artifact first, then whatever is asked.
 (function (ours) {
   const at = (id) => document.getElementById(id);
-  const EXAMPLES = [
-    "User: a table for two, please. Assistant:",
-    "The heart pumps blood through",
-    "He bowed to the princess and",
-    "0x7f zzkq ~~ 9981 qqq",
-  ];
+  const STRANGE = "0x7f zzkq ~~ 9981 qqq"; // what hardly any corpus holds
   const TYPED = "coreinfer-prompt";
   const state = { overview: null, model: undefined, keep: () => Number(at("keep").value), renew };
 
@@ -69,9 +64,12 @@
     say();
   }
 
+  // The terms of the largest cluster of each of three neighbourhoods, and something strange.
   function examples(landing) {
-    for (const text of EXAMPLES) {
-      const button = ours.el("button", { type: "button", title: text }, ours.shortened(text, 30));
+    const largest = [...state.overview.clusters].sort((a, b) => b.size - a.size).filter((c) => c.terms.length);
+    const firsts = largest.filter((c, i) => largest.findIndex((other) => other.group === c.group) === i);
+    for (const text of [...firsts.slice(0, 3).map((c) => c.terms.slice(0, 3).join(", ")), STRANGE]) {
+      const button = ours.el("button", { type: "button", title: text, dir: "auto" }, ours.shortened(text, 30));
       button.addEventListener("click", () => {
         at("prompt").value = text;
         landing.now();
