@@ -3,13 +3,13 @@
 import errno
 import resource
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Result, run_cli, tree
+from conftest import Result, run_cli, tree
 
 REMEDIES = (
     "add give choose check pass lower shorten rebuild make mend see end free name copy leave write replace".split()  # noqa: SIM905
@@ -242,28 +242,22 @@ def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.jsonl": "precious"}
 
 
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """The operating system refuses to let any file of this process grow over so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize(("cache", "place"), [([], "{cache}/builds/embed-"), (["--no-cache"], "{output}")])
 def test_real_limit_on_file_size(shop: Path, new_cache: Path, tmp_path: Path, cache: list[str], place: str) -> None:
-    """No patching: the operating system refuses the embeddings' file."""
-    most, output = 16_384, tmp_path / "made"
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
-        "build-clusters",
-        str(shop / "small.jsonl"),
-        "-c",
-        "2",
-        "-q",
-        "-o",
-        str(output),
-    ]
-    process = subprocess.run(
-        [*command, *cache], cwd=ROOT, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-    )  # fmt: skip
-    refused(
-        Result(process.returncode, process.stdout, process.stderr),
-        "cannot write " + place.format(cache=new_cache, output=output), "File too large",
-    )  # fmt: skip
+    """No patching: the embeddings' file is refused."""
+    output = tmp_path / "made"
+    with no_file_beyond(16_384):
+        result = run_cli("build-clusters", shop / "small.jsonl", "-c", 2, "-q", "-o", output, *cache)
+    refused(result, "cannot write " + place.format(cache=new_cache, output=output), "File too large")
     assert list(tmp_path.iterdir()) == []
