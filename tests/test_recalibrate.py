@@ -59,13 +59,13 @@ def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFact
     folder, fast = tmp_path_factory.mktemp("calibrated") / "clusters", Engine.load().model
     shutil.copytree(DEMO_CLUSTERS, folder)
     with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try, fewer texts and tokens: seconds
-        patch.setattr(run, "CONTINUATION", 24)
+        patch.setattr(run, "CONTINUATION", 16)
         patch.setattr(budgets, "KEEPS", (0.05, 0.2, 0.6))
         patch.setattr(numbers, "MIXTURES", numbers.MIXTURES[:3])
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
         patch.setattr(numbers, "WORTH", (0.0, 1.0))
-        ids = usable(lab.tokenizer, texts)[:12]
+        ids = usable(lab.tokenizer, texts)[:6]
         manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage)
     opened = Artifact.load(folder)
     assert (opened.manifest, opened.policy) == (manifest, policy)
