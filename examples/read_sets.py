@@ -1,6 +1,6 @@
 """Read one neuron set from a file that `coreinfer export --to numpy` wrote. Needs NumPy alone.
 
-    python read_sets.py sets.bits 3      # how many neurons cluster 3 keeps in each layer; -1 is the global set
+python read_sets.py sets.bits 3      # how many neurons cluster 3 keeps in each layer; -1 is the global set
 """
 
 import hashlib

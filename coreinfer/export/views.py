@@ -1,8 +1,8 @@
 """Neuron sets as Arrow or JSON, for engines that would rather not unpack bits; and back, from any hand or tool.
 
-All views say the same: what the sets are of, and per set and layer the sorted ids. Arrow and Parquet: the columns below,
-and the rest as JSON under ``coreinfer`` in the schema's metadata. Reading them back needs no trust: a claim is held
-against the file's size and the model's shape before room is made for it.
+All views say the same: what the sets are of, and per set and layer the sorted ids. Arrow and Parquet: the columns
+below, and the rest as JSON under ``coreinfer`` in the schema's metadata. Reading them back needs no trust: sizes are
+bounded before room is made for them, and every id is looked at.
 """
 
 import json
