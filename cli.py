@@ -13,7 +13,7 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
-    from coreinfer.export.verb import export
+    from coreinfer.export.verb import export, import_sets
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
@@ -41,6 +41,7 @@ for verb in (  # in the order in which --help shows them
     adapt, bench, export,
 ):  # fmt: skip
     app.command()(verb)
+app.command("import")(import_sets)
 
 
 def main() -> None:

@@ -144,3 +144,42 @@ def _write(lm: Any, tokenizer: Any, chosen: "Sequence[Chosen]", about: "About", 
     share = f"{written / dense:.1%} of the dense bytes (ideal {ideal / dense:.1%})"
     what = f"{counted(len(rows), 'model')} for {wish.to} ({wish.kind})"
     say(f"{what} in {wish.output}: {written:,} bytes, {share}", wish.quiet)
+
+
+def import_sets(
+    file: Annotated[Path, typer.Argument(help="Neuron sets as .json, .parquet or .arrow, from any hand or tool.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new .bits file.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Check that the sets are of this LM, or say so where they do not."),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check a list of neurons as an artifact is checked, and make it a file of sets that `export --neurons` takes."""
+    from coreinfer.export.bits import write_sets
+    from coreinfer.export.run import REMEDY, check_output
+    from coreinfer.export.views import read_view
+    from coreinfer.places import check_file
+
+    if output.suffix != ".bits":
+        raise CoreInferError(f"--output {output} has the suffix {output.suffix!r}: give a .bits file")
+    check_output(output)
+    check_file(output, REMEDY)
+    listed = read_view(file)
+    if listed.origin is None and model is None:
+        raise CoreInferError(f"{file} does not say whose neurons these are: give --model NAME")
+    if model is not None:
+        from coreinfer.libraries import load_libraries
+
+        load_libraries(quiet, model, None, embeds=False)
+        from coreinfer.export.origin import with_origin
+
+        listed = with_origin(listed, file, model)
+    assert listed.origin is not None
+    write_sets(output, listed.origin, listed.keep, listed.sets, REMEDY)
+    keeps = {cluster: round(neurons.keep, 6) for cluster, neurons in listed.sets}
+    if as_json:
+        print(json.dumps({"place": str(output), "model": listed.model, "sets": keeps}, ensure_ascii=False))
+    said = f"{counted(len(keeps), 'set')} of {listed.layers} layers of {listed.width:,} neurons"
+    say(f"{said}, keep {min(keeps.values()):g} to {max(keeps.values()):g}, in {output}", quiet)
