@@ -106,7 +106,7 @@ def apply(
 
 
 def _wrapped(applied: Applied) -> Any:
-    """``generate`` that finds the neurons first. While it runs, the model's own is in its place, for ``slim`` to wrap."""
+    """``generate`` that finds the neurons first. While it runs, the model's own is in its place: ``slim`` wraps it."""
     model, own = applied.model, type(applied.model).generate
 
     @wraps(own)

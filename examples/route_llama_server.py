@@ -43,5 +43,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "config":
         print(json.dumps(config(folder, *map(int, sys.argv[3:]))))
     else:
-        for prompt, model in zip(sys.argv[3:], routed(folder, sys.argv[3:])):
+        for prompt, model in zip(sys.argv[3:], routed(folder, sys.argv[3:]), strict=True):
             print(f"{model}: {ask(model, prompt)!r}")

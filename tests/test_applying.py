@@ -64,7 +64,7 @@ def test_a_batch_runs_on_the_union(tokenizer: Any, engine: Engine) -> None:
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
     assert (inputs["attention_mask"] == 0).any()
     found = model.generate(**inputs, **HOW)
-    union = joined([engine.predict(text, "stability", KEEP).neurons for text in texts])  # type: ignore[misc]
+    union = joined([engine.predict(text, "stability", KEEP).neurons for text in texts])
     assert found.tolist() == wanted(plain(), union, **inputs)
 
 
@@ -108,7 +108,7 @@ def test_quantised(tokenizer: Any) -> None:
     model, _ = load_model("demo", "int8")
     coreinfer.apply(model, DEMO_CLUSTERS, tokenizer, policy="similarity", keep=KEEP)
     ids = ids_of(tokenizer, demo_texts(1, 90)[0])
-    made: Any = model.generate(ids, **HOW)  # type: ignore[operator]
+    made: Any = model.generate(ids, **HOW)
     assert made.shape[1] == ids.shape[1] + NEW
     assert last(model)[0].keep == KEEP
 

@@ -5,6 +5,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,9 +51,10 @@ def numbered(layers: int = 3, width: int = 21, count: int = 4) -> list[tuple[int
 
 
 def example() -> Callable[[Path, int], list[np.ndarray]]:
-    space: dict[str, Callable[[Path, int], list[np.ndarray]]] = {"__name__": "example"}
+    space: dict[str, Any] = {"__name__": "example"}
     exec(compile(EXAMPLE.read_text("utf-8"), str(EXAMPLE), "exec"), space)
-    return space["read_set"]
+    read: Callable[[Path, int], list[np.ndarray]] = space["read_set"]
+    return read
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Log-likelihoods on kept neurons, against hooks that zero the dropped ones; tests_runtimes/ has the harness itself."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import demo_texts
@@ -10,6 +12,7 @@ from coreinfer.lm_eval.scoring import Scorer
 from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet
 from coreinfer.paths import DEMO_CLUSTERS
+from coreinfer.planning import Planned
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def demo() -> Engine:
 
 def split(engine: Engine, text: str, prompt: int) -> tuple[list[int], list[int]]:
     ids = engine.tokenizer(text)["input_ids"]
-    return ids[:prompt], ids[prompt:]  # type: ignore[return-value]
+    return ids[:prompt], ids[prompt:]
 
 
 def cost(rows: torch.Tensor, context: list[int], continuation: list[int]) -> float:
@@ -35,7 +38,7 @@ def test_continuations_run_on_the_kept_neurons(policy: str, demo: Engine) -> Non
         context, continuation = split(demo, text, 24)
         found, _ = scorer.score(context, continuation)
         ids = torch.tensor([context + continuation])
-        kept = demo.predict(demo.tokenizer.decode(context, skip_special_tokens=True), policy, 0.1).neurons  # type: ignore[arg-type]
+        kept = demo.predict(demo.tokenizer.decode(context, skip_special_tokens=True), policy, 0.1).neurons
         assert isinstance(kept, NeuronSet)
         assert scorer.neurons() == kept
         sparse = cost(naive(demo.model, downs, kept, ids, len(context)), context, continuation)
@@ -54,7 +57,12 @@ def test_all_neurons_are_the_dense_model(demo: Engine) -> None:
 
 def test_choices_share_their_contexts_set(demo: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, calls, planned = Scorer(demo, "stability", 0.2), list[str](), demo.planned
-    monkeypatch.setattr(demo, "planned", lambda text, *rest: (calls.append(text), planned(text, *rest))[1])
+
+    def counted(text: str, *rest: Any) -> Planned:
+        calls.append(text)
+        return planned(text, *rest)
+
+    monkeypatch.setattr(demo, "planned", counted)
     context, continuation = split(demo, demo_texts(1, 200)[0], 20)
     first = scorer.score(context, continuation)
     assert scorer.score(context, continuation[:5])[0] > first[0]
@@ -69,7 +77,7 @@ def test_greedy_and_too_long(demo: Engine) -> None:
     context = split(demo, demo_texts(1, 200)[0], 20)[0]
     text = demo.tokenizer.decode(context, skip_special_tokens=True)
     made = demo.generate(text, "similarity", 0.4, 8, runtime="transformers", eos_token_id=None)
-    ids: list[int] = demo.tokenizer(text + made.text)["input_ids"][len(context) :]  # type: ignore[index, assignment]
+    ids: list[int] = demo.tokenizer(text + made.text)["input_ids"][len(context) :]
     assert scorer.score(context, ids)[1]
     assert not scorer.score(context, [*ids[:-1], ids[-1] + 1])[1]
     long = context * 40  # 800 tokens of 512

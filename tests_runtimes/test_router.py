@@ -1,4 +1,4 @@
-"""Two exported clusters behind llama.cpp's own server, each prompt to the one that fits. `make test-runtimes` runs it."""
+"""Two exported clusters behind llama.cpp's own server, each prompt to its own. `make test-runtimes` runs it."""
 
 import json
 import socket

@@ -136,8 +136,8 @@ def _log_probabilities(target: str, folder: Path) -> Any:
 
 # (target, kind) -> the least share of tokens that are the float32 model's, and the most KL to it, nats per token.
 DIVERGENCE = {
-    ("transformers", "bf16"): (0.95, 0.002), ("gguf", "bf16"): (0.95, 0.002), ("gguf", "q8_0"): (0.95, 0.002),
-    ("gguf", "q4_0"): (0.7, 0.2),
+    ("transformers", "bf16"): (0.98, 5e-4), ("gguf", "bf16"): (0.99, 1e-4), ("gguf", "q8_0"): (0.97, 2e-3),
+    ("gguf", "q4_0"): (0.9, 0.1),
 }  # fmt: skip
 
 
