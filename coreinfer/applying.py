@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class Applied:
     keep: float | None
     last: list[Prediction] = field(default_factory=list)
     lock: Any = field(default_factory=RLock)
+    thread: int = 0  # in which a call runs now
 
     def remove(self) -> None:
         """Let ``generate`` be the dense one again."""
@@ -48,7 +49,7 @@ class Applied:
         self.model.__dict__.pop(NAME, None)
 
     def generate(self, ids: Tensor, mask: Tensor | None, run: Any) -> Any:
-        """``run()`` is the model's own ``generate`` of prompts (B, P), inside ``slim``."""
+        """``run()`` calls the model's ``generate`` for prompts (B, P), inside ``slim``."""
         rows = list(ids) if mask is None else [row[kept.bool()] for row, kept in zip(ids, mask, strict=True)]
         texts = words_of_tokens(self.engine.tokenizer, [row.tolist() for row in rows])
         matches = self.engine.match(texts)
@@ -106,22 +107,24 @@ def apply(
 
 
 def _wrapped(applied: Applied) -> Any:
-    """``generate`` that finds the neurons first. While it runs, the model's own is in its place: ``slim`` wraps it."""
+    """``generate`` that finds the neurons first, and then, by way of ``slim``, calls itself for the model's own."""
     model, own = applied.model, type(applied.model).generate
 
     @wraps(own)
     def generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        if applied.thread == get_ident():  # from inside: slim has put the neurons in place
+            return own(model, inputs, *args, **kwargs)
         ids = inputs if inputs is not None else kwargs.get("input_ids")
         if ids is None or kwargs.get("inputs_embeds") is not None:
             raise CoreInferError("the neurons are chosen by a prompt's tokens, and generate got none: give input_ids")
         with applied.lock:
-            mine = model.__dict__.pop("generate")
+            applied.thread = get_ident()
             try:
                 return applied.generate(
                     ids, kwargs.get("attention_mask"), lambda: model.generate(inputs, *args, **kwargs)
                 )
             finally:
-                model.__dict__["generate"] = mine
+                applied.thread = 0
 
     return generate
 

@@ -30,7 +30,7 @@ def read_set(path, cluster):
     if hashlib.sha256(bits).digest() != rows["sha256"][at[0]].tobytes():
         raise ValueError(f"cluster {cluster} of {path} was changed")
     packed = np.frombuffer(bits, np.uint8).reshape(layers, row)
-    mask = np.unpackbits(packed, axis=1, count=width, bitorder="little")
+    mask = np.unpackbits(packed, axis=1, count=width, bitorder="little").view(bool)
     return [np.flatnonzero(layer).astype(np.int32) for layer in mask]
 
 

@@ -1,5 +1,6 @@
 """``coreinfer.apply``: a Transformers model's own ``generate`` on each prompt's neurons."""
 
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -111,6 +112,28 @@ def test_quantised(tokenizer: Any) -> None:
     made: Any = model.generate(ids, **HOW)
     assert made.shape[1] == ids.shape[1] + NEW
     assert last(model)[0].keep == KEEP
+
+
+def test_two_threads(tokenizer: Any) -> None:
+    """Never dense unseen: the second one waits, or is told that the first is at it."""
+    model, said = plain(), dict[int, Any]()
+    coreinfer.apply(model, DEMO_CLUSTERS, tokenizer, policy="similarity", keep=KEEP)
+    ids = ids_of(tokenizer, demo_texts(1, 90)[0])
+    wanted = model.generate(ids, **HOW).tolist()
+
+    def work(number: int) -> None:
+        try:
+            said[number] = model.generate(ids, **HOW).tolist()
+        except CoreInferError as error:
+            said[number] = str(error)
+
+    threads = [Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(one == wanted or "generating" in one for one in said.values())
+    assert wanted in said.values()
 
 
 def test_what_is_refused(tokenizer: Any) -> None:

@@ -38,7 +38,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def snapshot(repo: str, revision: str, local_dir: Path, allow_patterns: list[str], token: str | None) -> None:
         assert revision == "c0ffee"
-        local_dir.mkdir(parents=True)
+        local_dir.mkdir(parents=True, exist_ok=True)
         for pattern in allow_patterns:
             for file in (place / repo).glob(pattern):
                 shutil.copy(file, local_dir)
@@ -61,9 +61,6 @@ def test_there_and_back(hub: Path) -> None:
     found = Artifact.from_hub("someone/clusters")
     assert found.manifest == mine.manifest
     assert np.array_equal(found.prior(3), mine.prior(3))
-    shutil.rmtree(hub)
-    (hub / "someone/clusters").mkdir(parents=True)
-    assert Artifact.from_hub("someone/clusters").manifest == mine.manifest  # it was downloaded already
 
 
 def test_what_is_refused(hub: Path) -> None:

@@ -7,6 +7,7 @@ from coreinfer.settings import one_of
 
 MODELS = ("transformers", "gguf", "onnx", "safetensors")
 SETS = {"numpy": "sets.bits", "arrow": "sets.arrow", "json": "sets.json"}  # and the file of each
+INDEX = "models.json"  # in a folder of several models: which cluster lies where
 KINDS = {  # of weights; the first unless another is asked for
     "transformers": ("bf16", "f32"), "safetensors": ("bf16", "f32"), "gguf": ("bf16", "f32", "q8_0", "q4_0"),
     "onnx": ("f32",),

@@ -16,7 +16,7 @@ from coreinfer.cli_options import (
     say_if_files,
 )
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.export.run import INDEX
+from coreinfer.export.names import INDEX
 from coreinfer.json_fields import record, text, whole
 
 ModelsOption = Annotated[

@@ -13,7 +13,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.export.bits import Origin, write_sets
 from coreinfer.export.card import About, Sizes, card, facts_of
 from coreinfer.export.choosing import Chosen, of_clusters
-from coreinfer.export.names import MODELS, SETS
+from coreinfer.export.names import INDEX, MODELS, SETS
 from coreinfer.export.views import Listed, write_view
 from coreinfer.layout import Layout
 from coreinfer.manifest import sha256_of
@@ -22,7 +22,6 @@ from coreinfer.wording import counted
 
 REMEDY = "choose another --output"
 ROOM = 64 << 20  # bytes for what lies beside the weights
-INDEX = "models.json"
 
 
 def check_output(path: Path) -> None:

@@ -45,7 +45,7 @@ def push_to_hub(artifact: str | Path, repo: str, private: bool = False, token: s
 
 
 def from_hub(repo: str, revision: str | None = None, token: str | None = None) -> Artifact:
-    """An artifact of the Hub, downloaded once for each revision into the cache, as plain files.
+    """An artifact of the Hub, in the cache as plain files; what is there of the revision is not downloaded again.
 
     Raises:
         CoreInferError: the Hub has none, or what it has is no whole artifact.
@@ -55,9 +55,8 @@ def from_hub(repo: str, revision: str | None = None, token: str | None = None) -
     try:
         commit = HfApi(token=token).model_info(repo, revision=revision).sha
         folder = cache_folder("artifacts") / repo.replace("/", "--") / str(commit)
-        if not (folder / MANIFEST).exists():
-            names = [MANIFEST, "*.parquet", "*.json", "*.faiss"]
-            snapshot_download(repo, revision=commit, local_dir=folder, allow_patterns=names, token=token)
+        names = [MANIFEST, "*.parquet", "*.json", "*.faiss"]
+        snapshot_download(repo, revision=commit, local_dir=folder, allow_patterns=names, token=token)
     except Exception as error:
         raise CoreInferError(
             f"the Hub gives no artifact {repo!r} ({in_words(error)}): check the name and the network"
