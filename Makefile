@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu lint clean
+.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-runtimes test-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -37,6 +37,10 @@ test-gemma: $(READY) $(VENV)/.gemma
 test-llama: $(READY) $(VENV)/.llama
 	$(BIN)/python -m pytest -q tests_llama
 
+# Exports in the runtimes that they are for, and lm-evaluation-harness: a quarter of an hour.
+test-runtimes: $(READY) $(VENV)/.runtimes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_runtimes
+
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding or kernels"
 
@@ -59,6 +63,10 @@ $(VENV)/.gemma: $(READY)
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.
 $(VENV)/.llama: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama]'
+	touch $@
+
+$(VENV)/.runtimes: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runtimes]'
 	touch $@
 
 clean:
