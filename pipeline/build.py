@@ -16,7 +16,7 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST
-from pipeline.cluster import assign
+from pipeline.cluster import how, placed
 from pipeline.corpus import Corpus, read_corpus, with_statistic
 from pipeline.data import Clustering, Statistics
 from pipeline.estimate import about, seconds_needed
@@ -36,11 +36,14 @@ from pipeline.threshold import first_threshold
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before."""
+    """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, and
+    those done before.
+    """
 
     manifest: Manifest
     counts: Counts
     seconds: dict[str, float]
+    usage: dict[str, dict[str, float]]
     threshold: float
     shards: int
     reused: dict[str, int]
@@ -88,7 +91,7 @@ def build_clusters(
                 )
             watch.stop()
         work.finish()
-    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused)
+    return Report(manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused)
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
@@ -102,12 +105,14 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
         shares = _ticking(corpus.recorder, corpus.texts, tick)
         best, tried = calibrate.choose_k(options, stats, stages.open_vectors()[held], shares, settings.keep)
     kept = corpus.parts.kept
-    clustering = assign(stages.open_vectors(), kept, options.centroids[best])
+    vectors, labels = stages.open_vectors(), options.labels_of(best)
+    clustering = placed(vectors, kept, options.centroids[best], labels[kept])
     weakest, rule = first_threshold(corpus.embedder, corpus.texts, clustering, corpus.passages, stages.vectors, kept)
     policy = PolicySettings(threshold=weakest, strong=weakest)
     watch.show("write")
-    sampled = sample_texts(corpus.passages, options.labels_of(best), len(clustering.centroids), settings.seed)
+    sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
     evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule}
+    evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
     return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence)
 
 

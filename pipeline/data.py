@@ -25,8 +25,9 @@ class Clustering:
 
     def quantiles(self) -> NDArray[np.float32]:
         """Similarity to the centroid at ``QUANTILES``, (K, 5)."""
-        rows = [np.quantile(self.similarities[self.labels == c], QUANTILES) for c in range(len(self.centroids))]
-        return np.asarray(rows, np.float32)
+        order = np.argsort(self.labels, kind="stable")
+        members = np.split(self.similarities[order], np.cumsum(self.sizes)[:-1])
+        return np.asarray([np.quantile(some, QUANTILES) for some in members], np.float32)
 
 
 @dataclass

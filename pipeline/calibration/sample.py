@@ -85,7 +85,7 @@ def batch_size(model: PreTrainedModel, continuation: int) -> int:
 
 def cases(lab: Lab, ids: torch.Tensor, prompt_tokens: int) -> Iterator[Case]:
     """The texts ``ids`` (n, P + C) in batches, dense, one after another: memory does not grow with their number."""
-    index, mlps = make_index(lab.artifact.centroids), find_mlps(lab.model)
+    index, mlps = make_index(lab.artifact.centroids, exact=True), find_mlps(lab.model)
     reducer = Reducer(mlps, lab.artifact.manifest.statistic)
     for some in torch.split(ids, batch_size(lab.model, ids.shape[1] - prompt_tokens)):
         vectors = lab.embedder.embed(words_of_tokens(lab.tokenizer, some[:, :prompt_tokens]))
