@@ -48,7 +48,7 @@ def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDA
 def placed(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Clustering:
-    """The clustering of the ``rows`` (r,) whose ``labels`` (r,) are known, in pieces: how similar each is to its own."""
+    """The clustering of ``rows`` (r,) whose ``labels`` (r,) are known: how similar each is to its centroid."""
     similarities = np.empty(len(rows), np.float32)
     for at in pieces(len(rows)):
         similarities[at] = (rows_of(vectors, rows[at]) * centroids[labels[at]]).sum(1)

@@ -1,7 +1,9 @@
-"""What stages hand to each other in memory: clusterings and recorded sums. Arrays and their arithmetic, no I/O."""
+"""What stages hand to each other in memory: clusterings, recorded sums, measurements. Arrays and arithmetic, no I/O."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,3 +84,12 @@ class Candidates:
         """One clustering's labels, from 0; (n,)."""
         mine = self.labels[which].astype(np.int64)
         return np.where(mine < 0, -1, mine - self.rows[which].start)
+
+
+Arrays = Sequence[NDArray[Any]]
+Remember = Callable[[str, dict[str, Any], Callable[[], Arrays]], Arrays]  # a step's name, what decides it, how to do it
+
+
+def forget(step: str, facts: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    """A ``Remember`` that keeps nothing."""
+    return make()

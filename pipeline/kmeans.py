@@ -82,7 +82,7 @@ def apportioned(sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         open_ = np.flatnonzero(given < sizes if left > 0 else given > 1)
         order = open_[np.argsort(-np.sign(left) * worth[open_], kind="stable")][: abs(left)]
         given[order] += np.sign(left)
-    return given
+    return np.asarray(given, np.int64)
 
 
 def nearest_of(vectors: Vectors, rows: Rows, centroids: Vectors) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

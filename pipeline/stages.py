@@ -6,15 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
-from pipeline.data import Candidates, Statistics
+from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
 from pipeline.shards.tasks import Place
 from pipeline.shards.work import Work
 from pipeline.stopwatch import Stopwatch
+
+
+def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
+    """Facts -> where the measurements that they decide are kept, of a corpus that is measured on."""
+    if not corpus.settings.calibrate or len(corpus.ids) < LEAST:
+        return lambda facts: forget
+    facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), corpus.settings.device)
+    return work.measured(facts, corpus.passages.parent).under
 
 
 class Stages:
@@ -30,7 +39,7 @@ class Stages:
     @property
     def begun(self) -> bool:
         """Whether some of it was done before."""
-        return self.work.folder("embed", self.facts, self.place).exists()
+        return self.work.folder("embed", self.facts, self.place.passages.parent).exists()
 
     def embed(self) -> Store:
         """What is not embedded yet; ``cluster`` gathers it."""
@@ -65,6 +74,12 @@ class Stages:
     def sums(self, recorded: Store, options: Candidates) -> Statistics:
         """All that was recorded, of the whole corpus."""
         return self.work.sums(recorded, self.plan, (options.rows[-1].stop, *self.corpus.recorder.shape))
+
+    def remember(self, recorded: Store, clusters: int | None = None) -> Remember:
+        """What keeps measurements of all that was recorded, or of the clustering with so many ``clusters``."""
+        held = keys.array_digest(self.corpus.parts.held)
+        facts: Facts = {"recorded": recorded.key, "embedder": self.facts["embedder"], "held-out passages": held}
+        return remembering(self.corpus, self.work)(facts | {"clusters": clusters})
 
     def embedded(self, store: Store) -> int:
         """How many shards are embedded, by whomever."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from coreinfer.progress import Stage
 
+Usage = dict[str, float | None]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -18,12 +19,12 @@ class Stopwatch:
     Attributes:
         seconds: what each took by the clock.
         processor: processor seconds of each, of all threads, and of those worker processes that ended in it.
-        peak: the most bytes of this process that were in memory during each; where the system does not say, nothing.
+        peak: the most bytes of this process that were in memory during each; None where the system does not say.
     """
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self._last = stage, ""
-        self.seconds, self.processor, self.peak = dict[str, float](), dict[str, float](), dict[str, int]()
+        self.seconds, self.processor, self.peak = dict[str, float](), dict[str, float](), dict[str, int | None]()
         self._began, self._worked = 0.0, 0.0
 
     def start(self, name: str, total: int | None = None) -> Callable[[int], Any]:
@@ -45,15 +46,14 @@ class Stopwatch:
         if self._last:
             self.seconds[self._last] = round(time.perf_counter() - self._began, 3)
             self.processor[self._last] = round(_processor_seconds() - self._worked, 3)
-            self.peak |= {self._last: peak for peak in _peak()}
+            self.peak[self._last] = _peak()
         self._last = ""
 
     @property
-    def usage(self) -> dict[str, dict[str, float]]:
+    def usage(self) -> dict[str, Usage]:
         """All of it by stage, for programs."""
         return {
-            name: {"seconds": seconds, "processor_seconds": self.processor[name]}
-            | ({"peak_bytes": self.peak[name]} if name in self.peak else {})
+            name: {"seconds": seconds, "processor_seconds": self.processor[name], "peak_bytes": self.peak[name]}
             for name, seconds in self.seconds.items()
         }
 
@@ -62,9 +62,9 @@ def _processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _peak() -> list[int]:
-    """The most bytes in memory since the kernel's peak began anew; nothing where it is not known."""
+def _peak() -> int | None:
+    """The most bytes in memory since the kernel's peak began anew; None where it is not known."""
     with suppress(OSError):
         lines = STATUS.read_text("ascii").splitlines()
-        return [int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")]
-    return []
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    return None

@@ -16,8 +16,8 @@ from coreinfer.upkeep.verifying import verified
 from pipeline.calibrate import priors
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
-from pipeline.kmeans import nearest_of
 from pipeline.holdout import hold_out
+from pipeline.kmeans import nearest_of
 from pipeline.passages import write_passages
 from pipeline.record import record
 from pipeline.sources import Counts, SourceSettings, read_passages

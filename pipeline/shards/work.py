@@ -26,6 +26,7 @@ from pipeline.record import Recorder
 from pipeline.shards import parts
 from pipeline.shards.cache import tidy
 from pipeline.shards.crew import Crew, Here, Slots
+from pipeline.shards.measured import Measured
 from pipeline.shards.plan import Plan, listed
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Facts, Store, key_of, open_store
@@ -39,13 +40,15 @@ class Work:
 
     Attributes:
         reused: shards that were done before, by stage.
+        measurements: the steps of measurements that were there before.
     """
 
     ways: Ways
     say: Callable[[str], Any] = lambda text: None
     reused: dict[str, int] = field(default_factory=dict)
+    measurements: list[str] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
-    _record: Store | None = None
+    _measured: Measured | None = None
     _unsaid: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Work":
@@ -62,7 +65,7 @@ class Work:
 
     def embed(self, place: Place, facts: Facts, name: str, model: Embedder, start: Callable[[int], Tick]) -> Store:
         """Embed what is not embedded yet. ``start``, of a number of passages, shows it."""
-        store, plan = self._open("embed", facts, place), place.plan
+        store, plan = self._open("embed", facts, place.passages.parent), place.plan
         with self._writing(store):
             done = parts.embedded(store, plan)
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
@@ -75,7 +78,7 @@ class Work:
 
     def find_embeddings(self, place: Place, facts: Facts) -> Store:
         """The embeddings of all machines; refuse to go on where some are missing."""
-        store = self._open("embed", facts, place)
+        store = self._open("embed", facts, place.passages.parent)
         if missing := set(range(place.plan.count)) - parts.embedded(store, place.plan):
             self._refuse("embeddings", missing, place.plan, store)
         return store
@@ -109,7 +112,8 @@ class Work:
     ) -> Store:  # fmt: skip
         """Record what is not recorded yet."""
         self._held.close()  # the embeddings are gathered: whoever waits for them may have them
-        self._record = store = self._open("record", facts, place)
+        self._measured = None
+        store = self._open("record", facts, place.passages.parent)
         plan, clusters = place.plan, store.at("clusters")
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
@@ -133,26 +137,28 @@ class Work:
             self._refuse("recorded sums", set(range(plan.count)) - set(shards), plan, store)
         return parts.added(counted, shape)
 
-    def finish(self) -> None:
-        """The artifact is there: sums are needed no more, embeddings may be needed for another."""
-        if self._record is not None and self.ways.work is None:
-            self._record.remove()
+    def measured(self, facts: Facts, scratch: Path) -> Measured:
+        """Where measurements on a corpus's held-out texts are kept, by the ``facts`` of the first call."""
+        if self._measured is None:
+            store = self._open("measure", facts, scratch)
+            self._measured = Measured(store, lambda: self._writing(store), self.measurements)
+        return self._measured
 
     @property
     def _merging(self) -> bool:
         """Whether all parts must have been made elsewhere."""
         return self.ways.work is not None and self.ways.only is None
 
-    def folder(self, stage: str, facts: Facts, place: Place) -> Path:
-        """Where a stage's parts lie: with others', in the cache, or beside the passages, with which they go."""
+    def folder(self, stage: str, facts: Facts, scratch: Path) -> Path:
+        """Where a stage's parts lie: with others', in the cache, or in the build's ``scratch``, with which they go."""
         if self.ways.work is not None:
             return self.ways.work / stage
         if self.ways.cache:
             return cache_folder("builds") / f"{stage}-{key_of(facts)[:32]}"
-        return place.passages.parent / stage
+        return scratch / stage
 
-    def _open(self, stage: str, facts: Facts, place: Place) -> Store:
-        folder, shared = self.folder(stage, facts, place), self.ways.work is not None
+    def _open(self, stage: str, facts: Facts, scratch: Path) -> Store:
+        folder, shared = self.folder(stage, facts, scratch), self.ways.work is not None
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
