@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coreinfer.approximate import Approximate
 
-EXACT = 8192  # clusters up to which comparing all of them is as fast
+EXACT = 4096  # clusters up to which comparing all of them takes about as long
 
 
 @dataclass(frozen=True)

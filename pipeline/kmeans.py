@@ -1,9 +1,10 @@
 """Embeddings -> unit centroids: spherical k-means, seeded, on a sample whose size follows from K.
 
 Up to ``FLAT`` centroids come from Lloyd's algorithm over all of them at once. More come in two levels: about sqrt(K)
-groups of passages first, then each group's own centroids, as many as its share of the sample. Work then grows with
-K^1.5 in place of K^2, for points a centroid are constant, and no more than one group is in memory at a time. What it
-costs in similarity docs/SCALE.md measures.
+groups of passages first, then each group's own centroids, as many as its share of the sample; then all are moved
+``MOVES`` times to the mean of the passages that are nearest to them, over the borders of groups. Work then grows with
+K^1.5 in place of K^2, or nearly, for points a centroid are constant, and no more than one group is in memory at a time.
+What it costs in similarity docs/SCALE.md measures.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ LEAST = 65_536  # passages in it, where there are as many: they take seconds
 MOST = 1 << 29  # bytes of embeddings that are in memory to train on at a time
 FLAT = 1024  # centroids found at once
 ROUNDS = 25  # passes of Lloyd's algorithm
+MOVES = 2
 PIECE = 8192  # passages that are assigned at a time
 
 
@@ -68,7 +70,21 @@ def _two_levels(vectors: Vectors, picked: Rows, k: int, seed: int) -> Vectors:
             mine = np.sort(rng.choice(mine, most, replace=False))
         if number:
             made.append(centroids_of(vectors, mine, int(number), seed))
-    return np.concatenate(made)
+    centroids = np.concatenate(made)
+    for _ in range(MOVES):
+        centroids = _moved(vectors, picked, centroids)
+    return centroids
+
+
+def _moved(vectors: Vectors, picked: Rows, centroids: Vectors) -> Vectors:
+    """Each centroid at the mean direction of those of ``picked`` that are nearest to it; without any, where it was."""
+    labels, sums = nearest_of(vectors, picked, centroids)[0], np.zeros(centroids.shape)
+    for at in pieces(len(picked)):
+        order = np.argsort(labels[at], kind="stable")
+        found, first = np.unique(labels[at][order], return_index=True)
+        sums[found] += np.add.reduceat(rows_of(vectors, picked[at])[order], first, axis=0)
+    some = np.bincount(labels, minlength=len(centroids)) > 0
+    return np.where(some[:, None], unit(sums.astype(np.float32)), centroids)
 
 
 def apportioned(sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
