@@ -103,7 +103,7 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     if len(options.centroids) > 1:
         shares = _ticking(corpus.recorder, corpus.texts, tick)
         best, tried = calibrate.choose_k(
-            options, stats, stages.open_vectors()[held], shares, settings.keep, stages.remember(recorded)
+            options, stats, stages.open_vectors()[held], shares, settings.keep, stages.remember(recorded, stats)
         )
     kept = corpus.parts.kept
     vectors, labels = stages.open_vectors(), options.labels_of(best)
@@ -114,7 +114,7 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
     evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule}
     evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
-    remember = stages.remember(recorded, len(clustering.centroids))
+    remember = stages.remember(recorded, stats, len(clustering.centroids))
     return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence, remember)
 
 

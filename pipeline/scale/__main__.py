@@ -74,8 +74,8 @@ def _table(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
-def _megabytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:,.0f}"
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}"
 
 
 if __name__ == "__main__":

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from coreinfer.approximate import Approximate
 from coreinfer.match import EXACT, make_index
+from coreinfer.memory.peak import Peak
 from coreinfer.progress import Stage, unseen
 from pipeline.cluster import recall
 from pipeline.data import Clustering
 from pipeline.embed import open_vectors
 from pipeline.kmeans import centroids_of, nearest_of, sample_size
 from pipeline.scale.synthetic import Synthetic
-from pipeline.stopwatch import Stopwatch
 
 FEWEST = 12  # embeddings a cluster; with fewer a point is left out
 QUERIES, ALONE, NEAREST = 4096, 64, 16  # searched together, and one after another; clusters found
@@ -33,7 +34,8 @@ class Point:
     Attributes:
         trained_on: embeddings of the sample.
         train, assign: processor seconds.
-        train_peak, assign_peak: the most bytes that the process had in memory, mapped pages of the file among them.
+        train_peak, assign_peak: the most bytes in memory beyond what the process had before, pages of the file among
+            them.
         similarity: mean cosine of an embedding and its centroid.
         recall: share of embeddings whose centroid is the nearest of all.
     """
@@ -43,8 +45,8 @@ class Point:
     trained_on: int
     train: float
     assign: float
-    train_peak: int | None
-    assign_peak: int | None
+    train_peak: int
+    assign_peak: int
     similarity: float
     recall: float
 
@@ -55,7 +57,7 @@ def curve(
     """A point for each size and each number of clusters that it can fill; the embeddings lie in ``scratch``."""
     path = scratch / "embeddings.npy"
     for size in sizes:
-        stage(f"write {size:,} embeddings", None)
+        stage(f"write {size:,} embeddings", None)(0)
         made.write(path, size)
         for k in ks:
             if size >= FEWEST * k:
@@ -65,17 +67,18 @@ def curve(
 
 def point(vectors: NDArray[np.float32], k: int, stage: Stage = unseen) -> Point:
     """One of them, of embeddings (n, d) that may be a memory map."""
-    watch, rows = Stopwatch(stage), np.arange(len(vectors))
-    watch.show("train")
-    centroids = centroids_of(vectors, rows, k, 0)
-    watch.show("assign")
-    labels, similarities = nearest_of(vectors, rows, centroids)
-    watch.stop()
-    took, peak = watch.processor, watch.peak
+    rows, peak = np.arange(len(vectors)), Peak(torch.device("cpu"))
+    stage(f"train {k:,} of {len(vectors):,}", None)(0)
+    train, centroids = _timed(lambda: centroids_of(vectors, rows, k, 0))
+    trained = peak.bytes
+    peak.restart()
+    stage(f"assign {len(vectors):,} to {k:,}", None)(0)
+    assign, (labels, similarities) = _timed(lambda: nearest_of(vectors, rows, centroids))
+    assigned = peak.bytes
     found = recall(vectors, rows, Clustering(centroids, labels, similarities))
     return Point(
-        len(vectors), k, sample_size(len(vectors), k, vectors.shape[1]), took["train"], took["assign"],
-        peak["train"], peak["assign"], round(float(similarities.mean(dtype=np.float64)), 4), round(found, 4),
+        len(vectors), k, sample_size(len(vectors), k, vectors.shape[1]), round(train, 2), round(assign, 2), trained,
+        assigned, round(float(similarities.mean(dtype=np.float64)), 4), round(found, 4),
     )  # fmt: skip
 
 

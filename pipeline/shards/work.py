@@ -65,7 +65,7 @@ class Work:
 
     def embed(self, place: Place, facts: Facts, name: str, model: Embedder, start: Callable[[int], Tick]) -> Store:
         """Embed what is not embedded yet. ``start``, of a number of passages, shows it."""
-        store, plan = self._open("embed", facts, place.passages.parent), place.plan
+        store, plan = self._open("embed", facts, place), place.plan
         with self._writing(store):
             done = parts.embedded(store, plan)
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
@@ -78,7 +78,7 @@ class Work:
 
     def find_embeddings(self, place: Place, facts: Facts) -> Store:
         """The embeddings of all machines; refuse to go on where some are missing."""
-        store = self._open("embed", facts, place.passages.parent)
+        store = self._open("embed", facts, place)
         if missing := set(range(place.plan.count)) - parts.embedded(store, place.plan):
             self._refuse("embeddings", missing, place.plan, store)
         return store
@@ -113,7 +113,7 @@ class Work:
         """Record what is not recorded yet."""
         self._held.close()  # the embeddings are gathered: whoever waits for them may have them
         self._measured = None
-        store = self._open("record", facts, place.passages.parent)
+        store = self._open("record", facts, place)
         plan, clusters = place.plan, store.at("clusters")
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
@@ -137,10 +137,10 @@ class Work:
             self._refuse("recorded sums", set(range(plan.count)) - set(shards), plan, store)
         return parts.added(counted, shape)
 
-    def measured(self, facts: Facts, scratch: Path) -> Measured:
+    def measured(self, facts: Facts, place: Place) -> Measured:
         """Where measurements on a corpus's held-out texts are kept, by the ``facts`` of the first call."""
         if self._measured is None:
-            store = self._open("measure", facts, scratch)
+            store = self._open("measure", facts, place)
             self._measured = Measured(store, lambda: self._writing(store), self.measurements)
         return self._measured
 
@@ -149,16 +149,16 @@ class Work:
         """Whether all parts must have been made elsewhere."""
         return self.ways.work is not None and self.ways.only is None
 
-    def folder(self, stage: str, facts: Facts, scratch: Path) -> Path:
-        """Where a stage's parts lie: with others', in the cache, or in the build's ``scratch``, with which they go."""
+    def folder(self, stage: str, facts: Facts, place: Place) -> Path:
+        """Where a stage's parts lie: with others', in the cache, or beside the passages, with which they go."""
         if self.ways.work is not None:
             return self.ways.work / stage
         if self.ways.cache:
             return cache_folder("builds") / f"{stage}-{key_of(facts)[:32]}"
-        return scratch / stage
+        return place.passages.parent / stage
 
-    def _open(self, stage: str, facts: Facts, scratch: Path) -> Store:
-        folder, shared = self.folder(stage, facts, scratch), self.ways.work is not None
+    def _open(self, stage: str, facts: Facts, place: Place) -> Store:
+        folder, shared = self.folder(stage, facts, place), self.ways.work is not None
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
