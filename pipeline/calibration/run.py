@@ -19,7 +19,7 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
 from pipeline.calibration.doubts import PROMPTS, usual_doubt
-from pipeline.calibration.layers import layer_budgets
+from pipeline.calibration.layers import ROUNDS, layer_budgets
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
 from pipeline.data import Remember, forget
@@ -49,6 +49,14 @@ def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int
     rows = tokenizer(list(texts), truncation=True, max_length=tokens, verbose=False)["input_ids"] if texts else []
     long = [row for row in rows if len(row) == tokens][:MOST]
     return torch.tensor(long, dtype=torch.long).reshape(-1, tokens)
+
+
+def plans(layers: int, clusters: int) -> int:
+    """How many plans of neurons ``calibrate`` runs each text under, about."""
+    alone, weighed = layers * len(budgets.KEEPS), ROUNDS * (1 + layers)
+    compared, sensed, mixed = 3 * 3, 2 * len(POWERS), sum(m <= clusters for m, _ in numbers.MIXTURES)
+    sources, weak = len(PROMPTS) * (len(numbers.N0) + 1), 1 + 5 * (len(numbers.WORTH) - 1)
+    return alone + weighed + compared + sensed + mixed + sources + weak + len(CURVE)
 
 
 def calibrate(
