@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from coreinfer.capture import Reducer
 from coreinfer.embedder import Embedder, unit
+from coreinfer.evaluate.masked import Truth
 from coreinfer.memory.sizes import size_in_words
+from coreinfer.models import find_mlps
 from coreinfer.progress import Stage, unseen
 from coreinfer.wording import counted
 from pipeline import calibrate
 from pipeline.calibration.run import MOST, usable
-from pipeline.calibration.statistic import LEAST, TRIED, choose_statistic
+from pipeline.calibration.statistic import PROMPT, TRIED
 from pipeline.corpus import load_models
+from pipeline.data import Statistics
 from pipeline.estimate import about
 from pipeline.holdout import held_out_of
 from pipeline.kmeans import ROUNDS, lloyd
@@ -76,12 +81,8 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     """
     watch = Stopwatch(stage)
     recorder, embedder = load_models(settings, watch)
-    tick, counts, some = watch.start("read passages", settings.source.limit), Counts(), list[str]()
-    for passage in read_passages(settings.source, recorder.lengths, counts):
-        if len(some) < WINDOW:
-            some.append(passage.text)
-        if counts.passages % WINDOW == 0:
-            tick(WINDOW)
+    counts, some = Counts(), list[str]()
+    read = _timed(partial(_read, settings, recorder, counts, some, watch.start("read passages", settings.source.limit)))
     watch.show("measure")
     held = held_out_of(counts.passages)
     long = usable(recorder.tokenizer, some[:BLOCK])
@@ -91,14 +92,25 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         counts.passages, text, held, min(round(held * len(long) / min(BLOCK, len(some))), MOST), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    read = watch.seconds["read passages"] / counts.passages
     seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, ways.workers)
-    forward = _forward(recorder, long[:TEXTS], settings.keep)
-    multiply = _multiply(embedder.dimension)
+    held_out = _held_out(recorder, long[:TEXTS], settings.keep)
+    multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
     watch.stop()
-    rates = Rates(read, *seconds, multiply, forward, watch.peak["measure"] or size.lm + size.embedder)
+    base = watch.peak["measure"] or size.lm + size.embedder
+    rates = Rates(read / counts.passages, *seconds, multiply, *held_out, score, base)
     made = needs(size, rates, ways.workers, settings.statistic is None, settings.calibrate)
     return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(made))
+
+
+def _read(
+    settings: BuildSettings, recorder: Recorder, counts: Counts, some: list[str], tick: Callable[[int], object]
+) -> None:
+    """All of the dataset; the first window of passages stays."""
+    for passage in read_passages(settings.source, recorder.lengths, counts):
+        if len(some) < WINDOW:
+            some.append(passage.text)
+        if counts.passages % WINDOW == 0:
+            tick(WINDOW)
 
 
 def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> tuple[float, ...]:
@@ -113,11 +125,15 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
         return (*alone, *(_timed(partial(each, sample)) / len(sample) for each in work))
 
 
-def _forward(recorder: Recorder, ids: torch.Tensor, keep: float) -> float:
-    """Of a held-out text under one plan of neurons; none is run where none is long enough."""
-    if len(ids) < LEAST:
-        return 0.0
-    return _timed(lambda: choose_statistic(recorder.model, ids, keep)) / (2 * len(TRIED) * len(ids))
+def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:
+    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough."""
+    if not len(ids):
+        return 0.0, 0.0
+    mlps, made = find_mlps(recorder.model), list[Truth]()
+    reducers = [Reducer(mlps, tried) for tried in TRIED]
+    dense = _timed(lambda: made.append(Truth(recorder.model, mlps, ids.to(recorder.model.device), PROMPT, reducers)))
+    masks = np.random.default_rng(0).random((len(ids), *recorder.shape)) < keep
+    return dense / len(ids), _timed(lambda: made[0].rises(masks)) / len(ids)
 
 
 def _multiply(dimension: int) -> float:
@@ -126,10 +142,29 @@ def _multiply(dimension: int) -> float:
     return _timed(lambda: lloyd(points, CLUSTERS, 0)) / (ROUNDS * POINTS * CLUSTERS * dimension)
 
 
+def _score(shape: tuple[int, int], keep: float) -> float:
+    """Of scoring the neurons of one text in one clustering."""
+    rng, count = np.random.default_rng(0), 8
+    ones = np.ones(count, np.int64)
+    stats = Statistics(rng.integers(1, 1 << 30, (count, *shape)), ones, ones)
+    vectors = unit(rng.standard_normal((count, count), np.float32))
+    shares = [(np.arange(count), rng.random((count, *shape)))]
+    return _timed(lambda: calibrate.quality([vectors], [stats], vectors, shares, keep)) / (2 * count)
+
+
 def _timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    """Seconds, less those in which this thread waited for a core that others had: as if nothing else ran."""
+    begun, waited = time.perf_counter(), _waited()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun - (_waited() - waited)
+
+
+def _waited() -> float:
+    """Seconds that this thread could have run and did not (sched-stats of Linux); 0 where the system does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pipeline.calibration.statistic import TRIED
 from pipeline.kmeans import FLAT, MOVES, ROUNDS, sample_size
 
 HERE = "one process"
+STEPS = 15  # of calibration: each runs the held-out texts dense again, or with gradients
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Sizes:
 @dataclass(frozen=True)
 class Rates:
     """Seconds to read, embed and record a passage; of the last two in one of ``workers`` processes that share the
-    machine; of a multiplication in k-means; of a text under one plan of neurons. ``base``: bytes of this process.
+    machine; of a multiplication in k-means; of a held-out text, dense and under one plan of neurons, and in one
+    clustering whose neurons are scored for it. ``base``: bytes of this process.
     """
 
     read: float
@@ -57,7 +59,9 @@ class Rates:
     shared_embed: float
     shared_record: float
     multiply: float
+    dense: float
     forward: float
+    score: float
     base: int
 
 
@@ -82,7 +86,7 @@ def needs(size: Sizes, rate: Rates, workers: int, chosen: bool, calibrated: bool
     yield Need("read passages", HERE, rate.read * size.passages, base, size.text)
     if chosen and calibrated:
         texts = min(STATISTIC_TEXTS, size.usable)
-        yield Need("choose statistic", HERE, 2 * len(TRIED) * texts * rate.forward, base, size.text)
+        yield Need("choose statistic", HERE, texts * (2 * rate.dense + 2 * len(TRIED) * rate.forward), base, size.text)
     yield Need("embed", HERE, rate.embed * size.passages, base, kept)
     if workers > 1:
         many, apart = f"{workers} workers", base + workers * (base - size.lm)
@@ -95,10 +99,15 @@ def needs(size: Sizes, rate: Rates, workers: int, chosen: bool, calibrated: bool
         yield Need("record", many, seconds, apart, both + 2 * workers * size.sums)
     rest = both + workers * size.sums
     if len(size.ks) > 1:
-        yield Need("choose K", HERE, rate.record * size.held, base + size.sums, rest)
-    yield Need("write", HERE, rate.record * min(size.held, size.passages), base + size.sums, rest + written)
+        each = rate.record + len(size.ks) * rate.score
+        yield Need("choose K", HERE, size.held * each, base + size.sums, rest)
+    seconds = (
+        rate.embed * size.held / 2 + rate.score * size.ks[-1]
+    )  # beginnings of held-out texts; a core set a cluster
+    yield Need("write", HERE, seconds, base + size.sums, rest + written)
     if calibrated and size.usable:
-        seconds = plans(size.layers, size.ks[-1]) * size.usable * rate.forward
+        each = STEPS * rate.dense + plans(size.layers, size.ks[-1]) * rate.forward
+        seconds = size.usable * each
         yield Need("calibrate", HERE, seconds, base + size.sums, rest + written)
 
 

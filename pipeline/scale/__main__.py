@@ -26,15 +26,26 @@ def main() -> None:
     ask.add_argument("--dimension", type=int, default=384)
     ask.add_argument("--scratch", type=Path, help="where the embeddings lie meanwhile; 10,000,000 take 15 GB")
     ask.add_argument("--tables", type=Path, help="a file for the tables")
+    ask.add_argument("--lines", type=Path, help="measure nothing: make tables of lines that were printed before")
     told = ask.parse_args()
-    made = Synthetic(TOPICS, told.dimension)
-    with tempfile.TemporaryDirectory(dir=told.scratch) as scratch, stages(quiet=False) as stage:
-        points = list(_printed(curve(made, told.embeddings, told.clusters, Path(scratch), stage)))
-    found = list(_printed(search(Synthetic(k, told.dimension)) for k in told.search))
+    points, found = _read(told.lines) if told.lines else _measured(told)
     if told.tables is not None:
         now = machine()
         head = f"{hardware(now)}; {now['date'][:10]}"
         told.tables.write_text("\n\n".join([head, _curve_table(points), _search_table(found)]) + "\n", "utf-8")
+
+
+def _measured(told: argparse.Namespace) -> tuple[list[Point], list[Search]]:
+    made = Synthetic(TOPICS, told.dimension)
+    with tempfile.TemporaryDirectory(dir=told.scratch) as scratch, stages(quiet=False) as stage:
+        points = list(_printed(curve(made, told.embeddings, told.clusters, Path(scratch), stage)))
+    return points, list(_printed(search(Synthetic(k, told.dimension)) for k in told.search))
+
+
+def _read(lines: Path) -> tuple[list[Point], list[Search]]:
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    points = [Point(**row) for row in rows if "embeddings" in row]
+    return sorted(points, key=lambda p: (p.embeddings, p.clusters)), [Search(**r) for r in rows if "make" in r]
 
 
 def _printed(some: Iterator[Measured]) -> Iterator[Measured]:
