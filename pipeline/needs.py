@@ -101,9 +101,7 @@ def needs(size: Sizes, rate: Rates, workers: int, chosen: bool, calibrated: bool
     if len(size.ks) > 1:
         each = rate.record + len(size.ks) * rate.score
         yield Need("choose K", HERE, size.held * each, base + size.sums, rest)
-    seconds = (
-        rate.embed * size.held / 2 + rate.score * size.ks[-1]
-    )  # beginnings of held-out texts; a core set a cluster
+    seconds = rate.embed * size.held / 2 + rate.score * size.ks[-1]  # beginnings of texts, and a core set a cluster
     yield Need("write", HERE, seconds, base + size.sums, rest + written)
     if calibrated and size.usable:
         each = STEPS * rate.dense + plans(size.layers, size.ks[-1]) * rate.forward

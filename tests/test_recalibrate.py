@@ -47,7 +47,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.totals, self.done = dict[str, int | None](), dict[str, int]()
-        self.kept, self.measured = dict[str, Arrays](), list[str]()
+        self.kept, self.measured, self.foretold = dict[str, Arrays](), list[str](), 0
 
     def remember(self, step: str, facts: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
         if (key := f"{step} {facts}") not in self.kept:
@@ -85,7 +85,13 @@ def quickly_calibrated(folder: Path, lab: Lab, texts: list[str], watched: Watche
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
         patch.setattr(numbers, "WORTH", (0.0, 1.0))
         ids = usable(lab.tokenizer, texts)[:12]
+        watched.foretold = len(ids) * run.plans(lab.artifact.manifest.layers, lab.artifact.manifest.clusters)
         return recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage, watched.remember)
+
+
+def test_a_forecast_knows_how_many_plans_there_are(calibrated: Artifact, watched: Watched) -> None:
+    ran = sum(total or 0 for name, total in watched.totals.items() if name not in ("gradients", "doubt"))
+    assert ran <= watched.foretold <= 1.1 * ran
 
 
 def test_what_was_measured_is_not_measured_again(
