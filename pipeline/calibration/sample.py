@@ -21,6 +21,7 @@ from coreinfer.models import find_mlps
 from coreinfer.neurons import places
 from coreinfer.prompts import words_of_tokens
 from coreinfer.settings import Source
+from pipeline.heap import give_back
 
 LOGITS = 1 << 28  # bytes of dense log-probabilities that a batch may take
 MOST = 16  # texts in a batch
@@ -107,4 +108,5 @@ def rises(
             tick(len(case.clusters))
         rows.append(np.stack(columns, 1))
         near.append(case.similarities)
+        give_back()
     return np.concatenate(rows), np.concatenate(near)
