@@ -42,6 +42,8 @@ SAMPLE = 128  # passages timed: of fewer, lengths in a batch differ more than in
 TEXTS = 8  # run under plans of neurons
 POINTS, CLUSTERS = 4096, 64  # of a k-means that is timed
 
+Four = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -113,16 +115,17 @@ def _read(
             tick(WINDOW)
 
 
-def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> tuple[float, ...]:
+def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> Four:
     """Of a passage, to embed and to record it: with all threads, then with those that one of ``workers`` has."""
     work = (embedder.embed, lambda texts: deque(recorder.shares(texts), maxlen=0))
     for each in work:
         each(sample[:16])  # to warm up
-    alone = [_timed(partial(each, sample)) / len(sample) for each in work]
+    embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
     if workers == 1:
-        return (*alone, *alone)
+        return embed, record, embed, record
     with _threads(max(1, torch.get_num_threads() // workers)):
-        return (*alone, *(_timed(partial(each, sample)) / len(sample) for each in work))
+        shared = [_timed(partial(each, sample)) / len(sample) for each in work]
+    return embed, record, shared[0], shared[1]
 
 
 def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:

@@ -27,7 +27,7 @@ def rows_of(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np
 
 
 def _read(file: int, out: NDArray[np.float32], at: int) -> None:
-    data = memoryview(out).cast("B")
+    data = out.reshape(-1).view(np.uint8).data
     while data:
         if not (taken := os.preadv(file, [data], at)):
             raise OSError("embeddings end before they should")

@@ -30,7 +30,7 @@ def test_any_rows_in_any_order(mapped: NDArray[np.float32], rows: list[int]) -> 
 
 def test_what_is_no_whole_map_is_read_as_it_is(mapped: NDArray[np.float32]) -> None:
     rows = np.array([3, 0, 1])
-    for some in (ARRAY, mapped[10:], mapped.T.T[::2], ARRAY.astype(np.float64)):
+    for some in (ARRAY, mapped[10:], mapped.T.T[::2]):
         assert rows_of(some, rows).tobytes() == np.asarray(some[rows], np.float32).tobytes()
 
 

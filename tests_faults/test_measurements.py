@@ -12,13 +12,15 @@ from small_models import save_bert, save_llama
 
 from coreinfer.settings import StatisticSettings
 from pipeline.build import Report, build_clusters
+from pipeline.passes import run_pass
 from pipeline.settings import BuildSettings
 from pipeline.shards import measured
+from pipeline.shards.arrays import write_arrays
 from pipeline.shards.ways import Ways
 from pipeline.sources import SourceSettings
 
 TOPICS = ("The boat sails", "The bread bakes", "A comet returns", "The river floods", "An engine starts")
-WRITTEN = measured.write_arrays
+WRITTEN = write_arrays
 
 
 class Stopped(Exception):
@@ -95,10 +97,8 @@ def test_another_keep_measures_what_it_touches(settings: BuildSettings, new_cach
 
 
 def test_machines_that_share_a_folder_keep_it_there(settings: BuildSettings, new_cache: Path, tmp_path: Path) -> None:
-    from pipeline.passes import run_pass
-
     for only in ("embed", "record"):
-        run_pass(settings, Ways(work=tmp_path / "work", only=only))  # type: ignore[arg-type]
+        run_pass(settings, Ways(work=tmp_path / "work", only=only))
     assert [path.name.partition("-")[0] for path in (tmp_path / "work" / "measure").glob("choose*")] == ["choose"]
     report, steps = build(settings, tmp_path / "made", Ways(work=tmp_path / "work"))
     assert steps[0] == "choose K"
