@@ -26,10 +26,10 @@ from coreinfer.neurons import FIXED_POINT, NeuronSet, overlap
 from coreinfer.progress import Stage, unseen
 from coreinfer.upkeep.verifying import check_statistics
 from pipeline import index
-from pipeline.cluster import nearest_of, pieces
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.folder import appearing
+from pipeline.kmeans import nearest_of, pieces
 from pipeline.passages import write_passages
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
