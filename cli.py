@@ -13,6 +13,8 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
+    from coreinfer.export.route_verb import route
+    from coreinfer.export.verb import export, import_sets
     from coreinfer.report.verb import report
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
@@ -38,9 +40,10 @@ def options(version: VersionOption = False) -> None:
 
 for verb in (  # in the order in which --help shows them
     build_clusters, verbs.predict, verbs.generate, verbs.inspect, report, evaluate, analyze, calibrate, update, verify,
-    diff, adapt, bench,
+    diff, adapt, bench, export, route,
 ):  # fmt: skip
     app.command()(verb)
+app.command("import")(import_sets)
 
 
 def main() -> None:

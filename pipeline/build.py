@@ -16,9 +16,9 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST
-from pipeline.cluster import assign
+from pipeline.cluster import how, placed
 from pipeline.corpus import Corpus, read_corpus, with_statistic
-from pipeline.data import Clustering, Statistics
+from pipeline.data import Clustering, Remember, Statistics
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import Split
@@ -28,19 +28,22 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages
-from pipeline.stopwatch import Stopwatch
+from pipeline.stages import Stages, remembering
+from pipeline.stopwatch import Stopwatch, Usage
 from pipeline.terms import sample_texts, top_terms
 from pipeline.threshold import first_threshold
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before."""
+    """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, and
+    those done before.
+    """
 
     manifest: Manifest
     counts: Counts
     seconds: dict[str, float]
+    usage: dict[str, Usage]
     threshold: float
     shards: int
     reused: dict[str, int]
@@ -70,56 +73,63 @@ def build_clusters(
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
     watch = Stopwatch(stage)
-    with Work(ways or Ways(), say) as work:
-        with appearing(output, overwrite) as (made, scratch):
-            corpus = read_corpus(settings, scratch / "passages.parquet", watch)
-            corpus = with_statistic(corpus, watch.start)
-            stages = Stages(corpus, work, watch)
-            for line in _worth_knowing(stages, output):
-                say(line)
-            learned = _learned(corpus, stages)
-            manifest = _write(Layout(made), corpus, learned)
-            policy = learned.policy
-            if settings.calibrate:
-                watch.time("calibrate")
-                recorder = corpus.recorder
-                manifest, policy = calibrate_new(
-                    made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage
-                )
-            watch.stop()
-        work.finish()
-    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused)
+    with Work(ways or Ways(), say) as work, appearing(output, overwrite) as (made, scratch):
+        corpus = read_corpus(settings, scratch / "passages.parquet", watch)
+        corpus = with_statistic(corpus, watch.start, remembering(corpus, work)({}))
+        stages = Stages(corpus, work, watch)
+        for line in _worth_knowing(stages, output):
+            say(line)
+        learned = _learned(corpus, stages)
+        manifest = _write(Layout(made), corpus, learned)
+        policy = learned.policy
+        if settings.calibrate:
+            watch.time("calibrate")
+            recorder = corpus.recorder
+            manifest, policy = calibrate_new(
+                made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage, learned.remember
+            )
+        watch.stop()
+    return Report(manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused)
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     """The long stages, then what is chosen and computed from them."""
     options = stages.cluster(stages.embed())
-    stats = stages.sums(stages.record(options), options)
+    recorded = stages.record(options)
+    stats = stages.sums(recorded, options)
     watch, held, settings = stages.watch, corpus.parts.held, corpus.settings
     tick = watch.start("choose K", len(held))
     best, tried = 0, list[dict[str, float]]()
     if len(options.centroids) > 1:
         shares = _ticking(corpus.recorder, corpus.texts, tick)
-        best, tried = calibrate.choose_k(options, stats, stages.open_vectors()[held], shares, settings.keep)
+        best, tried = calibrate.choose_k(
+            options, stats, stages.open_vectors()[held], shares, settings.keep, stages.remember(recorded, stats)
+        )
     kept = corpus.parts.kept
-    clustering = assign(stages.open_vectors(), kept, options.centroids[best])
+    vectors, labels = stages.open_vectors(), options.labels_of(best)
+    clustering = placed(vectors, kept, options.centroids[best], labels[kept])
     weakest, rule = first_threshold(corpus.embedder, corpus.texts, clustering, corpus.passages, stages.vectors, kept)
     policy = PolicySettings(threshold=weakest, strong=weakest)
     watch.show("write")
-    sampled = sample_texts(corpus.passages, options.labels_of(best), len(clustering.centroids), settings.seed)
+    sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
     evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule}
-    return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence)
+    evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
+    remember = stages.remember(recorded, stats, len(clustering.centroids))
+    return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence, remember)
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """What the corpus taught: clusters, their statistics, the policies' numbers, some texts of each, the evidence."""
+    """What the corpus taught: clusters, their statistics, the policies' numbers, some texts of each, the evidence, and
+    what keeps measurements of it.
+    """
 
     clustering: Clustering
     stats: Statistics
     policy: PolicySettings
     texts: list[list[str]]
     evidence: dict[str, Any]
+    remember: Remember
 
 
 def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:

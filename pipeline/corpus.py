@@ -18,6 +18,7 @@ from pipeline import calibrate
 from pipeline.calibration.run import usable
 from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import check_clusters
+from pipeline.data import Remember, forget
 from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
 from pipeline.record import Recorder, longest_passage
@@ -104,13 +105,13 @@ def _recorder(settings: BuildSettings) -> Recorder:
     return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
 
 
-def with_statistic(corpus: Corpus, start: Callable[[str], Any]) -> Corpus:
+def with_statistic(corpus: Corpus, start: Callable[[str], Any], remember: Remember = forget) -> Corpus:
     """With the statistic to record, and what it was chosen from; one that was asked for stays."""
     settings = corpus.settings
     if settings.statistic is not None or not settings.calibrate:
         return corpus
     recorder = corpus.recorder
-    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"))
+    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"), remember)
     return replace(corpus, recorder=replace(recorder, settings=found), tried=tried)
 
 

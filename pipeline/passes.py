@@ -8,12 +8,12 @@ from typing import Any
 
 from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
-from pipeline.corpus import read_corpus, with_statistic
+from pipeline.corpus import Corpus, read_corpus, with_statistic
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages
+from pipeline.stages import Stages, remembering
 from pipeline.stopwatch import Stopwatch
 
 
@@ -48,10 +48,14 @@ def run_pass(
         ways.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".scratch.", dir=ways.work) as scratch, Work(ways, say) as work:
             corpus = read_corpus(settings, Path(scratch) / "passages.parquet", watch)
-            stages = Stages(corpus if ways.only == "embed" else with_statistic(corpus, watch.start), work, watch)
+            stages = Stages(corpus if ways.only == "embed" else _with_statistic(corpus, work, watch), work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
             watch.stop()
     return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused)
+
+
+def _with_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:
+    return with_statistic(corpus, watch.start, remembering(corpus, work)({}))
 
 
 def _embed(stages: Stages) -> int:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
-from pipeline.data import Candidates, Statistics
+from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
@@ -17,14 +18,28 @@ from pipeline.shards.work import Work
 from pipeline.stopwatch import Stopwatch
 
 
+def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
+    """Facts -> where the measurements that they decide are kept, of a corpus that is measured on."""
+    if not corpus.settings.calibrate or len(corpus.ids) < LEAST:
+        return lambda facts: forget
+    device = corpus.settings.device
+    facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), device)
+    return work.measured(facts, place_of(corpus, work)).under
+
+
+def place_of(corpus: Corpus, work: Work) -> Place:
+    """Where the shards of a corpus are cut from."""
+    return Place(corpus.passages, work.plan(corpus.total, corpus.settings.device), corpus.settings.device)
+
+
 class Stages:
     """What each stage of a build hands to the next."""
 
     def __init__(self, corpus: Corpus, work: Work, watch: Stopwatch) -> None:
         self.corpus, self.work, self.watch, settings = corpus, work, watch, corpus.settings
         self.vectors = corpus.passages.with_name("embeddings.npy")
-        self.plan = work.plan(corpus.total, settings.device)
-        self.place = Place(corpus.passages, self.plan, settings.device)
+        self.place = place_of(corpus, work)
+        self.plan = self.place.plan
         self.facts = keys.embed_facts(corpus.passages, self.plan, corpus.embedder_identity, settings.device)
 
     @property
@@ -65,6 +80,14 @@ class Stages:
     def sums(self, recorded: Store, options: Candidates) -> Statistics:
         """All that was recorded, of the whole corpus."""
         return self.work.sums(recorded, self.plan, (options.rows[-1].stop, *self.corpus.recorder.shape))
+
+    def remember(self, recorded: Store, stats: Statistics, clusters: int | None = None) -> Remember:
+        """What keeps measurements of all ``stats`` that were recorded, or of the clustering of so many ``clusters``."""
+        facts: Facts = {
+            "recorded": recorded.key, "passages": keys.array_digest(stats.passages), "clusters": clusters,
+            "embedder": self.facts["embedder"], "held out": keys.array_digest(self.corpus.parts.held),
+        }  # fmt: skip
+        return remembering(self.corpus, self.work)(facts)
 
     def embedded(self, store: Store) -> int:
         """How many shards are embedded, by whomever."""

@@ -50,14 +50,17 @@ def build(settings: BuildSettings, place: Path, ways: Ways | None = None) -> tup
 def test_what_is_embedded_serves_other_builds(
     settings: BuildSettings, whole: dict[str, str], new_cache: Path, tmp_path: Path
 ) -> None:
-    """Another statistic takes the clusters too, another K the embeddings."""
+    """Another K takes the embeddings, another statistic the clusters too, another keep all that was recorded."""
     first, said = build(settings, tmp_path / "first")
     assert (tree(tmp_path / "first"), first.shards, said) == (whole, 2, [])
-    assert [path.name.split("-")[0] for path in (new_cache / "builds").iterdir()] == ["embed"]
+    assert [path.name.split("-")[0] for path in sorted((new_cache / "builds").iterdir())] == ["embed", "record"]
     assert build(replace(settings, statistic=StatisticSettings("griffin")), tmp_path / "griffin")[1] == [
         "reusing embeddings of 2 of 2 shards, clusters"
     ]
     assert build(replace(settings, clusters=3), tmp_path / "three")[1] == ["reusing embeddings of 2 of 2 shards"]
+    assert build(replace(settings, keep=0.2), tmp_path / "fewer")[1] == [
+        "reusing embeddings of 2 of 2 shards, clusters, recorded sums of 2 of 2 shards"
+    ]
 
 
 @pytest.fixture
@@ -102,9 +105,12 @@ def test_one_output_has_one_writer(settings: BuildSettings, tmp_path: Path) -> N
 
 def test_a_forecast_writes_nothing(settings: BuildSettings, new_cache: Path, tmp_path: Path) -> None:
     made = forecast(settings, Ways(workers=2))
-    assert (made.shards, made.clusters, [need.stage for need in made.needs]) == (2, [4], ["embed", "record", "write"])
-    assert all(need.memory > 0 and need.disk > 0 for need in made.needs)
-    assert [need.seconds is None for need in made.needs] == [False, False, True]
+    assert (made.shards, made.clusters) == (2, [4])
+    assert [(need.stage, need.engine) for need in made.needs] == [
+        ("read passages", "one process"), ("embed", "one process"), ("embed", "2 workers"), ("cluster", "one process"),
+        ("record", "one process"), ("record", "2 workers"), ("write", "one process"),
+    ]  # fmt: skip
+    assert all(need.seconds > 0 and need.memory > 0 and need.disk > 0 for need in made.needs)
     assert list(new_cache.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from coreinfer.waiting import said_if_long
 
 VERBS = (
     "build-clusters", "predict", "generate", "inspect", "report", "evaluate", "analyze", "calibrate", "update",
-    "verify", "diff", "adapt", "bench",
+    "verify", "diff", "adapt", "bench", "export", "import", "route",
 )  # fmt: skip
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "faiss", "pyarrow", "sklearn", "datasets", "numpy", "scipy",

@@ -14,10 +14,10 @@ from coreinfer import Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.upkeep.verifying import verified
 from pipeline.calibrate import priors
-from pipeline.cluster import nearest_of
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.holdout import hold_out
+from pipeline.kmeans import nearest_of
 from pipeline.passages import write_passages
 from pipeline.record import record
 from pipeline.sources import Counts, SourceSettings, read_passages

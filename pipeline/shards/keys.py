@@ -60,6 +60,16 @@ def record_facts(
     }  # fmt: skip
 
 
+def measure_facts(model: ModelIdentity, ids: NDArray[np.int64], device: str) -> Facts:
+    """Of what is measured with a model on held-out texts, whose token ``ids`` these are."""
+    return {
+        "model": _weights(model),
+        "held-out texts": array_digest(ids),
+        "processor": processor(device),
+        "version": versions(),
+    }
+
+
 def _weights(model: ModelIdentity) -> Facts:
     """A model by what it computes, whatever it is called."""
     return {name: value for name, value in asdict(model).items() if name != "id"}

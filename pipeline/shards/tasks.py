@@ -16,6 +16,7 @@ from coreinfer.progress import Tick
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
 from pipeline.embed import embed_texts
+from pipeline.heap import give_back
 from pipeline.passages import read_rows
 from pipeline.record import Recorder, record_texts
 from pipeline.shards.parts import read_clusters, read_embeddings, read_sums, write_embeddings, write_sums
@@ -91,6 +92,7 @@ class EmbedTask:
         def do(shard: int, tick: Tick) -> None:
             vectors = embed_texts(self.place.texts(shard), model, tick)
             write_embeddings(self.store, shard, vectors)
+            give_back()
 
         return do
 
@@ -137,6 +139,7 @@ class RecordTask:
             record_texts(self.place.texts(shard), options.labels[:, rows.start : rows.stop], model, out, tick)
             done.add(shard)
             write_sums(store, slot, done, out)
+            give_back()
 
         return do
 

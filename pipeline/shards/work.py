@@ -26,6 +26,7 @@ from pipeline.record import Recorder
 from pipeline.shards import parts
 from pipeline.shards.cache import tidy
 from pipeline.shards.crew import Crew, Here, Slots
+from pipeline.shards.measured import Measured
 from pipeline.shards.plan import Plan, listed
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Facts, Store, key_of, open_store
@@ -39,13 +40,15 @@ class Work:
 
     Attributes:
         reused: shards that were done before, by stage.
+        measurements: the steps of measurements that were there before.
     """
 
     ways: Ways
     say: Callable[[str], Any] = lambda text: None
     reused: dict[str, int] = field(default_factory=dict)
+    measurements: list[str] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
-    _record: Store | None = None
+    _measured: Measured | None = None
     _unsaid: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Work":
@@ -109,7 +112,8 @@ class Work:
     ) -> Store:  # fmt: skip
         """Record what is not recorded yet."""
         self._held.close()  # the embeddings are gathered: whoever waits for them may have them
-        self._record = store = self._open("record", facts, place)
+        self._measured = None
+        store = self._open("record", facts, place)
         plan, clusters = place.plan, store.at("clusters")
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
@@ -133,10 +137,12 @@ class Work:
             self._refuse("recorded sums", set(range(plan.count)) - set(shards), plan, store)
         return parts.added(counted, shape)
 
-    def finish(self) -> None:
-        """The artifact is there: sums are needed no more, embeddings may be needed for another."""
-        if self._record is not None and self.ways.work is None:
-            self._record.remove()
+    def measured(self, facts: Facts, place: Place) -> Measured:
+        """Where measurements on a corpus's held-out texts are kept, by the ``facts`` of the first call."""
+        if self._measured is None:
+            store = self._open("measure", facts, place)
+            self._measured = Measured(store, lambda: self._writing(store), self.measurements)
+        return self._measured
 
     @property
     def _merging(self) -> bool:

@@ -135,7 +135,14 @@ def _built(
     say(built_in_lines(made, place), quiet)
     facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
     done = {"threshold": report.threshold, "shards": report.shards, "reused": report.reused}
-    return {"output": str(place), **facts, "seconds": report.seconds, **done, "source": _counted(report.counts)}
+    return {
+        "output": str(place),
+        **facts,
+        "seconds": report.seconds,
+        "usage": report.usage,
+        **done,
+        "source": _counted(report.counts),
+    }
 
 
 def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
