@@ -65,8 +65,8 @@ def build_clusters(
     same call goes on from there.
 
     Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster and worker (--clusters
-    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), up to 0.5 GB of embeddings for k-means
-    to train on, and up to 40 bytes a passage. Texts, other embeddings, shares and priors pass through.
+    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), up to 0.5 GB of embeddings while
+    k-means trains, and up to 40 bytes a passage. Texts, other embeddings, shares and priors pass through.
 
     ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
