@@ -61,11 +61,12 @@ def build_clusters(
 
     Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages, in
     whatever processes and on however many threads, in one go or after any number of interruptions. What is embedded
-    and recorded is kept in the user's cache as it is made (``ways``), and the same call goes on from there.
+    and recorded, and what is measured on held-out texts, is kept in the user's cache as it is made (``ways``), and the
+    same call goes on from there.
 
     Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster and worker (--clusters
-    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts,
-    embeddings, shares and priors pass through.
+    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), up to 0.5 GB of embeddings while
+    k-means trains, and up to 40 bytes a passage. Texts, other embeddings, shares and priors pass through.
 
     ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
