@@ -91,9 +91,11 @@ def test_peft(tokenizer: Any, engine: Engine) -> None:
     coreinfer.apply(model, DEMO_CLUSTERS, tokenizer, policy="similarity", keep=KEEP)
     found = model.generate(input_ids=ids, **HOW).tolist()
     assert found != dense
-    assert last(model)[0].neurons == engine.predict(text, "similarity", KEEP).neurons
+    [made] = last(model)
+    assert made.neurons == engine.predict(text, "similarity", KEEP).neurons
     merged = model.merge_and_unload()
-    assert wanted(merged, last(model)[0].neurons, input_ids=ids) == found
+    merged.coreinfer.remove()
+    assert wanted(merged, made.neurons, input_ids=ids) == found
 
     wide: Any = get_peft_model(plain(), LoraConfig(target_modules=["up_proj"], init_lora_weights=False))
     with pytest.raises(CoreInferError, match="there is an adapter on the MLP"):

@@ -63,7 +63,8 @@ def test_there_and_back(hub: Path) -> None:
     assert np.array_equal(found.prior(3), mine.prior(3))
 
 
-def test_what_is_refused(hub: Path) -> None:
+def test_what_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coreinfer.picture.draw_map", lambda *parts: parts[3].write_bytes(b"a map"))
     with pytest.raises(CoreInferError, match=r"the Hub gives no artifact 'no/such' .*404"):
         Artifact.from_hub("no/such")
     with pytest.raises(CoreInferError, match=r"the Hub does not take 'denied/x' .*403"):
