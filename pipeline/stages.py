@@ -118,7 +118,9 @@ class Stages:
 
     def spoilt(self) -> dict[str, Any]:
         """What an artifact's evidence says of shards that are not in it, or have other last bits; mostly nothing."""
-        bad = {stage: {str(one): why for one, why in lost.items()} for stage, lost in self.work.bad.items() if lost}
+        files = list(self.corpus.counts.bad_files)
+        lost = {stage: sorted(self.work.bad.get(stage, ())) for stage in ("embed", "record")}
+        bad = {what: those for what, those in ({"files": files} | lost).items() if those}
         fewer = {stage: shards for stage, shards in self.work.in_smaller_batches.items() if shards}
         return ({"bad_shards": bad} if bad else {}) | ({"in_smaller_batches": fewer} if fewer else {})
 
