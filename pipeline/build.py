@@ -12,6 +12,7 @@ import coreinfer
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.neurons import top, uniform_budgets
+from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
@@ -24,6 +25,7 @@ from pipeline.folder import appearing
 from pipeline.holdout import Split
 from pipeline.recalibrate import calibrate_new, too_few
 from pipeline.record import Recorder
+from pipeline.recorded import record_settings
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
@@ -36,8 +38,8 @@ from pipeline.threshold import first_threshold
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, and
-    those done before.
+    """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, those
+    done before, and what each stage saw and did (``stages``).
     """
 
     manifest: Manifest
@@ -47,6 +49,7 @@ class Report:
     threshold: float
     shards: int
     reused: dict[str, int]
+    stages: dict[str, dict[str, Any]]
 
 
 def build_clusters(
@@ -74,8 +77,14 @@ def build_clusters(
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
     watch = Stopwatch(stage)
-    with Work(ways or Ways(), say) as work, appearing(output, overwrite) as (made, scratch):
-        corpus = read_corpus(settings, scratch / "passages.parquet", watch)
+    ways = ways or Ways()
+    if ways.work is not None and not ways.complete:
+        with writing(ways.work, ways.remedy):
+            record_settings(settings, ways)
+    with (
+        Work(ways, say) as work, appearing(output, overwrite) as (made, beside), work.scratch(beside) as scratch,
+    ):  # fmt: skip
+        corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
         corpus = with_statistic(corpus, watch.start, remembering(corpus, work)({}))
         stages = Stages(corpus, work, watch)
         for line in _worth_knowing(stages, output):
@@ -85,12 +94,15 @@ def build_clusters(
         policy = learned.policy
         if settings.calibrate:
             watch.time("calibrate")
-            recorder = corpus.recorder
+            recorder, texts = corpus.recorder, stages.corpus.texts
             manifest, policy = calibrate_new(
-                made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage, learned.remember
+                made, recorder.model, recorder.tokenizer, corpus.embedder, texts, stage, learned.remember
             )
         watch.stop()
-    return Report(manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused)
+    return Report(
+        manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused,
+        stages.counters(),
+    )  # fmt: skip
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
@@ -98,6 +110,7 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     options = stages.cluster(stages.embed())
     recorded = stages.record(options)
     stats = stages.sums(recorded, options)
+    corpus, options = stages.corpus, options.without(stages.lost)
     watch, held, settings = stages.watch, corpus.parts.held, corpus.settings
     tick = watch.start("choose K", len(held))
     best, tried = 0, list[dict[str, float]]()
@@ -113,7 +126,7 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     policy = PolicySettings(threshold=weakest, strong=weakest)
     watch.show("write")
     sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
-    evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule}
+    evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule} | stages.spoilt()
     evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
     remember = stages.remember(recorded, stats, len(clustering.centroids))
     return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence, remember)
@@ -146,7 +159,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
     if (held := len(corpus.parts.held)) < calibrate.FEW:
         yield f"the threshold is set low and not calibrated: that needs {calibrate.FEW} held-out texts, here are {held}"
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
-        less = " in one process" * (ways.workers > 1) + ", less what is there already" * stages.begun
+        less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
         yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)

@@ -80,6 +80,12 @@ class Candidates:
         edges = np.cumsum([0, *map(len, self.centroids)]).tolist()
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def without(self, rows: NDArray[np.int64]) -> "Candidates":
+        """The same clusterings; these passages belong to none."""
+        labels = self.labels.copy()
+        labels[:, rows] = -1
+        return Candidates(self.centroids, labels)
+
     def labels_of(self, which: int) -> NDArray[np.int64]:
         """One clustering's labels, from 0; (n,)."""
         mine = self.labels[which].astype(np.int64)

@@ -82,8 +82,8 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         CoreInferError: as a build, for what it finds.
     """
     watch = Stopwatch(stage)
-    recorder, embedder = load_models(settings, watch)
-    counts, some = Counts(), list[str]()
+    recorder, embedder = load_models(settings, watch, ways.bad_shards)
+    counts, some, workers = Counts(most_bad=ways.bad_shards), list[str](), max(1, ways.processes)
     read = _timed(partial(_read, settings, recorder, counts, some, watch.start("read passages", settings.source.limit)))
     watch.show("measure")
     held = held_out_of(counts.passages)
@@ -94,13 +94,13 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         counts.passages, text, held, min(round(held * len(long) / min(BLOCK, len(some))), MOST), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, ways.workers)
+    seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, workers)
     held_out = _held_out(recorder, long[:TEXTS], settings.keep)
     multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
     watch.stop()
     base = watch.peak["measure"] or size.lm + size.embedder
     rates = Rates(read / counts.passages, *seconds, multiply, *held_out, score, base)
-    made = needs(size, rates, ways.workers, settings.statistic is None, settings.calibrate)
+    made = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
     return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(made))
 
 

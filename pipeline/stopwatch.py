@@ -2,12 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from coreinfer.progress import Stage
+from coreinfer.progress import Gauge, Stage
 
 Usage = dict[str, float | None]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -27,7 +25,7 @@ class Stopwatch:
         self.seconds, self.processor, self.peak = dict[str, float](), dict[str, float](), dict[str, int | None]()
         self._began, self._worked = 0.0, 0.0
 
-    def start(self, name: str, total: int | None = None) -> Callable[[int], Any]:
+    def start(self, name: str, total: int | None = None) -> Gauge:
         self.time(name)
         return self.stage(name, total)
 

@@ -17,6 +17,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.manifest import Manifest
 from coreinfer.neurons import top
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
+from coreinfer.progress import Gauge
 from coreinfer.settings import PolicySettings
 from pipeline.calibration import budgets, layers, numbers, run
 from pipeline.calibration.budgets import kept
@@ -55,9 +56,9 @@ class Watched:
             self.kept[key] = make()
         return self.kept[key]
 
-    def stage(self, name: str, total: int | None) -> Callable[[int], Any]:
+    def stage(self, name: str, total: int | None) -> Gauge:
         self.totals[name], self.done[name] = total, 0
-        return lambda n: self.done.update({name: self.done[name] + n})
+        return lambda n, note="": self.done.update({name: self.done[name] + n})
 
 
 @pytest.fixture(scope="module")

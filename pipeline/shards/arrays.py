@@ -17,13 +17,13 @@ from pipeline.shards.sealed import as_bytes, open_sealed, write_sealed
 ALIGNED = 64  # bytes at whose multiples arrays begin
 
 
-def write_arrays(path: Path, key: str, facts: dict[str, Any], arrays: Arrays) -> None:
-    """Write them whole, or nothing.
+def write_arrays(path: Path, key: str, facts: dict[str, Any], arrays: Arrays, first: bool = False) -> None:
+    """Write them whole, or nothing; ``first``: unless the file is there.
 
     Raises:
         OSError: the disk refuses.
     """
-    write_sealed(path, key, _pieces(facts, arrays))
+    write_sealed(path, key, _pieces(facts, arrays), first)
 
 
 def _pieces(facts: dict[str, Any], arrays: Arrays) -> Iterator[bytes | memoryview]:
