@@ -72,15 +72,17 @@ class Embedder:
         """Cut each text at token boundaries into pieces that fit the embedder's window; tokenized together."""
         room = self.window - self.model.tokenizer.num_special_tokens_to_add()
         out = [[text] for text in texts]
-        if long := [i for i, length in enumerate(self._lengths(texts)) if length > room]:
+        if long := [i for i, length in enumerate(self.lengths(texts)) if length > room]:
             some = [texts[i] for i in long]
             found = self.model.tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for i, spans in zip(long, found["offset_mapping"], strict=True):
                 out[i] = _cut(texts[i], spans, room)
         return out
 
-    def _lengths(self, texts: list[str]) -> list[int]:
-        """Tokens of each text; lists of all ids and places would take several times as long as the tokenizer."""
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, special ones aside; lists of all ids and places would take several times as long as the
+        tokenizer.
+        """
         backend = self.model.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()

@@ -23,7 +23,7 @@ class PackedEncoder:
 
     def __init__(self, model: Any, window: int, pooling: str) -> None:
         self.model, self.window, self.pooling = model, window, pooling
-        self._turn = Lock()  # of the model's attention, and of the tokenizer's settings
+        self._turn = Lock()  # of the model's attention
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
@@ -39,9 +39,10 @@ class PackedEncoder:
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         backend = self.model.tokenizer.backend_tokenizer
-        backend.enable_truncation(self.window)
+        backend.no_truncation()  # as ``Embedder.lengths`` has it, which may be called meanwhile
         backend.no_padding()
-        return [found.ids for found in backend.encode_batch_fast(texts)]
+        encoded = [found.ids for found in backend.encode_batch_fast(texts)]
+        return [ids if len(ids) <= self.window else [*ids[: self.window - 1], ids[-1]] for ids in encoded]
 
     def _forward(self, texts: list[list[int]]) -> Tensor:
         row, inner = Row.of(texts), self.model[0].auto_model

@@ -55,32 +55,43 @@ def _add_token(token: Any, shift: int, kind: int, core: int, bits: Any, x: Any, 
             out[f] += np.float32(bits[f] >= least)
 
 
-@njit(parallel=True, **FAST)
+@njit(**FAST)
 def over_tokens(
+    a: Any, shift: int, counts: Any, starts: Any, kind: int, core: int, first: int, step: int, out: Any
+) -> None:
+    """``a`` (N, F) -> ``out`` float32 (B, F): of text b the tokens from starts[b] to starts[b + 1] that count; of the
+    texts first, first + step, …
+    """
+    bits = np.empty(a.shape[1], np.uint32)
+    x = bits.view(np.float32)
+    for text in range(first, len(out), step):
+        out[text] = 0
+        for n in range(starts[text], starts[text + 1]):
+            if counts[n]:
+                _add_token(a[n], shift, kind, core, bits, x, out[text])
+
+
+@njit(parallel=True, **FAST)
+def shared_over_tokens(
     a: Any, shift: int, counts: Any, starts: Any, kind: int, core: int, threads: int, out: Any
 ) -> None:
-    """``a`` (N, F) -> ``out`` float32 (B, F): of text b the tokens from starts[b] to starts[b + 1] that count, in their
-    order, whichever thread does it.
-    """
+    """The same of all texts, on so many threads."""
     for part in prange(threads):
-        bits = np.empty(a.shape[1], np.uint32)
-        x = bits.view(np.float32)
-        for text in range(part, len(out), threads):
-            out[text] = 0
-            for n in range(starts[text], starts[text + 1]):
-                if counts[n]:
-                    _add_token(a[n], shift, kind, core, bits, x, out[text])
+        over_tokens(a, shift, counts, starts, kind, core, part, threads, out)
+
+
+@njit(**FAST)
+def add_fixed(sums: Any, rows: Any, shares: Any, first: int, end: int) -> None:
+    """Add shares (B, X), in fixed point, to ``sums`` (K, X): text b's to each of rows[:, b], from first to end of X."""
+    for text in range(len(shares)):
+        for row in rows[:, text]:
+            for j in range(first, end):
+                sums[row, j] += np.int64(np.rint(shares[text, j] * FIXED_POINT))
 
 
 @njit(parallel=True, **FAST)
-def add_fixed(sums: Any, rows: Any, shares: Any, threads: int) -> None:
-    """Add shares (B, X), in fixed point, to ``sums`` (K, X): text b's to each of rows[:, b]. A thread has a part of X,
-    so that no two add to one number.
-    """
+def shared_add_fixed(sums: Any, rows: Any, shares: Any, threads: int) -> None:
+    """The same of all X; a thread has a part of it, so that no two add to one number."""
     each = -(-shares.shape[1] // threads)
     for part in prange(threads):
-        first, end = part * each, min(shares.shape[1], (part + 1) * each)
-        for text in range(len(shares)):
-            for row in rows[:, text]:
-                for j in range(first, end):
-                    sums[row, j] += np.int64(np.rint(shares[text, j] * FIXED_POINT))
+        add_fixed(sums, rows, shares, part * each, min(shares.shape[1], (part + 1) * each))

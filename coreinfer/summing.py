@@ -31,16 +31,19 @@ def _loops() -> ModuleType | None:
 def by_loops(
     a: Tensor, counts: Tensor, starts: NDArray[np.int64], settings: StatisticSettings, core: int
 ) -> Tensor | None:
-    """``a`` (N, F), ``counts`` bool (N,), ``starts`` (B + 1,) -> float32 (B, F); None where the loops do not know these.
+    """``a`` (N, F), ``counts`` bool (N,), ``starts`` (B + 1,) -> float32 (B, F); None where the loops do not know them.
     ``core``: how many neurons are core for a token.
     """
     known = a.device.type == "cpu" and a.dtype in SHIFTS and settings.mode == "magnitude"
     if not known or (loops := _loops()) is None:
         return None
     kind, out = getattr(loops, settings.kind.upper()), np.empty((len(starts) - 1, a.shape[1]), np.float32)
-    threads = min(torch.get_num_threads(), len(out))
-    with TURN:
-        loops.over_tokens(_bits(a), SHIFTS[a.dtype], counts.numpy(), starts, kind, core, threads, out)
+    what = (_bits(a), SHIFTS[a.dtype], counts.numpy(), starts, kind, core)
+    if (threads := min(torch.get_num_threads(), len(out))) == 1:  # Numba's other threads would be waited for
+        loops.over_tokens(*what, 0, 1, out)
+    else:
+        with TURN:
+            loops.shared_over_tokens(*what, threads, out)
     return torch.from_numpy(out)
 
 
@@ -58,9 +61,14 @@ def add_shares(sums: Sums, rows: NDArray[np.integer], shares: NDArray[np.float64
             for row in mine:
                 sums[row] += exact
         return
-    if rows.size and not 0 <= rows.min() <= rows.max() < len(sums):  # a compiled loop would write beside them
+    if not rows.size:
+        return
+    if not 0 <= rows.min() <= rows.max() < len(sums):  # a compiled loop would write beside them
         raise IndexError(f"clusters from {rows.min()} to {rows.max()} of {len(sums)}")
     assert sums.flags.c_contiguous
-    flat = np.ascontiguousarray(shares).reshape(len(shares), -1)
-    with TURN:
-        loops.add_fixed(sums.reshape(len(sums), -1), np.ascontiguousarray(rows), flat, torch.get_num_threads())
+    what = (sums.reshape(len(sums), -1), np.ascontiguousarray(rows), shares.reshape(len(shares), -1))
+    if (threads := torch.get_num_threads()) == 1:
+        loops.add_fixed(*what, 0, what[0].shape[1])
+    else:
+        with TURN:
+            loops.shared_add_fixed(*what, threads)

@@ -28,6 +28,7 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
+from pipeline.speed import Speed
 from pipeline.stages import Stages
 from pipeline.stopwatch import Stopwatch
 from pipeline.terms import sample_texts, top_terms
@@ -36,7 +37,9 @@ from pipeline.threshold import first_threshold
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before."""
+    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before; how fast
+    the long stages were that had anything to do.
+    """
 
     manifest: Manifest
     counts: Counts
@@ -44,6 +47,7 @@ class Report:
     threshold: float
     shards: int
     reused: dict[str, int]
+    speeds: dict[str, Speed]
 
 
 def build_clusters(
@@ -87,8 +91,9 @@ def build_clusters(
                     made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage
                 )
             watch.stop()
+            speeds = stages.speeds()
         work.finish()
-    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused)
+    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused, speeds)
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":

@@ -13,19 +13,23 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
+from pipeline.speed import Speed
 from pipeline.stages import Stages
 from pipeline.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds."""
+    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds,
+    shards done before, and how fast the pass was.
+    """
 
     shards: int
     done: int
     counts: Counts
     seconds: dict[str, float]
     reused: dict[str, int]
+    speeds: dict[str, Speed]
 
 
 def run_pass(
@@ -51,7 +55,8 @@ def run_pass(
             stages = Stages(corpus if ways.only == "embed" else with_statistic(corpus, watch.start), work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
             watch.stop()
-    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused)
+            speeds = stages.speeds()
+    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, speeds)
 
 
 def _embed(stages: Stages) -> int:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import speed
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
 from pipeline.data import Candidates, Statistics
 from pipeline.embed import open_vectors
+from pipeline.passages import read_windows
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
 from pipeline.shards.tasks import Place
@@ -22,6 +24,7 @@ class Stages:
 
     def __init__(self, corpus: Corpus, work: Work, watch: Stopwatch) -> None:
         self.corpus, self.work, self.watch, settings = corpus, work, watch, corpus.settings
+        self.done = dict[str, int]()  # passages of each long stage, in this run
         self.vectors = corpus.passages.with_name("embeddings.npy")
         self.plan = work.plan(corpus.total, settings.device)
         self.place = Place(corpus.passages, self.plan, settings.device)
@@ -75,4 +78,21 @@ class Stages:
         return sum(len(running.shards) for running in parts.disjoint(store)[0])
 
     def _shown(self, stage: str) -> Callable[[int], Any]:
-        return lambda passages: self.watch.start(stage, passages)
+        def start(passages: int) -> Any:
+            self.done[stage] = passages
+            return self.watch.start(stage, passages)
+
+        return start
+
+    def speeds(self) -> dict[str, speed.Speed]:
+        """Of the long stages that did anything, once they are over."""
+        corpus = self.corpus
+        texts = next(read_windows(corpus.passages))[1]
+        some = texts[:: max(1, len(texts) // speed.SAMPLE)]
+        works = {"embed": speed.embedding(corpus.embedder, some), "record": speed.recording(corpus.recorder, some)}
+        done = {name: count for name, count in self.done.items() if count and self.watch.seconds[name] > 0}
+        return {
+            name: speed.speed(work, count, self.watch.seconds[name])
+            for name, count in done.items()
+            if (work := works[name]) is not None
+        }

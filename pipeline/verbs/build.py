@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.settings import BuildSettings
     from pipeline.shards.ways import Ways
     from pipeline.sources import Counts
+    from pipeline.speed import Speed
 
 
 def build_clusters(
@@ -131,21 +132,23 @@ def _built(
 
     report = build(settings, place, overwrite, stage, lambda text: say(text, quiet), ways)
     made = report.manifest
-    _say_counts(report.counts, report.seconds, quiet)
+    _say_counts(report.counts, report.seconds, report.speeds, quiet)
     say(built_in_lines(made, place), quiet)
     facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
     done = {"threshold": report.threshold, "shards": report.shards, "reused": report.reused}
-    return {"output": str(place), **facts, "seconds": report.seconds, **done, "source": _counted(report.counts)}
+    took = {"seconds": report.seconds, "speeds": _rows(report.speeds)}
+    return {"output": str(place), **facts, **took, **done, "source": _counted(report.counts)}
 
 
 def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
     from pipeline.passes import run_pass
 
     report = run_pass(settings, ways, stage, lambda text: say(text, quiet))
-    _say_counts(report.counts, report.seconds, quiet)
+    _say_counts(report.counts, report.seconds, report.speeds, quiet)
     say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}", quiet)
     row = {"work": str(ways.work), "pass": ways.only, "shards": report.shards, "done": report.done}
-    return row | {"seconds": report.seconds, "reused": report.reused, "source": _counted(report.counts)}
+    took = {"seconds": report.seconds, "speeds": _rows(report.speeds)}
+    return row | {**took, "reused": report.reused, "source": _counted(report.counts)}
 
 
 def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
@@ -157,9 +160,15 @@ def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bo
     return made.row() | {"source": _counted(made.counts)}
 
 
-def _say_counts(counts: "Counts", seconds: dict[str, float], quiet: bool) -> None:
+def _say_counts(counts: "Counts", seconds: dict[str, float], speeds: "dict[str, Speed]", quiet: bool) -> None:
     say(counts.sentence(), quiet)
     say("  ".join(f"{name} {taken:.1f} s" for name, taken in seconds.items()), quiet)
+    for name, speed in speeds.items():
+        say(f"{name}: {speed.sentence()}", quiet)
+
+
+def _rows(speeds: "dict[str, Speed]") -> dict[str, Any]:
+    return {name: speed.row() for name, speed in speeds.items()}
 
 
 def _counted(counts: "Counts") -> dict[str, Any]:
