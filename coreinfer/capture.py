@@ -5,7 +5,8 @@ of any word and says nothing about the text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -17,9 +18,8 @@ from transformers import PreTrainedModel
 
 from coreinfer.mlp import Mlp, down_rows
 from coreinfer.models import decoder_of, find_mlps
-from coreinfer.neurons import share
 from coreinfer.settings import StatisticSettings
-from coreinfer.statistic import column_energy, finish, reduce_tokens
+from coreinfer.statistic import column_energy, finish, reduce_texts, reduce_tokens
 from coreinfer.turns import alone
 
 
@@ -30,9 +30,23 @@ def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | No
     return torch.where(words.any(1, keepdim=True), words, real)
 
 
+def valid_in_row(ids: Tensor, starts: NDArray[np.int64], bos: int | None) -> Tensor:
+    """The same for texts behind each other: ``ids`` (1, N) -> bool (1, N); ``starts`` (B + 1,) says where they are."""
+    words = ids != bos if bos is not None else torch.ones_like(ids, dtype=torch.bool)
+    words[:, starts[-1] :] = False
+    for begin, end in pairwise(starts.tolist()):
+        if not words[:, begin:end].any():
+            words[:, begin:end] = True
+    return words
+
+
 def column_energies(mlps: Sequence[Mlp]) -> Tensor:
     """The squared norm of every neuron's down column, float32 (L, F)."""
     return torch.stack([column_energy(down_rows(mlp).detach()) for mlp in mlps])
+
+
+class _Reached(Exception):
+    """The last MLP's activations are there: what the model would still do is not wanted."""
 
 
 class Reducer:
@@ -43,6 +57,8 @@ class Reducer:
         self.columns = column_energies(mlps)
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
+        self._starts: NDArray[np.int64] | None = None
+        self._stops = False
         self._hooks: list[Any] = []
 
     def attach(self) -> None:
@@ -55,9 +71,11 @@ class Reducer:
             hook.remove()
         self._hooks, self._valid = [], None
 
-    def expect(self, valid: Tensor) -> None:
-        """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
-        self._valid = valid
+    def expect(self, valid: Tensor, starts: NDArray[np.int64] | None = None) -> None:
+        """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count. With ``starts``
+        (B + 1,) they are behind each other in one row, ``valid`` (1, N).
+        """
+        self._valid, self._starts = valid, starts
         self._sums = [None] * len(self.mlps)
 
     @contextmanager
@@ -73,10 +91,28 @@ class Reducer:
     def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def reduce(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self._valid is not None:  # OPT hands over (B * T, F)
-                a = args[0].detach().reshape(*self._valid.shape, -1)
-                self._sums[layer] = reduce_tokens(a, self._valid, self.settings)
+                self._sums[layer] = self._reduced(args[0].detach().reshape(*self._valid.shape, -1), self._valid)
+                if self._stops and layer == len(self.mlps) - 1:
+                    raise _Reached
 
         return reduce
+
+    def _reduced(self, a: Tensor, valid: Tensor) -> Tensor:
+        if self._starts is None:
+            return reduce_tokens(a, valid, self.settings)
+        return reduce_texts(a[0], valid[0], self._starts, self.settings)
+
+    def shares_of(self, forward: Callable[[], Any]) -> NDArray[np.float64]:
+        """``shares()`` of an announced ``forward``, which ends at the last MLP's activations: its down projection, and
+        what comes after it, add nothing to them.
+        """
+        self._stops = True
+        try:
+            with suppress(_Reached):
+                forward()
+        finally:
+            self._stops = False
+        return self.shares()
 
     @torch.no_grad()
     def shares(self) -> NDArray[np.float64]:
@@ -87,15 +123,20 @@ class Reducer:
         assert self._valid is not None, "no forward was announced"
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
-        out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings))
+        out = _shares(finish(sums, self._tokens(self._valid), self.columns, self.settings))
         self._valid = None
         return out
 
+    def _tokens(self, valid: Tensor) -> Tensor:
+        """How many tokens of each text count, (B,)."""
+        if self._starts is None:
+            return valid.sum(1)
+        before = torch.cat([valid.new_zeros(1, dtype=torch.long), valid[0].cumsum(0)])
+        return before[torch.from_numpy(self._starts)].diff()
+
 
 def _shares(statistic: Tensor) -> NDArray[np.float64]:
-    """``share``, where the statistic is: a GPU divides in less time than a CPU takes to begin."""
-    if not statistic.is_cuda:
-        return share(statistic.numpy())
+    """``neurons.share``, where the statistic is, and on all threads."""
     total = statistic.sum(-1, keepdim=True, dtype=torch.float64)
     uniform = 1.0 / statistic.shape[-1]
     found: NDArray[np.float64] = torch.where(total > 0, statistic / total, uniform).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Texts -> unit float32 vectors (n, d), with sentence-transformers.
+"""Texts -> unit float32 vectors (n, d), by a model of sentence-transformers; packed where that can be (``encoding``).
 
 A text longer than the embedder's window is cut into consecutive windows. Its vector is their weighted mean, each
 window weighing half as much as the one after it: what comes next depends most on what was said last. The turns of a
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coreinfer.encoding import packed_encoder
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.hub import DEFAULT, embedder_place
 from coreinfer.identity import config_facts, digest, plain, tokenizer_facts
@@ -46,6 +47,7 @@ class Embedder:
         self.dtype = str(kind).removeprefix("torch.")
         self.window = int(self.model.max_seq_length or 512)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
+        self._packed = packed_encoder(self.model, self.window)
 
     @property
     def bytes(self) -> int:
@@ -70,22 +72,24 @@ class Embedder:
         """Cut each text at token boundaries into pieces that fit the embedder's window; tokenized together."""
         room = self.window - self.model.tokenizer.num_special_tokens_to_add()
         out = [[text] for text in texts]
-        if long := [i for i, length in enumerate(self._lengths(texts)) if length > room]:
+        if long := [i for i, length in enumerate(self.lengths(texts)) if length > room]:
             some = [texts[i] for i in long]
             found = self.model.tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for i, spans in zip(long, found["offset_mapping"], strict=True):
                 out[i] = _cut(texts[i], spans, room)
         return out
 
-    def _lengths(self, texts: list[str]) -> list[int]:
-        """Tokens of each text; lists of all ids and places would take several times as long as the tokenizer."""
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, special ones aside; lists of all ids and places would take several times as long as the
+        tokenizer.
+        """
         backend = self.model.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
         return [len(found) for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """Unit vectors (n, d); sorted by length inside, so that a batch pads little. Long texts as said above."""
+        """Unit vectors (n, d); long texts as said above."""
         pieces = self.windows(texts)
         flat = [piece for windows in pieces for piece in windows]
         vectors = self._encode(flat)
@@ -99,6 +103,9 @@ class Embedder:
         return unit(out)
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """Sorted by length inside, where a batch is padded."""
+        if self._packed is not None and texts:
+            return unit(self._packed.encode(texts))
         batch = 16 if self.model.device.type == "cpu" else 256  # where each is fastest
         with torch.inference_mode():
             raw = self.model.encode(texts, batch_size=batch, convert_to_tensor=True, show_progress_bar=False)

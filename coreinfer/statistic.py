@@ -8,12 +8,16 @@ the layer's output, E[a^2] * ||down column||^2, if neurons were uncorrelated. Gr
 over the number of tokens is kept here, which ranks alike and can be averaged.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.fused import by_kernels
 from coreinfer.settings import StatisticSettings
+from coreinfer.summing import by_loops
 
 
 def core_tokens(a: Tensor, fraction: float, mode: str) -> Tensor:
@@ -74,6 +78,17 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
                 square /= square.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
             out[i] = square.sum(0)
     return out
+
+
+def reduce_texts(a: Tensor, counts: Tensor, starts: NDArray[np.int64], settings: StatisticSettings) -> Tensor:
+    """The same for texts behind each other: ``a`` (N, F), of which those tokens count that ``counts``, bool (N,), says;
+    ``starts`` (B + 1,) is where texts begin and the last one ends -> float32 (B, F).
+    """
+    core = _core_of(a, settings.token_fraction)
+    if (made := by_loops(a, counts, starts, settings, core)) is not None:
+        return made
+    spans = pairwise(starts.tolist())
+    return torch.cat([reduce_tokens(a[None, begin:end], counts[None, begin:end], settings) for begin, end in spans])
 
 
 def column_energy(down_rows: Tensor) -> Tensor:

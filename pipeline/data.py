@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.neurons import Sums, fixed
+from coreinfer.neurons import Sums
+from coreinfer.summing import add_shares
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -50,10 +51,7 @@ class Statistics:
 
     def add(self, rows: NDArray[np.integer], shares: NDArray[np.float64], tokens: NDArray[np.int64]) -> None:
         """One batch, shares (B, L, F) and tokens (B,), to ``rows`` (m, B): one of each clustering for each passage."""
-        for mine, one in zip(rows.T, shares, strict=True):
-            exact = fixed(one)
-            for row in mine:
-                self.sums[row] += exact
+        add_shares(self.sums, rows, shares)
         for some in rows:
             np.add.at(self.passages, some, 1)
             np.add.at(self.tokens, some, tokens)

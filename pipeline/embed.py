@@ -10,7 +10,7 @@ from coreinfer.embedder import Embedder
 from coreinfer.progress import Tick
 from pipeline.passages import read_windows
 
-PIECE = 512  # sorted by length together: progress shows, padding stays small
+PIECE = 512  # share rows, or are sorted by length, together: progress shows, and little is padded
 
 
 def embed_texts(texts: list[str], embedder: Embedder, tick: Tick = lambda n: None) -> NDArray[np.float32]:

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from coreinfer.errors import CoreInferError
 from coreinfer.progress import Gauge
 from coreinfer.wording import counted
+from pipeline import speed
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
+from pipeline.passages import read_windows
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
 from pipeline.shards.tasks import Place
@@ -40,6 +42,7 @@ class Stages:
 
     def __init__(self, corpus: Corpus, work: Work, watch: Stopwatch) -> None:
         self.corpus, self.work, self.watch, settings = corpus, work, watch, corpus.settings
+        self.done = dict[str, int]()  # passages of each long stage, in this run
         self.vectors = corpus.passages.with_name("embeddings.npy")
         self.place = place_of(corpus, work)
         self.plan = self.place.plan
@@ -149,4 +152,21 @@ class Stages:
             self.corpus = self.corpus.without(self.lost)
 
     def _shown(self, stage: str) -> Callable[[int], Gauge]:
-        return lambda passages: self.watch.start(stage, passages)
+        def start(passages: int) -> Gauge:
+            self.done[stage] = passages
+            return self.watch.start(stage, passages)
+
+        return start
+
+    def speeds(self) -> dict[str, speed.Speed]:
+        """Of the long stages that did anything, once they are over."""
+        corpus = self.corpus
+        texts = next(read_windows(corpus.passages))[1]
+        some = texts[:: max(1, len(texts) // speed.SAMPLE)]
+        works = {"embed": speed.embedding(corpus.embedder, some), "record": speed.recording(corpus.recorder, some)}
+        done = {name: count for name, count in self.done.items() if count and self.watch.seconds[name] > 0}
+        return {
+            name: speed.speed(work, count, self.watch.seconds[name])
+            for name, count in done.items()
+            if (work := works[name]) is not None
+        }

@@ -1,4 +1,6 @@
-"""How fast the memory is, measured here and now: decoding cannot read its weights faster."""
+"""How fast the memory is, measured here and now: decoding cannot read its weights faster. And how fast the machine
+multiplies, which is what bounds many tokens at a time.
+"""
 
 import time
 from collections.abc import Callable
@@ -22,6 +24,13 @@ def bandwidth(device: str) -> float:
         x = torch.zeros(4096)
         found.append(size / least(lambda: torch.mv(matrix, x), device))
     return max(found)
+
+
+def multiplications(device: str, dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> float:
+    """FLOP/s of a linear layer (``inputs`` -> ``outputs``) over so many rows, 2 a weight and row; the best of a few."""
+    x, w = (torch.randn(n, inputs, device=device).to(dtype) for n in (rows, outputs))
+    with torch.inference_mode():
+        return 2 * rows * inputs * outputs / least(lambda: torch.nn.functional.linear(x, w), device)
 
 
 def least(work: Callable[[], object], device: str) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
 from coreinfer.quantised.packed import Packed
+from coreinfer.sharing import TURN
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
 EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-TURN = Lock()  # one of Numba's ways to share work among threads serves one caller at a time
 
 Floats = NDArray[np.float32]
 Call = Callable[[Floats, Floats], None]  # from x to y

@@ -1,0 +1,79 @@
+"""Texts -> vectors by a sentence-transformers model on a CPU, packed: tokenized together, and no padding computed.
+
+It knows models whose modules are a Transformer, its tokens' mean or its first token, and unit length. It is compared
+with sentence-transformers' own vectors before it is trusted.
+"""
+
+from itertools import pairwise
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coreinfer.packed import TOLERANCE, Row, packing, together
+
+TRIAL = ["The tide goes out at noon, and the boats lie on the sand until the evening.", "Why?"]
+
+
+class PackedEncoder:
+    """The modules of ``model``, a SentenceTransformer, for texts of at most ``window`` tokens."""
+
+    def __init__(self, model: Any, window: int, pooling: str) -> None:
+        self.model, self.window, self.pooling = model, window, pooling
+        self._turn = Lock()  # of the model's attention
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """(n, d); of longer texts the first ``window`` tokens."""
+        with self._turn:
+            encoded = self._tokens(texts)
+            sizes = np.array([len(ids) for ids in encoded])
+            parts = [(picked, self._forward([encoded[i] for i in picked])) for picked in together(sizes)]
+        out = np.empty((len(texts), parts[0][1].shape[1]), np.float32)
+        for picked, vectors in parts:
+            out[picked] = vectors.numpy()
+        return out
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        backend = self.model.tokenizer.backend_tokenizer
+        backend.no_truncation()  # as ``Embedder.lengths`` has it, which may be called meanwhile
+        backend.no_padding()
+        encoded = [found.ids for found in backend.encode_batch_fast(texts)]
+        return [ids if len(ids) <= self.window else [*ids[: self.window - 1], ids[-1]] for ids in encoded]
+
+    def _forward(self, texts: list[list[int]]) -> Tensor:
+        row, inner = Row.of(texts), self.model[0].auto_model
+        with packing(inner):
+            tokens = inner(**row.inputs())[0][0]
+        if self.pooling == "cls":
+            return tokens[torch.from_numpy(row.starts[:-1])].float()
+        return torch.stack([tokens[begin:end].float().mean(0) for begin, end in pairwise(row.starts.tolist())])
+
+
+def packed_encoder(model: Any, window: int) -> PackedEncoder | None:
+    """Of a SentenceTransformer on a CPU; None where its modules or its attention are others."""
+    kinds = [type(module).__name__ for module in model]
+    if model.device.type != "cpu" or kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        return None
+    pooling = model[1]
+    mode = str(getattr(pooling, "pooling_mode", None) or pooling.get_pooling_mode_str())
+    fast = getattr(model.tokenizer, "backend_tokenizer", None) is not None
+    if mode not in ("mean", "cls") or not fast or not hasattr(model[0], "auto_model"):
+        return None
+    made = PackedEncoder(model, window, mode)
+    return made if _same(made) else None
+
+
+def _same(made: PackedEncoder) -> bool:
+    """Whether it gives what sentence-transformers gives, with its prompt and all, but for length and rounding."""
+    with torch.inference_mode():
+        wanted = made.model.encode(TRIAL, convert_to_tensor=True, show_progress_bar=False).float()
+    try:
+        got = torch.from_numpy(made.encode(TRIAL))
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):  # other shapes or arguments
+        return False
+    apart = torch.nn.functional.normalize(got) - torch.nn.functional.normalize(wanted)
+    return bool(apart.abs().max() <= TOLERANCE.get(made.model[0].auto_model.dtype, 0.05) * wanted.abs().max())

@@ -1,0 +1,97 @@
+"""The statistic of texts and its sums in loops that Numba compiles once, for a CPU: what passes is read once, and
+nothing is written between it and the result.
+
+Activations come as the bits that they are, uint16 of bfloat16 or uint32 of float32; shifted by 16 or 0 they are the
+bits of a float32.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+ENERGY, GRIFFIN, COUNT = range(3)
+MAGNITUDE = np.uint32(0x7FFFFFFF)  # the bits of a float32 without its sign, which as integers are in order of size
+TINY = np.float32(np.finfo(np.float32).tiny)
+FIXED_POINT = 2.0**36  # as ``coreinfer.neurons``'; a test compares
+FAST = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "boundscheck": False, "cache": True}
+
+
+@njit(**FAST)
+def _threshold(bits: Any, core: int, lowest: int) -> Any:
+    """The ``core``-th largest of ``bits``, found from the highest bit down: one more is set as long as so many are that
+    large. Bits below the ``lowest`` are 0.
+    """
+    found = np.uint32(0)
+    for bit in range(30, lowest - 1, -1):
+        higher, count = found | np.uint32(np.uint32(1) << np.uint32(bit)), 0
+        for size in bits:
+            count += np.int32(size >= higher)
+        if count >= core:
+            found = higher
+    return found
+
+
+@njit(**FAST)
+def _add_token(token: Any, shift: int, kind: int, core: int, bits: Any, x: Any, out: Any) -> None:
+    """A token's part of the sums ``out`` (F,); ``bits`` and ``x`` are the same place to work in, (F,)."""
+    for f in range(len(token)):
+        bits[f] = np.uint32(token[f]) << np.uint32(shift)
+    if kind == ENERGY:
+        for f in range(len(x)):
+            out[f] += x[f] * x[f]
+    elif kind == GRIFFIN:
+        total = np.float32(0)
+        for f in range(len(x)):
+            total += x[f] * x[f]
+        scale = np.float32(1) / max(total, TINY)
+        for f in range(len(x)):
+            out[f] += x[f] * x[f] * scale
+    else:
+        for f in range(len(bits)):
+            bits[f] &= MAGNITUDE
+        least = max(_threshold(bits, core, shift), np.uint32(1))  # 0 is never core
+        for f in range(len(bits)):
+            out[f] += np.float32(bits[f] >= least)
+
+
+@njit(**FAST)
+def over_tokens(
+    a: Any, shift: int, counts: Any, starts: Any, kind: int, core: int, first: int, step: int, out: Any
+) -> None:
+    """``a`` (N, F) -> ``out`` float32 (B, F): of text b the tokens from starts[b] to starts[b + 1] that count; of the
+    texts first, first + step, …
+    """
+    bits = np.empty(a.shape[1], np.uint32)
+    x = bits.view(np.float32)
+    for text in range(first, len(out), step):
+        out[text] = 0
+        for n in range(starts[text], starts[text + 1]):
+            if counts[n]:
+                _add_token(a[n], shift, kind, core, bits, x, out[text])
+
+
+@njit(parallel=True, **FAST)
+def shared_over_tokens(
+    a: Any, shift: int, counts: Any, starts: Any, kind: int, core: int, threads: int, out: Any
+) -> None:
+    """The same of all texts, on so many threads."""
+    for part in prange(threads):
+        over_tokens(a, shift, counts, starts, kind, core, part, threads, out)
+
+
+@njit(**FAST)
+def add_fixed(sums: Any, rows: Any, shares: Any, first: int, end: int) -> None:
+    """Add shares (B, X), in fixed point, to ``sums`` (K, X): text b's to each of rows[:, b], from first to end of X."""
+    for text in range(len(shares)):
+        for row in rows[:, text]:
+            for j in range(first, end):
+                sums[row, j] += np.int64(np.rint(shares[text, j] * FIXED_POINT))
+
+
+@njit(parallel=True, **FAST)
+def shared_add_fixed(sums: Any, rows: Any, shares: Any, threads: int) -> None:
+    """The same of all X; a thread has a part of it, so that no two add to one number."""
+    each = -(-shares.shape[1] // threads)
+    for part in prange(threads):
+        add_fixed(sums, rows, shares, part * each, min(shares.shape[1], (part + 1) * each))

@@ -1,0 +1,197 @@
+"""How fast the long stages are on this machine, beside what bounds them: ``python -m pipeline.throughput TEXTS``.
+
+Recording over the language model's own forward without its head, embedding over sentence-transformers at its best
+setting, and two workers over one, each worker on one thread or one GPU. All in one run, in turn, the median of several
+rounds; JSON on the last line.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from coreinfer.bench.limits import seconds
+from coreinfer.embedder import Embedder
+from coreinfer.machine import machine, versions
+from coreinfer.models import load_model
+from coreinfer.packed import Row, packing, packs, together
+from coreinfer.settings import StatisticSettings
+from pipeline.data import Statistics
+from pipeline.embed import embed_texts
+from pipeline.passages import BLOCK, write_passages
+from pipeline.record import Recorder, longest_passage, pad, record_texts
+from pipeline.shards.crew import Slots
+from pipeline.shards.plan import Plan
+from pipeline.shards.processes import Processes
+from pipeline.shards.store import open_store
+from pipeline.shards.tasks import EmbedTask, Place
+from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.speed import embedding, recording, speed
+
+ROUNDS = 5
+CLUSTERINGS, CLUSTERS = 5, 100  # that recording adds to, as --clusters auto does
+PEERS = (8, 16, 32, 64)  # batches of sentence-transformers; more on a GPU
+GPU_PEERS = (64, 256, 512)
+SHARDS = 8  # a worker's start is not in its rate: the first shard of each is left out
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median seconds of ours and of what it is held against, and the median of the rounds' ratios, theirs over ours for
+    a speed, ours over theirs for a cost.
+    """
+
+    ours_s: float
+    theirs_s: float
+    theirs: str
+    ratio: float
+
+
+def in_turn(works: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round of each, after one that warms up."""
+    took: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            taken = seconds(work, device)
+            took[name] += [taken] if number else []
+    return took
+
+
+def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict[str, Any]:
+    """``record_texts`` over the model's bare forward: in padded batches of like length, as Transformers has it, and in
+    the very batches that are recorded.
+    """
+    model, most = recorder.model.base_model, recorder.max_tokens
+    encoded = recorder.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
+    sizes = np.array([len(ids) for ids in encoded])
+    batches = [[encoded[i] for i in picked] for picked in recorder._batches(sizes)]
+    labels = np.random.default_rng(0).integers(0, CLUSTERS, (CLUSTERINGS, len(texts)))
+    labels += CLUSTERS * np.arange(CLUSTERINGS)[:, None]
+    out = Statistics.zeros(CLUSTERS * CLUSTERINGS, *recorder.shape)
+
+    def padded() -> None:
+        with torch.inference_mode():
+            for rows in batches:
+                ids, mask = (x.to(model.device) for x in pad(rows, most))
+                model(input_ids=ids, attention_mask=mask, use_cache=False)
+
+    def packed() -> None:
+        with torch.inference_mode(), packing(model):
+            for picked in together(sizes):
+                model(**Row.of([encoded[i] for i in picked]).inputs(), use_cache=False)
+
+    works: dict[str, Callable[[], Any]] = {
+        "recording": lambda: record_texts(texts, labels, recorder, out), "padded batches": padded,
+    }  # fmt: skip
+    works |= {"the same packed batches": packed} if packs(model) else {}
+    took = in_turn(works, str(model.device), rounds)
+    made = speed(recording(recorder, texts), len(texts), median(took["recording"]))
+    costs = {name: _ratio(took, "recording", name, 1) for name in works if name != "recording"}
+    return {"over_bare_forward": {name: asdict(cost) for name, cost in costs.items()}, "speed": made.row()}
+
+
+def measure_embedding(embedder: Embedder, texts: list[str], rounds: int) -> dict[str, Any]:
+    """``embed_texts`` beside sentence-transformers' ``encode`` of the same passages, in the same dtype, which sorts by
+    length itself, at the batch that is fastest here.
+    """
+    device = str(embedder.model.device)
+    peers = PEERS if device == "cpu" else GPU_PEERS
+
+    def encode(batch: int) -> Callable[[], Any]:
+        return lambda: embedder.model.encode(texts, batch_size=batch, show_progress_bar=False, convert_to_tensor=True)
+
+    works: dict[str, Callable[[], Any]] = {"ours": lambda: embed_texts(texts, embedder)}
+    took = in_turn(works | {f"batches of {batch}": encode(batch) for batch in peers}, device, rounds)
+    best = min((name for name in took if name != "ours"), key=lambda name: median(took[name]))
+    work = embedding(embedder, texts)
+    made = None if work is None else speed(work, len(texts), median(took["ours"])).row()
+    over = _ratio(took, "ours", best, -1)
+    return {"over_sentence_transformers": asdict(over), "dtype": embedder.dtype, "speed": made}
+
+
+def _ratio(took: dict[str, list[float]], ours: str, theirs: str, power: int) -> Ratio:
+    each = [(a / b) ** power for a, b in zip(took[ours], took[theirs], strict=True)]
+    return Ratio(round(median(took[ours]), 4), round(median(took[theirs]), 4), theirs, round(median(each), 4))
+
+
+def measure_workers(passages: Path, count: int, name: str, device: str, rounds: int) -> dict[str, Any]:
+    """Passages a second of two worker processes over those of one, embedding, each with one thread; from when all have
+    done a shard, so that their starts do not count.
+    """
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    threads = torch.get_num_threads()
+    try:
+        for number in range(rounds):
+            for workers, found in rates.items():
+                torch.set_num_threads(workers)  # which the crew shares out
+                with tempfile.TemporaryDirectory() as folder:
+                    store = open_store(Path(folder) / f"{workers}", {"round": number}, lambda text: None, False)
+                    task = EmbedTask(Place(passages, Plan(count, count // SHARDS), device), store, name)
+                    found.append(_rate(task, workers))
+    finally:
+        torch.set_num_threads(threads)
+    each = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    one, two = (round(median(found), 2) for found in rates.values())
+    return {"one": one, "two": two, "ratio": round(median(each), 4)}
+
+
+def _rate(task: EmbedTask, workers: int) -> float:
+    times, done = list[float](), list[int]()
+
+    def tick(passages: int) -> None:
+        times.append(time.perf_counter())
+        done.append(passages)
+
+    Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), tick)
+    return sum(done[workers:]) / (times[-1] - times[workers - 1])
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything of one machine."""
+    device, rounds = arguments.device, arguments.rounds
+    model, tokenizer = load_model(arguments.model, arguments.dtype, device)
+    recorder = Recorder(model, tokenizer, StatisticSettings(arguments.statistic), longest_passage(model))
+    embedder = Embedder(arguments.embedder, device)
+    source = SourceSettings(arguments.texts)
+    some = list(islice(read_passages(source, recorder.lengths, Counts()), SHARDS * arguments.passages))
+    texts = [passage.text for passage in some[:: max(1, len(some) // arguments.passages)]][: arguments.passages]
+    made = {
+        "machine": machine(), "versions": versions(), "device": device, "threads": torch.get_num_threads(),
+        "passages": len(texts), "rounds": rounds, "statistic": arguments.statistic,
+        "recording": measure_recording(recorder, texts, rounds),
+        "embedding": measure_embedding(embedder, texts, rounds),
+    }  # fmt: skip
+    if arguments.workers:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "passages.parquet"
+            count = write_passages(iter(some), path) // SHARDS * SHARDS
+            made["workers"] = measure_workers(path, count, arguments.embedder, device, arguments.workers)
+    return made
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.throughput", description=__doc__)
+    parser.add_argument("texts", help="as for build-clusters")
+    parser.add_argument("--passages", type=int, default=BLOCK, help="recorded and embedded in a round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--workers", type=int, default=1, metavar="ROUNDS", help="of two workers and one; 0 for none")
+    parser.add_argument("--statistic", choices=("energy", "griffin", "count"), default="energy")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--embedder", default="all-MiniLM-L6-v2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
+    print(json.dumps(measure(parser.parse_args(words))))
+
+
+if __name__ == "__main__":
+    main()
