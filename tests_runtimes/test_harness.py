@@ -70,10 +70,12 @@ def tasks(items: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory)
 
 
 def run(tasks: Path, task: str, monkeypatch: pytest.MonkeyPatch, **args: Any) -> Any:
+    from lm_eval.tasks import TaskManager
+
     import coreinfer.lm_eval.model  # noqa: F401
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tasks / "cache"))
-    manager = lm_eval.tasks.TaskManager(include_path=str(tasks), include_defaults=False)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
     return lm_eval.simple_evaluate(
         model="coreinfer", model_args={"dtype": "float32", **args}, tasks=[task], task_manager=manager,
         log_samples=True, bootstrap_iters=0,
