@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coreinfer.approximate import Approximate
 
-EXACT = 4096  # clusters up to which comparing all of them takes about as long
+EXACT = 32_768  # clusters up to which many texts at once are compared with all about as fast
 
 
 @dataclass(frozen=True)
