@@ -25,7 +25,7 @@ test: $(READY)
 # The page and the report in a browser: Debian's chromium and chromium-driver, or what CHROMIUM and CHROMEDRIVER name.
 # `make test` runs these too, where there is one.
 test-page: $(READY)
-	$(BIN)/python -c "import sys; sys.path[:0] = ['tests', '.']; import browsing; sys.exit(browsing.why_not())"
+	$(BIN)/python -c "import sys; sys.path[:0] = ['tests', '.']; import browsing; sys.exit(browsing.why_not() or 0)"
 	$(BIN)/python -m pytest -q tests/test_page_browser.py
 
 # A build killed, and a disk that fails, at every call that changes the disk; 1,000 builds killed at random moments;
