@@ -28,7 +28,7 @@ from pipeline.data import Statistics
 from pipeline.embed import embed_texts
 from pipeline.passages import BLOCK, write_passages
 from pipeline.record import Recorder, longest_passage, pad, record_texts
-from pipeline.shards.crew import Slots
+from pipeline.shards.crew import Event, Slots
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import open_store
@@ -138,11 +138,12 @@ def measure_workers(passages: Path, count: int, name: str, device: str, rounds: 
 def _rate(task: EmbedTask, workers: int) -> float:
     times, done = list[float](), list[int]()
 
-    def tick(passages: int) -> None:
-        times.append(time.perf_counter())
-        done.append(passages)
+    def hear(event: Event) -> None:
+        if event.what == "done":
+            times.append(time.perf_counter())
+            done.append(event.passages)
 
-    Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), tick)
+    Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), lambda passages: None, hear)
     return sum(done[workers:]) / (times[-1] - times[workers - 1])
 
 
