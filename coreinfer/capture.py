@@ -6,7 +6,6 @@ of any word and says nothing about the text.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -30,16 +29,6 @@ def valid_tokens(input_ids: Tensor, attention_mask: Tensor | None, bos: int | No
     return torch.where(words.any(1, keepdim=True), words, real)
 
 
-def valid_in_row(ids: Tensor, starts: NDArray[np.int64], bos: int | None) -> Tensor:
-    """The same for texts behind each other: ``ids`` (1, N) -> bool (1, N); ``starts`` (B + 1,) says where they are."""
-    words = ids != bos if bos is not None else torch.ones_like(ids, dtype=torch.bool)
-    words[:, starts[-1] :] = False
-    for begin, end in pairwise(starts.tolist()):
-        if not words[:, begin:end].any():
-            words[:, begin:end] = True
-    return words
-
-
 def column_energies(mlps: Sequence[Mlp]) -> Tensor:
     """The squared norm of every neuron's down column, float32 (L, F)."""
     return torch.stack([column_energy(down_rows(mlp).detach()) for mlp in mlps])
@@ -57,7 +46,6 @@ class Reducer:
         self.columns = column_energies(mlps)
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
-        self._starts: NDArray[np.int64] | None = None
         self._stops = False
         self._hooks: list[Any] = []
 
@@ -71,11 +59,9 @@ class Reducer:
             hook.remove()
         self._hooks, self._valid = [], None
 
-    def expect(self, valid: Tensor, starts: NDArray[np.int64] | None = None) -> None:
-        """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count. With ``starts``
-        (B + 1,) they are behind each other in one row, ``valid`` (1, N).
-        """
-        self._valid, self._starts = valid, starts
+    def expect(self, valid: Tensor) -> None:
+        """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
+        self._valid = valid
         self._sums = [None] * len(self.mlps)
 
     @contextmanager
@@ -98,9 +84,10 @@ class Reducer:
         return reduce
 
     def _reduced(self, a: Tensor, valid: Tensor) -> Tensor:
-        if self._starts is None:
+        if a.is_cuda or not self._stops:  # a prompt is reduced sooner than the loops are loaded
             return reduce_tokens(a, valid, self.settings)
-        return reduce_texts(a[0], valid[0], self._starts, self.settings)
+        starts = np.arange(len(a) + 1) * a.shape[1]
+        return reduce_texts(a.flatten(0, 1), valid.flatten(), starts, self.settings)
 
     def shares_of(self, forward: Callable[[], Any]) -> NDArray[np.float64]:
         """``shares()`` of an announced ``forward``, which ends at the last MLP's activations: its down projection, and
@@ -123,16 +110,9 @@ class Reducer:
         assert self._valid is not None, "no forward was announced"
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
-        out = _shares(finish(sums, self._tokens(self._valid), self.columns, self.settings))
+        out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings))
         self._valid = None
         return out
-
-    def _tokens(self, valid: Tensor) -> Tensor:
-        """How many tokens of each text count, (B,)."""
-        if self._starts is None:
-            return valid.sum(1)
-        before = torch.cat([valid.new_zeros(1, dtype=torch.long), valid[0].cumsum(0)])
-        return before[torch.from_numpy(self._starts)].diff()
 
 
 def _shares(statistic: Tensor) -> NDArray[np.float64]:

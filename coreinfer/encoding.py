@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coreinfer.packed import TOLERANCE, Row, packing, together
+from coreinfer.packed import Row, packing, together
+from coreinfer.separable import TOLERANCE
 
 TRIAL = ["The tide goes out at noon, and the boats lie on the sand until the evening.", "Why?"]
 

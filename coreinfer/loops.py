@@ -14,7 +14,9 @@ ENERGY, GRIFFIN, COUNT = range(3)
 MAGNITUDE = np.uint32(0x7FFFFFFF)  # the bits of a float32 without its sign, which as integers are in order of size
 TINY = np.float32(np.finfo(np.float32).tiny)
 FIXED_POINT = 2.0**36  # as ``coreinfer.neurons``'; a test compares
+ROUNDING = 1.5 * 2.0**52  # a number below 2^51, added to this, is rounded, and stands in the lowest bits
 FAST = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "boundscheck": False, "cache": True}
+EXACT = FAST | {"fastmath": False}
 
 
 @njit(**FAST)
@@ -24,9 +26,9 @@ def _threshold(bits: Any, core: int, lowest: int) -> Any:
     """
     found = np.uint32(0)
     for bit in range(30, lowest - 1, -1):
-        higher, count = found | np.uint32(np.uint32(1) << np.uint32(bit)), 0
-        for size in bits:
-            count += np.int32(size >= higher)
+        higher, count = found | np.uint32(np.uint32(1) << np.uint32(bit)), np.float32(0)
+        for f in range(len(bits)):
+            count += np.float32(bits[f] >= higher)  # exact to 2^24, and 16 at a time, where integers would be 8
         if count >= core:
             found = higher
     return found
@@ -80,16 +82,21 @@ def shared_over_tokens(
         over_tokens(a, shift, counts, starts, kind, core, part, threads, out)
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def add_fixed(sums: Any, rows: Any, shares: Any, first: int, end: int) -> None:
     """Add shares (B, X), in fixed point, to ``sums`` (K, X): text b's to each of rows[:, b], from first to end of X."""
+    rounded = np.empty(max(0, end - first) + 1)
+    fixed = rounded.view(np.int64)
+    rounded[-1] = ROUNDING
     for text in range(len(shares)):
+        for j in range(first, end):
+            rounded[j - first] = shares[text, j] * FIXED_POINT + ROUNDING
         for row in rows[:, text]:
             for j in range(first, end):
-                sums[row, j] += np.int64(np.rint(shares[text, j] * FIXED_POINT))
+                sums[row, j] += fixed[j - first] - fixed[-1]
 
 
-@njit(parallel=True, **FAST)
+@njit(parallel=True, **EXACT)
 def shared_add_fixed(sums: Any, rows: Any, shares: Any, threads: int) -> None:
     """The same of all X; a thread has a part of it, so that no two add to one number."""
     each = -(-shares.shape[1] // threads)

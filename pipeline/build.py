@@ -30,7 +30,6 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.speed import Speed
 from pipeline.stages import Stages, remembering
 from pipeline.stopwatch import Stopwatch, Usage
 from pipeline.terms import sample_texts, top_terms
@@ -40,7 +39,7 @@ from pipeline.threshold import first_threshold
 @dataclass(frozen=True)
 class Report:
     """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, those
-    done before, what each stage saw and did (``stages``), and how fast the long stages were that had anything to do.
+    done before, and what each stage saw and did (``stages``).
     """
 
     manifest: Manifest
@@ -51,7 +50,6 @@ class Report:
     shards: int
     reused: dict[str, int]
     stages: dict[str, dict[str, Any]]
-    speeds: dict[str, Speed]
 
 
 def build_clusters(
@@ -101,10 +99,9 @@ def build_clusters(
                 made, recorder.model, recorder.tokenizer, corpus.embedder, texts, stage, learned.remember
             )
         watch.stop()
-        speeds = stages.speeds()
     return Report(
         manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused,
-        stages.counters(), speeds,
+        stages.counters(),
     )  # fmt: skip
 
 

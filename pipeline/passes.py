@@ -12,15 +12,14 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.speed import Speed
 from pipeline.stages import Stages, remembering
 from pipeline.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds,
-    shards done before, what each stage saw and did, and how fast the pass was.
+    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds, and
+    what each stage saw and did.
     """
 
     shards: int
@@ -29,7 +28,6 @@ class PartReport:
     seconds: dict[str, float]
     reused: dict[str, int]
     stages: dict[str, dict[str, Any]]
-    speeds: dict[str, Speed]
 
 
 def run_pass(
@@ -55,8 +53,7 @@ def run_pass(
             stages = Stages(corpus if ways.only == "embed" else _with_statistic(corpus, work, watch), work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
             watch.stop()
-            speeds = stages.speeds()
-    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, stages.counters(), speeds)
+    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, stages.counters())
 
 
 def _with_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:

@@ -22,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from coreinfer.capture import Capture, valid_in_row, valid_tokens
+from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
-from coreinfer.packed import Row, packing, packs, together
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
@@ -63,34 +62,24 @@ class Recorder:
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]] if texts else []
 
     def shares(self, texts: list[str]) -> Iterator[Batch]:
-        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch: packed without padding where the model
-        allows it (``coreinfer.packed``), else of like length, so that it pads little.
-        """
+        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little."""
         if not texts:
             return
         most = min(self.max_tokens, context_length(self.model))
         encoded = self.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
         sizes = np.array([len(ids) for ids in encoded])
         capture = Capture(self.model, self.settings, ends=True)
-        with capture:  # nobody else changes the model meanwhile
-            packed = packs(self.model.base_model)
-        for picked in together(sizes) if packed else self._batches(sizes):
-            rows = [encoded[i] for i in picked]
+        for picked in self._batches(sizes):
+            ids, mask = pad([encoded[i] for i in picked], most)
             # Both end before the consumer goes on: its own work is neither captured nor without gradients.
             with capture, torch.inference_mode():
-                shares = self._packed(capture, rows) if packed else self._padded(capture, *pad(rows, most))
+                shares = self._forward(capture, ids.to(self.model.device), mask.to(self.model.device))
             yield picked, shares, sizes[picked]
 
-    def _packed(self, capture: Capture, rows: list[list[int]]) -> NDArray[np.float64]:
-        row, model = Row.of(rows), self.model.base_model
-        capture.expect(valid_in_row(row.ids, row.starts, bos_of(self.model)), row.starts)
-        with packing(model):
-            return capture.shares_of(lambda: model(**row.inputs(), use_cache=False))
-
-    def _padded(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
-        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+    def _forward(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
         capture.expect(valid_tokens(ids, mask, bos_of(self.model)))
-        return capture.shares_of(lambda: self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False))
+        model = self.model.base_model
+        return capture.shares_of(lambda: model(input_ids=ids, attention_mask=mask, use_cache=False))
 
     def _batches(self, sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Indices of texts of like length: ``BATCH`` of them, fewer if they are long."""

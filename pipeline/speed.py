@@ -51,14 +51,15 @@ class Speed:
     share: float
     dtype: str
 
-    def sentence(self) -> str:
-        """In words."""
-        what = f"{self.limit / 1e12:.3g} TFLOP/s in {self.dtype}"
-        return f"{self.tokens_per_second:,.0f} tokens/s, {self.share:.0%} of what this machine multiplies ({what})"
-
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """A speed's row in words."""
+    what = f"{row['limit'] / 1e12:.3g} TFLOP/s in {row['dtype']}"
+    return f"{row['tokens_per_second']:,.0f} tokens/s, {row['share']:.0%} of what this machine multiplies ({what})"
 
 
 def recording(recorder: Recorder, texts: Sequence[str]) -> Work:

@@ -9,17 +9,16 @@ from numpy.typing import NDArray
 from coreinfer.errors import CoreInferError
 from coreinfer.progress import Gauge
 from coreinfer.wording import counted
-from pipeline import speed
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
-from pipeline.passages import read_windows
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
 from pipeline.shards.tasks import Place
 from pipeline.shards.work import Work
+from pipeline.speed import SAMPLE, Speed, embedding, recording, speed
 from pipeline.stopwatch import Stopwatch
 
 
@@ -42,7 +41,6 @@ class Stages:
 
     def __init__(self, corpus: Corpus, work: Work, watch: Stopwatch) -> None:
         self.corpus, self.work, self.watch, settings = corpus, work, watch, corpus.settings
-        self.done = dict[str, int]()  # passages of each long stage, in this run
         self.vectors = corpus.passages.with_name("embeddings.npy")
         self.place = place_of(corpus, work)
         self.plan = self.place.plan
@@ -142,7 +140,19 @@ class Stages:
         for stage, account in self.work.accounts.items():
             dropped = {"bad shard": self.plan.passages_of(account.bad)}
             out[stage] = {"seen": self.corpus.total, "dropped": dropped, **account.row()}
+            if (made := self._speed(stage, account.passages)) is not None:
+                out[stage]["speed"] = made.row()
         return out
+
+    def _speed(self, stage: str, passages: int) -> Speed | None:
+        """Of a long stage that did so many passages in this run; their tokens are counted on held-out ones."""
+        seconds, some = self.watch.seconds.get(stage, 0.0), self.corpus.texts[:SAMPLE]
+        if not (passages and seconds and some):
+            return None
+        if stage == "record":
+            return speed(recording(self.corpus.recorder, some), passages, seconds)
+        work = embedding(self.corpus.embedder, some)
+        return None if work is None else speed(work, passages, seconds)
 
     def _lose(self, stage: str) -> None:
         """Go on without the passages of shards that could not be made."""
@@ -152,21 +162,4 @@ class Stages:
             self.corpus = self.corpus.without(self.lost)
 
     def _shown(self, stage: str) -> Callable[[int], Gauge]:
-        def start(passages: int) -> Gauge:
-            self.done[stage] = passages
-            return self.watch.start(stage, passages)
-
-        return start
-
-    def speeds(self) -> dict[str, speed.Speed]:
-        """Of the long stages that did anything, once they are over."""
-        corpus = self.corpus
-        texts = next(read_windows(corpus.passages))[1]
-        some = texts[:: max(1, len(texts) // speed.SAMPLE)]
-        works = {"embed": speed.embedding(corpus.embedder, some), "record": speed.recording(corpus.recorder, some)}
-        done = {name: count for name, count in self.done.items() if count and self.watch.seconds[name] > 0}
-        return {
-            name: speed.speed(work, count, self.watch.seconds[name])
-            for name, count in done.items()
-            if (work := works[name]) is not None
-        }
+        return lambda passages: self.watch.start(stage, passages)

@@ -23,13 +23,12 @@ from coreinfer.bench.limits import seconds
 from coreinfer.embedder import Embedder
 from coreinfer.machine import machine, versions
 from coreinfer.models import load_model
-from coreinfer.packed import Row, packing, packs, together
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
 from pipeline.embed import embed_texts
 from pipeline.passages import BLOCK, write_passages
 from pipeline.record import Recorder, longest_passage, pad, record_texts
-from pipeline.shards.crew import Slots
+from pipeline.shards.crew import Event, Slots
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import open_store
@@ -67,9 +66,7 @@ def in_turn(works: dict[str, Callable[[], Any]], device: str, rounds: int) -> di
 
 
 def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict[str, Any]:
-    """``record_texts`` over the model's bare forward: in padded batches of like length, as Transformers has it, and in
-    the very batches that are recorded.
-    """
+    """``record_texts``, from texts to sums, over the model's bare forward in the very batches that are recorded."""
     model, most = recorder.model.base_model, recorder.max_tokens
     encoded = recorder.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
     sizes = np.array([len(ids) for ids in encoded])
@@ -84,19 +81,13 @@ def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict
                 ids, mask = (x.to(model.device) for x in pad(rows, most))
                 model(input_ids=ids, attention_mask=mask, use_cache=False)
 
-    def packed() -> None:
-        with torch.inference_mode(), packing(model):
-            for picked in together(sizes):
-                model(**Row.of([encoded[i] for i in picked]).inputs(), use_cache=False)
-
     works: dict[str, Callable[[], Any]] = {
-        "recording": lambda: record_texts(texts, labels, recorder, out), "padded batches": padded,
+        "recording": lambda: record_texts(texts, labels, recorder, out), "its bare forward": padded,
     }  # fmt: skip
-    works |= {"the same packed batches": packed} if packs(model) else {}
     took = in_turn(works, str(model.device), rounds)
     made = speed(recording(recorder, texts), len(texts), median(took["recording"]))
-    costs = {name: _ratio(took, "recording", name, 1) for name in works if name != "recording"}
-    return {"over_bare_forward": {name: asdict(cost) for name, cost in costs.items()}, "speed": made.row()}
+    cost = _ratio(took, "recording", "its bare forward", 1)
+    return {"over_bare_forward": asdict(cost), "speed": made.row()}
 
 
 def measure_embedding(embedder: Embedder, texts: list[str], rounds: int) -> dict[str, Any]:
@@ -147,11 +138,12 @@ def measure_workers(passages: Path, count: int, name: str, device: str, rounds: 
 def _rate(task: EmbedTask, workers: int) -> float:
     times, done = list[float](), list[int]()
 
-    def tick(passages: int) -> None:
-        times.append(time.perf_counter())
-        done.append(passages)
+    def hear(event: Event) -> None:
+        if event.what == "done":
+            times.append(time.perf_counter())
+            done.append(event.passages)
 
-    Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), tick)
+    Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), lambda passages: None, hear)
     return sum(done[workers:]) / (times[-1] - times[workers - 1])
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pipeline.settings import BuildSettings
     from pipeline.shards.ways import Ways
     from pipeline.sources import Counts
-    from pipeline.speed import Speed
 
 MaxBadOption = Annotated[
     int, typer.Option(help="Shards, and files of the dataset, that may be unusable; they are left out, and named.")
@@ -205,13 +204,13 @@ def _built(
 
     report = build(place, overwrite, stage, _say(ways, quiet), ways)
     made = report.manifest
-    _say_counts(report.counts, report.seconds, report.speeds, quiet)
+    _say_counts(report.counts, report.seconds, report.stages, quiet)
     say(built_in_lines(made, place), quiet)
     facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
     done = {"threshold": report.threshold, "shards": report.shards, "reused": report.reused}
     stages = _timed(report.stages, report.seconds)
     stages["record"] |= {"tokens": made.tokens}
-    took = {"seconds": report.seconds, "usage": report.usage, "speeds": _rows(report.speeds)}
+    took = {"seconds": report.seconds, "usage": report.usage}
     done |= {"stages": stages, "source": _counted(report.counts)}
     return {"output": str(place), **facts, **took, **done}
 
@@ -220,19 +219,12 @@ def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool
     from pipeline.passes import run_pass
 
     report = run_pass(settings, ways, stage, _say(ways, quiet))
-    _say_counts(report.counts, report.seconds, report.speeds, quiet)
+    _say_counts(report.counts, report.seconds, report.stages, quiet)
     say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}", quiet)
     row: dict[str, Any]
     row = {"work": str(ways.work), "pass": ways.only, "shards": report.shards, "done": report.done}
     row |= {"stages": _timed(report.stages, report.seconds)}
-    return (
-        row
-        | {"seconds": report.seconds, "speeds": _rows(report.speeds)}
-        | {
-            "reused": report.reused,
-            "source": _counted(report.counts),
-        }
-    )
+    return row | {"seconds": report.seconds, "reused": report.reused, "source": _counted(report.counts)}
 
 
 def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
@@ -259,15 +251,14 @@ def _timed(stages: dict[str, dict[str, Any]], seconds: dict[str, float]) -> dict
     return {name: {"seconds": taken, **stages.get(name, {})} for name, taken in seconds.items()}
 
 
-def _say_counts(counts: "Counts", seconds: dict[str, float], speeds: "dict[str, Speed]", quiet: bool) -> None:
+def _say_counts(counts: "Counts", seconds: dict[str, float], stages: dict[str, dict[str, Any]], quiet: bool) -> None:
+    from pipeline.speed import sentence
+
     say(counts.sentence(), quiet)
     say("  ".join(f"{name} {taken:.1f} s" for name, taken in seconds.items()), quiet)
-    for name, speed in speeds.items():
-        say(f"{name}: {speed.sentence()}", quiet)
-
-
-def _rows(speeds: "dict[str, Speed]") -> dict[str, Any]:
-    return {name: speed.row() for name, speed in speeds.items()}
+    for name, row in stages.items():
+        if "speed" in row:
+            say(f"{name}: {sentence(row['speed'])}", quiet)
 
 
 def _counted(counts: "Counts") -> dict[str, Any]:
