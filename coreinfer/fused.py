@@ -56,14 +56,20 @@ def _of_tokens(a: Tensor, counts: Tensor, core: int) -> Tensor:
     """What is to be known of each token first: its ``core``-th largest magnitude, or if that is 0 its squared norm."""
     import triton
 
-    from coreinfer.kernels.statistic import of_token
+    from coreinfer.kernels.statistic import core_of_token, square_of_token
 
     width, kind = a.shape[-1], torch.int32 if core else torch.float32
     each: Any = torch.zeros(counts.shape, dtype=kind, device=a.device)
-    wide = triton.next_power_of_2(width)
-    of_token[(counts.numel(),)](
-        each, a, counts, width, core, COUNT=core > 0, BITS=BITS[a.dtype], FB=wide,
-        num_warps=max(1, min(16, wide // 512)),
-    )  # fmt: skip
+    wide = max(64, triton.next_power_of_2(width))
+    if core:
+        words = a.view(torch.int32)
+        core_of_token[(counts.numel(),)](
+            each, words, counts, words.shape[-1], core, SIZE=8 * a.element_size(), M=wide // 32,
+            num_warps=max(1, min(16, wide // 4096)),
+        )  # fmt: skip
+    else:
+        square_of_token[(counts.numel(),)](
+            each, a, counts, width, FB=wide, num_warps=max(1, min(16, wide // 512))
+        )
     found: Tensor = each
     return found

@@ -19,27 +19,80 @@ def magnitude(x):
 
 
 @triton.jit
-def of_token(
-    out, a, valid,  # (N,), int32 or float32; (N, F); int8 (N,)
-    F, k,
-    COUNT: tl.constexpr, BITS: tl.constexpr, FB: tl.constexpr,
-):  # fmt: skip
-    """Program n, token n: the sum of its squares; with COUNT the bits of its k-th largest magnitude, found from the
-    highest bit down: one more is set as long as k magnitudes are that large. Tokens that do not count are left out.
+def ones_in(x):
+    """How many bits of each word are set; LLVM knows this for the processor's instruction."""
+    x = x.to(tl.uint32, bitcast=True)
+    x -= (x >> 1) & 0x55555555
+    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+    return ((((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24).to(tl.int32)
+
+
+@triton.jit
+def swapped(w, BY: tl.constexpr):
+    """Words whose second axis becomes the last: along it, the lower BY bits in every 2 BY of the first change places
+    with the higher ones of the second.
     """
+    w = tl.permute(w, (0, 2, 3, 4, 1)) if len(w.shape) == 5 else tl.permute(w, (0, 2, 3, 4, 5, 1))
+    a, b = tl.split(w)
+    moved = (a ^ (b >> BY)) & (0xFFFFFFFF // ((1 << BY) + 1))
+    return tl.join(a ^ moved, b ^ (moved << BY))
+
+
+@triton.jit
+def transposed(w, SIZE: tl.constexpr):
+    """Words (M, SIZE), of 32 / SIZE numbers each -> (M, 2, …, 2), whose place p holds bit SIZE - 1 - p of all of them
+    (H. S. Warren, Hacker's Delight, 7-3).
+    """
+    if SIZE == 16:
+        w = tl.reshape(w, (w.shape[0], 2, 2, 2, 2))
+    else:
+        w = swapped(tl.reshape(w, (w.shape[0], 2, 2, 2, 2, 2)), 16)
+    return swapped(swapped(swapped(swapped(w, 8), 4), 2), 1)
+
+
+@triton.jit
+def plane(w, PLACE: tl.constexpr, SIZE: tl.constexpr):
+    """One place of what is ``transposed``: (M,)."""
+    for level in tl.static_range(4 if SIZE == 16 else 5):
+        a, b = tl.split(w)
+        w = b if (PLACE >> level) & 1 else a
+    return w
+
+
+@triton.jit
+def core_of_token(
+    out, a, valid,  # int32 (N,); words (N, F / NUMBERS), NUMBERS = 32 / SIZE to a word; int8 (N,)
+    WORDS, k,
+    SIZE: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    """Program n: the bits of token n's k-th largest magnitude. Tokens that do not count are left out.
+
+    From the highest bit down: those that are among the largest by the bits before have this one set, or not; the
+    k-th is one of the former if there are as many. Bits of one place of 32 numbers are a word: so all are counted at a
+    time, which costs less than to compare each.
+    """
+    n, m, place = tl.program_id(0).to(tl.int64), tl.arange(0, M)[:, None], tl.arange(0, SIZE)[None, :]
+    if tl.load(valid + n) != 0:
+        i = place * M + m
+        w = transposed(tl.load(a + n * WORDS + i, mask=i < WORDS, other=0), SIZE)
+        some, threshold = tl.full((M,), -1, tl.int32), tl.zeros((), tl.int32)
+        for bit in tl.static_range(SIZE - 2, -1, -1):  # the highest is the sign
+            bits = plane(w, SIZE - 1 - bit, SIZE)
+            set_ = tl.sum(ones_in(some & bits))
+            enough = set_ >= k
+            threshold |= tl.where(enough, 1 << bit, 0)
+            some &= bits ^ tl.where(enough, 0, -1)
+            k -= tl.where(enough, 0, set_)
+        tl.store(out + n, threshold)
+
+
+@triton.jit
+def square_of_token(out, a, valid, F, FB: tl.constexpr):  # (N,); (N, F); int8 (N,)
+    """Program n: the sum of token n's squares. Tokens that do not count are left out."""
     n, f = tl.program_id(0).to(tl.int64), tl.arange(0, FB)
     if tl.load(valid + n) != 0:
-        x = tl.load(a + n * F + f, mask=f < F, other=0.0)
-        if COUNT:
-            size = magnitude(x)  # those beyond F are 0, and no threshold is lower
-            threshold = tl.zeros((), tl.int32)
-            for bit in tl.static_range(BITS - 1, -1, -1):
-                higher = threshold | (1 << bit)
-                threshold = tl.where(tl.sum((size >= higher).to(tl.int32)) >= k, higher, threshold)
-            tl.store(out + n, threshold)
-        else:
-            y = x.to(tl.float32)
-            tl.store(out + n, tl.sum(y * y))
+        y = tl.load(a + n * F + f, mask=f < F, other=0.0).to(tl.float32)
+        tl.store(out + n, tl.sum(y * y))
 
 
 @triton.jit
