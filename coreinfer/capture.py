@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from coreinfer.mlp import Mlp, down_rows
 from coreinfer.models import decoder_of, find_mlps
 from coreinfer.neurons import share
-from coreinfer.settings import StatisticSettings
-from coreinfer.statistic import column_energy, finish, reduce_tokens
+from coreinfer.settings import HELD, StatisticSettings
+from coreinfer.statistic import column_energy, finish, reduce_layers
 from coreinfer.turns import alone
 
 
@@ -43,6 +43,7 @@ class Reducer:
         self.columns = column_energies(mlps)
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
+        self._waiting: list[tuple[int, Tensor]] = []
         self._hooks: list[Any] = []
 
     def attach(self) -> None:
@@ -53,11 +54,11 @@ class Reducer:
         """Leave the model as it was."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._valid = [], None
+        self._hooks, self._valid, self._waiting = [], None, []
 
     def expect(self, valid: Tensor) -> None:
         """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
-        self._valid = valid
+        self._valid, self._waiting = valid, []
         self._sums = [None] * len(self.mlps)
 
     @contextmanager
@@ -72,11 +73,25 @@ class Reducer:
 
     def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def reduce(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._valid is not None:  # OPT hands over (B * T, F)
-                a = args[0].detach().reshape(*self._valid.shape, -1)
-                self._sums[layer] = reduce_tokens(a, self._valid, self.settings)
+            if self._valid is not None:
+                self._take(layer, args[0])
 
         return reduce
+
+    def _take(self, layer: int, a: Tensor) -> None:
+        """A GPU's activations wait until they are HELD bytes: a launch for each layer would cost more than its work."""
+        if self._waiting and not _alike(a, self._waiting[0][1]):
+            self._reduce()
+        self._waiting.append((layer, a))
+        if not a.is_cuda or len(self._waiting) * a.nbytes >= HELD:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if self._waiting and self._valid is not None:  # OPT hands over (B * T, F)
+            layers = [a.detach().reshape(*self._valid.shape, -1) for _, a in self._waiting]
+            for (number, _), made in zip(self._waiting, reduce_layers(layers, self._valid, self.settings), strict=True):
+                self._sums[number] = made
+        self._waiting = []
 
     @torch.no_grad()
     def shares(self) -> NDArray[np.float64]:
@@ -85,6 +100,7 @@ class Reducer:
         What runs next is not reduced until it is announced.
         """
         assert self._valid is not None, "no forward was announced"
+        self._reduce()
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
         out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings))
@@ -98,8 +114,15 @@ def _shares(statistic: Tensor) -> NDArray[np.float64]:
         return share(statistic.numpy())
     total = statistic.sum(-1, keepdim=True, dtype=torch.float64)
     uniform = 1.0 / statistic.shape[-1]
-    found: NDArray[np.float64] = torch.where(total > 0, statistic / total, uniform).cpu().numpy()
+    made = torch.where(total > 0, statistic / total, uniform)
+    out = torch.empty_like(made, device="cpu", pin_memory=True)  # a copy to other memory takes several times as long
+    found: NDArray[np.float64] = out.copy_(made).numpy()
     return found
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether both can be reduced together."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 class Capture(Reducer):

@@ -19,6 +19,7 @@ from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, rea
 LEAST = 16  # vectors that a tensor core takes at a time
 WIDE, DEEP = 64, 128  # rows of a matrix that a program reads, and columns at a time, of 16 bits each
 SPARE = 4096  # bytes of shared memory for sums across a program
+CHUNK = 256  # positions of the cache that one program attends to: twice a single row's, since there are more programs
 BLOCK, SPLITS = 128, 16  # down columns that a program sums, and programs that share the neurons of a block
 
 Launch = Callable[[], Any]
@@ -53,8 +54,9 @@ class Vectors:
         self.stream, self.added = self._room(net.hidden), self._room(net.hidden)
         self.x, self.attended = self._room(net.hidden, dtype=narrow), self._room(count, dtype=narrow)
         self.active, self.qkv = self._room(net.width, dtype=narrow), self._room(count + 2 * side)
-        self.logits, self.parts = self._room(len(net.head)), self._room(heads, state.chunks, net.head_dim)
-        self.tops, self.sums = self._room(heads, state.chunks), self._room(heads, state.chunks)
+        self.chunk, self.chunks = CHUNK, -(-state.context // CHUNK)
+        self.logits, self.parts = self._room(len(net.head)), self._room(heads, self.chunks, net.head_dim)
+        self.tops, self.sums = self._room(heads, self.chunks), self._room(heads, self.chunks)
         self.down_parts = self._room(splits, net.hidden)
         self.best, self.where = self._room(PICKERS), self._room(PICKERS, dtype=torch.int32)
         self.counts = self._room(3, max(heads, net.hidden), dtype=torch.int32).view(3, -1)

@@ -1,11 +1,18 @@
-"""The statistic of a text's tokens, from one layer's activations (B, T, F) as they pass: ``coreinfer.statistic``.
+"""The statistic of texts' tokens, from the activations (B, T, F) of some layers: ``coreinfer.statistic``.
 
-``over_tokens`` reads them once. What count and griffin know of a token first, its threshold or its norm, ``of_token``
-reads them for once more.
+``over_tokens`` reads them once. What count and griffin know of a token first, its threshold or its norm,
+``core_of_token`` or ``square_of_token`` reads them for once more. Layers lie where they were made: kernels take a table
+of their addresses.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def at_layer(where, layer, like):
+    """The activations of a layer, in the kind of ``like``, which points to some of them."""
+    return tl.multiple_of(tl.load(where + layer).to(like.dtype), 16)
 
 
 @triton.jit
@@ -61,48 +68,51 @@ def plane(w, PLACE: tl.constexpr, SIZE: tl.constexpr):
 
 @triton.jit
 def core_of_token(
-    out, a, valid,  # int32 (N,); words (N, F / NUMBERS), NUMBERS = 32 / SIZE to a word; int8 (N,)
-    WORDS, k,
+    out, where, words, valid,  # int32 (L, N); int64 (L,), of words (N, F * SIZE / 32), as ``words``; int8 (N,)
+    N, WORDS, k,
     SIZE: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Program n: the bits of token n's k-th largest magnitude. Tokens that do not count are left out.
+    """Program (n, l): the bits of token n's k-th largest magnitude. Tokens that do not count are left out.
 
     From the highest bit down: those that are among the largest by the bits before have this one set, or not; the
     k-th is one of the former if there are as many. Bits of one place of 32 numbers are a word: so all are counted at a
     time, which costs less than to compare each.
     """
-    n, m, place = tl.program_id(0).to(tl.int64), tl.arange(0, M)[:, None], tl.arange(0, SIZE)[None, :]
+    n, layer = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if tl.load(valid + n) != 0:
-        i = place * M + m
+        a, i = at_layer(where, layer, words), tl.arange(0, SIZE)[None, :] * M + tl.arange(0, M)[:, None]
         w = transposed(tl.load(a + n * WORDS + i, mask=i < WORDS, other=0), SIZE)
         some, threshold = tl.full((M,), -1, tl.int32), tl.zeros((), tl.int32)
         for bit in tl.static_range(SIZE - 2, -1, -1):  # the highest is the sign
             bits = plane(w, SIZE - 1 - bit, SIZE)
-            set_ = tl.sum(ones_in(some & bits))
-            enough = set_ >= k
+            ones = tl.sum(ones_in(some & bits))
+            enough = ones >= k
             threshold |= tl.where(enough, 1 << bit, 0)
             some &= bits ^ tl.where(enough, 0, -1)
-            k -= tl.where(enough, 0, set_)
-        tl.store(out + n, threshold)
+            k -= tl.where(enough, 0, ones)
+        tl.store(out + layer * N + n, threshold)
 
 
 @triton.jit
-def square_of_token(out, a, valid, F, FB: tl.constexpr):  # (N,); (N, F); int8 (N,)
-    """Program n: the sum of token n's squares. Tokens that do not count are left out."""
-    n, f = tl.program_id(0).to(tl.int64), tl.arange(0, FB)
+def square_of_token(out, where, like, valid, N, F, FB: tl.constexpr):  # (L, N); int64 (L,), of (N, F); int8 (N,)
+    """Program (n, l): the sum of token n's squares. Tokens that do not count are left out."""
+    n, layer, f = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, FB)
     if tl.load(valid + n) != 0:
-        y = tl.load(a + n * F + f, mask=f < F, other=0.0).to(tl.float32)
-        tl.store(out + n, tl.sum(y * y))
+        y = tl.load(at_layer(where, layer, like) + n * F + f, mask=f < F, other=0.0).to(tl.float32)
+        tl.store(out + layer * N + n, tl.sum(y * y))
 
 
 @triton.jit
 def over_tokens(
-    out, a, valid, each,  # float32 (B, F); (B, T, F); int8 (B, T); (B, T), of ``of_token``
+    out, where, like, valid, each,  # float32 (L, B, F); int64 (L,), of (B, T, F); int8 (B, T); (L, B, T) of each token
     T, F,
     KIND: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, b): BF neurons of text b, BT tokens at a time. KIND: energy, count or griffin."""
+    """Program (i, b, l): BF neurons of text b, BT tokens at a time. KIND: energy, count or griffin."""
     text, f, some = tl.program_id(1).to(tl.int64), tl.program_id(0) * BF + tl.arange(0, BF), tl.arange(0, BT)
+    layer, texts = tl.program_id(2), tl.num_programs(1)
+    a = at_layer(where, layer, like)
+    each += layer * texts * T
     total = tl.zeros((BT, BF), tl.float32)
     for begin in tl.range(0, T, BT):
         token = text * T + begin + some
@@ -117,4 +127,4 @@ def over_tokens(
             if KIND == "griffin":
                 y /= tl.maximum(tl.load(each + token, mask=counts, other=1.0), 1.1754943508222875e-38)[:, None]
             total += y
-    tl.store(out + text * F + f, tl.sum(total, 0), mask=f < F)
+    tl.store(out + (layer * texts + text) * F + f, tl.sum(total, 0), mask=f < F)
