@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from coreinfer.mlp import Mlp, down_rows
 from coreinfer.models import decoder_of, find_mlps
-from coreinfer.settings import StatisticSettings
-from coreinfer.statistic import column_energy, finish, reduce_texts, reduce_tokens
+from coreinfer.settings import HELD, StatisticSettings
+from coreinfer.statistic import column_energy, finish, reduce_layers, reduce_texts
 from coreinfer.turns import alone
 
 
@@ -47,6 +47,7 @@ class Reducer:
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
         self._stops = False
+        self._waiting: list[tuple[int, Tensor]] = []
         self._hooks: list[Any] = []
 
     def attach(self) -> None:
@@ -57,11 +58,11 @@ class Reducer:
         """Leave the model as it was."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._valid = [], None
+        self._hooks, self._valid, self._waiting = [], None, []
 
     def expect(self, valid: Tensor) -> None:
         """Announce the next forward's texts: ``valid`` bool (B, T) says which of its tokens count."""
-        self._valid = valid
+        self._valid, self._waiting = valid, []
         self._sums = [None] * len(self.mlps)
 
     @contextmanager
@@ -76,18 +77,33 @@ class Reducer:
 
     def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def reduce(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._valid is not None:  # OPT hands over (B * T, F)
-                self._sums[layer] = self._reduced(args[0].detach().reshape(*self._valid.shape, -1), self._valid)
+            if self._valid is not None:
+                self._take(layer, args[0])
                 if self._stops and layer == len(self.mlps) - 1:
                     raise _Reached
 
         return reduce
 
-    def _reduced(self, a: Tensor, valid: Tensor) -> Tensor:
-        if a.is_cuda or not self._stops:  # a prompt is reduced sooner than the loops are loaded
-            return reduce_tokens(a, valid, self.settings)
-        starts = np.arange(len(a) + 1) * a.shape[1]
-        return reduce_texts(a.flatten(0, 1), valid.flatten(), starts, self.settings)
+    def _take(self, layer: int, a: Tensor) -> None:
+        """A GPU's activations wait until they are HELD bytes: a launch for each layer would cost more than its work."""
+        if self._waiting and not _alike(a, self._waiting[0][1]):
+            self._reduce()
+        self._waiting.append((layer, a))
+        if not a.is_cuda or len(self._waiting) * a.nbytes >= HELD:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if self._waiting and self._valid is not None:  # OPT hands over (B * T, F)
+            layers = [a.detach().reshape(*self._valid.shape, -1) for _, a in self._waiting]
+            for (number, _), made in zip(self._waiting, self._reduced(layers, self._valid), strict=True):
+                self._sums[number] = made
+        self._waiting = []
+
+    def _reduced(self, layers: list[Tensor], valid: Tensor) -> Sequence[Tensor] | Tensor:
+        if layers[0].is_cuda or not self._stops:  # a prompt is reduced sooner than the loops are loaded
+            return reduce_layers(layers, valid, self.settings)
+        starts = np.arange(len(valid) + 1) * valid.shape[1]
+        return [reduce_texts(a.flatten(0, 1), valid.flatten(), starts, self.settings) for a in layers]
 
     def shares_of(self, forward: Callable[[], Any]) -> NDArray[np.float64]:
         """``shares()`` of an announced ``forward``, which ends at the last MLP's activations: its down projection, and
@@ -97,9 +113,9 @@ class Reducer:
         try:
             with suppress(_Reached):
                 forward()
+            return self.shares()
         finally:
             self._stops = False
-        return self.shares()
 
     @torch.no_grad()
     def shares(self) -> NDArray[np.float64]:
@@ -108,6 +124,7 @@ class Reducer:
         What runs next is not reduced until it is announced.
         """
         assert self._valid is not None, "no forward was announced"
+        self._reduce()
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
         out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings))
@@ -119,8 +136,16 @@ def _shares(statistic: Tensor) -> NDArray[np.float64]:
     """``neurons.share``, where the statistic is, and on all threads."""
     total = statistic.sum(-1, keepdim=True, dtype=torch.float64)
     uniform = 1.0 / statistic.shape[-1]
-    found: NDArray[np.float64] = torch.where(total > 0, statistic / total, uniform).cpu().numpy()
+    made = torch.where(total > 0, statistic / total, uniform)
+    if made.is_cuda:  # a copy to memory that is not pinned takes several times as long
+        made = torch.empty_like(made, device="cpu", pin_memory=True).copy_(made)
+    found: NDArray[np.float64] = made.numpy()
     return found
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether both can be reduced together."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 class Capture(Reducer):

@@ -76,6 +76,7 @@ class StatisticSettings:
 
 
 QUANTISED = {"int8": 8, "int4": 4}  # the dtypes that are ways to load linear weights, and their bits
+HELD = 1 << 28  # bytes of activations that a forward on a GPU holds until they are reduced together
 RUNTIMES = ("auto", "coreinfer", "transformers", "llama.cpp")  # who makes tokens
 DOUBT_TOKENS = 64  # of the prompts that ``PolicySettings.doubt`` is of
 

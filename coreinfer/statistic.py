@@ -8,6 +8,7 @@ the layer's output, E[a^2] * ||down column||^2, if neurons were uncorrelated. Gr
 over the number of tokens is kept here, which ranks alike and can be averaged.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -58,14 +59,23 @@ def _ceil(x: float) -> int:
     return int(-((-(x - 1e-9)) // 1))
 
 
+def reduce_layers(
+    layers: Sequence[Tensor], valid: Tensor | None, settings: StatisticSettings
+) -> Sequence[Tensor] | Tensor:
+    """``reduce_tokens`` of each of some layers' activations, of one shape and dtype on one device."""
+    if layers[0].is_cuda:
+        core = _core_of(layers[0], settings.token_fraction)
+        if (made := by_kernels(layers, valid, settings, core)) is not None:
+            return made
+    return [reduce_tokens(a, valid, settings) for a in layers]
+
+
 def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) -> Tensor:
     """Sum over a text's tokens: ``a`` (B, T, F), ``valid`` bool (B, T) or None for all -> float32 (B, F).
 
     ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
     ``griffin``: sum of a^2 / (the token's sum of a^2 over all neurons); a token without any activity adds nothing.
     """
-    if a.is_cuda and (made := by_kernels(a, valid, settings, _core_of(a, settings.token_fraction))) is not None:
-        return made
     out = torch.empty((a.shape[0], a.shape[2]), dtype=torch.float32, device=a.device)
     for i, text in enumerate(a):  # one text's temporaries fit the cache: 10 times as fast as the whole batch at once
         if valid is not None:

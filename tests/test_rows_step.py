@@ -22,7 +22,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("triton")
     from coreinfer.decode import rows
 
-    for name, value in {"PICKERS": 1, "SPLITS": 2}.items():  # the interpreter runs program by program
+    for name, value in {"PICKERS": 1, "SPLITS": 2, "CHUNK": 64}.items():  # the interpreter runs program by program
         monkeypatch.setattr(rows, name, value)
     return rows
 
@@ -31,10 +31,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
 @torch.no_grad()
 def test_rows_of_one_text_equal_steps_in_turn(name: str, kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a dense model looks at drafts: past a window of 16, over chunks of 16; a row not in use does nothing."""
-    from coreinfer.decode import state as places
-
-    monkeypatch.setattr(places, "CHUNK", 16)
-    for size, value in {"WIDE": 16, "DEEP": 16, "BLOCK": 16, "SPLITS": 2}.items():
+    for size, value in {"CHUNK": 16, "WIDE": 16, "DEEP": 16, "BLOCK": 16, "SPLITS": 2}.items():
         monkeypatch.setattr(kernels, size, value)
     net, neurons, ids = read_network(build(name)), some(), tokens(1, 21)[0].tolist()
     kept = [torch.from_numpy(x).long() for x in neurons.layers]
@@ -84,8 +81,10 @@ def test_rows_of_several_texts_go_on_by_themselves(kernels: Any) -> None:
 
 
 @torch.no_grad()
-def test_vectors_are_rounded_to_the_weights_dtype(kernels: Any) -> None:
-    """float16: of bfloat16 the interpreter multiplies the bits as if they were numbers."""
+def test_weights_of_16_bits_meet_all_of_a_vector(kernels: Any) -> None:
+    """Rounded to the weights' dtype, and what that leaves of it. float16: of bfloat16 the interpreter multiplies the
+    bits as if they were numbers.
+    """
     model: Any = build("Llama")
     net, neurons = read_network(model.half()), some()
     room = torch.zeros(2, len(net.layers), 64, net.kv_heads, net.head_dim, dtype=torch.float16)
@@ -96,7 +95,7 @@ def test_vectors_are_rounded_to_the_weights_dtype(kernels: Any) -> None:
         state.feed.token.fill_(token)
         made.run()
         wanted = step(net, token, position, room[0], room[1], [torch.from_numpy(x).long() for x in neurons.layers])
-        assert torch.allclose(made.v.logits[0], wanted, atol=0.01)
+        assert torch.allclose(made.v.logits[0], wanted, atol=1e-3)
 
 
 @pytest.fixture

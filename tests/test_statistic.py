@@ -130,17 +130,32 @@ def test_energy_in_bfloat16_sums_in_float32() -> None:
 
 @pytest.mark.parametrize("kind", get_args(StatisticKind))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 18, 100), (1, 1, 64)])
+@pytest.mark.parametrize("shape", [(1, 18, 100), (2, 1, 64)])
 def test_the_kernels_equal_torch(kind: StatisticKind, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     """On Triton's interpreter; many activations are equal or 0, so that ties lie at the thresholds."""
     fused = pytest.importorskip("coreinfer.fused")
     pytest.importorskip("triton")
     torch.manual_seed(0)
-    a, valid = torch.randn(shape).mul(4).round().div(4).to(dtype), torch.rand(shape[:2]) > 0.2
-    for mask in (valid, None):
-        wanted = reduce_tokens(a, mask, chosen := StatisticSettings(kind))
-        core = max(1, math.ceil(chosen.token_fraction * shape[2]))
-        torch.testing.assert_close(fused.reduce(a, mask, kind, core), wanted, rtol=1e-5, atol=1e-6)
+    a, valid = torch.randn(shape).mul(4).round().div(4).to(dtype), torch.rand(shape[:2]) > 0.8
+    core = max(1, math.ceil((chosen := StatisticSettings(kind)).token_fraction * shape[2]))
+    layers = [a] if shape[1] > 1 else [a, a.square()]
+    for mask in (valid,) if shape[1] > 1 else (valid, None):
+        for layer, found in zip(layers, fused.reduce(layers, mask, kind, core), strict=True):
+            torch.testing.assert_close(found, reduce_tokens(layer, mask, chosen), rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(1, 70), st.integers(0, 2**32), st.sampled_from([torch.float32, torch.bfloat16]))
+@settings(max_examples=5, deadline=None)
+def test_the_threshold_is_the_kth_magnitude(k: int, seed: int, dtype: torch.dtype) -> None:
+    """Of every k, and of bits that no activation has: infinities, the smallest numbers, zeros of both signs."""
+    fused = pytest.importorskip("coreinfer.fused")
+    pytest.importorskip("triton")
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(-(2**31), 2**31, 70, dtype=np.int64) & ~rng.choice([0, 0x7F80_0000, 0x7FFF_0000], 70)
+    a = torch.from_numpy(bits.astype(np.int32)).view(torch.float32).nan_to_num(1.0).to(dtype).view(1, 1, 70)
+    where, counts = torch.tensor([a.data_ptr()]), torch.ones(1, 1, dtype=torch.int8)
+    found = fused._of_tokens(where, a, counts, k).to(torch.int32 if dtype is torch.float32 else torch.int16)
+    assert found.view(dtype).item() == a.abs().flatten().sort(descending=True).values[k - 1].item()
 
 
 def test_a_kernel_that_fails_leaves_it_to_torch(
@@ -154,8 +169,8 @@ def test_a_kernel_that_fails_leaves_it_to_torch(
     monkeypatch.setattr(fused, "reduce", fails)
     monkeypatch.setattr(fused, "_failed", set())
     for _ in range(2):
-        assert fused.by_kernels(torch.ones(1, 2, 3), None, StatisticSettings(), 2) is None
+        assert fused.by_kernels([torch.ones(1, 2, 3)], None, StatisticSettings(), 2) is None
     assert [record.message.count("no compiler") for record in caplog.records] == [1]
     positive = StatisticSettings("count", mode="positive")
     fused._failed.clear()
-    assert fused.by_kernels(torch.ones(1, 2, 3), None, positive, 2) is None
+    assert fused.by_kernels([torch.ones(1, 2, 3)], None, positive, 2) is None

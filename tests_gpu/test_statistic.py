@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def test_kernels_equal_torch(kind: StatisticKind, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     a, valid = torch.randn(shape).mul(8).round().div(8).to(dtype), torch.rand(shape[:2]) > 0.2
-    wanted = reduce_tokens(a, valid, chosen := StatisticSettings(kind))
-    core = max(1, math.ceil(chosen.token_fraction * shape[2]))
-    torch.testing.assert_close(reduce(a.cuda(), valid.cuda(), kind, core).cpu(), wanted, rtol=2e-5, atol=1e-6)
+    core = max(1, math.ceil((chosen := StatisticSettings(kind)).token_fraction * shape[2]))
+    layers = [a, a.square(), a.flip(2)]
+    for layer, found in zip(layers, reduce([x.cuda() for x in layers], valid.cuda(), kind, core), strict=True):
+        torch.testing.assert_close(found.cpu(), reduce_tokens(layer, valid, chosen), rtol=2e-5, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from coreinfer.bench.plan import PROMPT
 from coreinfer.bench.report import GB, notes
 from coreinfer.bench.run import Measured
 from coreinfer.machine import hardware, machine, versions
@@ -54,7 +55,8 @@ def _prefill(made: Measured) -> str:
 
 def title(made: Measured) -> str:
     """What is measured, and so what a section is replaced by."""
-    return f"{made.shape}, {made.dtype}, on a {'GPU' if _on_gpu(made) else 'CPU'}"
+    long = "" if made.prompt_tokens == PROMPT else f", {made.prompt_tokens:,} prompt tokens"
+    return f"{made.shape}, {made.dtype}, on a {'GPU' if _on_gpu(made) else 'CPU'}{long}"
 
 
 def put(text: str, new: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 
-POSITIONS = 1024  # of the cache, unless others are asked for
+PROMPT, POSITIONS = 128, 1024  # tokens of the prompt, and of the cache, unless others are asked for
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Plan:
     texts are decoded at a time besides one, at each share below 1.
     """
 
-    prompt_tokens: int = 128
+    prompt_tokens: int = PROMPT
     new_tokens: int = 64
     context: int | None = None
     keeps: tuple[float, ...] = (1.0, 0.4)

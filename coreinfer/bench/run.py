@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from coreinfer.bench.limits import bandwidth, seconds
 from coreinfer.bench.lossless import LosslessSpeed, examples, measure_lossless
-from coreinfer.bench.plan import Plan
+from coreinfer.bench.plan import PROMPT, Plan
 from coreinfer.bench.shapes import random_model, random_prompt
 from coreinfer.bench.subjects import (
     Own,
@@ -71,6 +71,7 @@ class Measured:
     switch_s: float
     left_out: dict[str, str]
     lossless: LosslessSpeed | None = None
+    prompt_tokens: int = PROMPT
 
     @property
     def own(self) -> Speed:
@@ -137,7 +138,10 @@ def _measured(
     speeds = _speeds([*first, *_race(rest, plan, stage)], own, plan, speed_of_memory, theirs)
     others = [own.set_of(min(plan.keeps), seed) for seed in range(1, 4)]
     switch = min(seconds(lambda one=one: own.decoder.keep(one), device) for one in others)  # type: ignore[misc]
-    return Measured(shape, named_dtype(model), device, speed_of_memory, speeds, dense, watched, switch, left_out)
+    return Measured(
+        shape, named_dtype(model), device, speed_of_memory, speeds, dense, watched, switch, left_out,
+        prompt_tokens=plan.prompt_tokens,
+    )  # fmt: skip
 
 
 def measure_with_drafts(engine: Engine, plan: Plan, stage: Stage = unseen) -> Measured:
@@ -210,5 +214,6 @@ def _prefills(model: PreTrainedModel, ids: Tensor, device: str) -> tuple[float, 
             run()
             reducer.shares()
 
-    pairs = [(seconds(run, device), seconds(watched, device)) for _ in range(2 * ROUNDS + 1)][1:]
+    count = 7 * ROUNDS if device.startswith("cuda") else 2 * ROUNDS  # a GPU's are short, and wait for a shared CPU
+    pairs = [(seconds(run, device), seconds(watched, device)) for _ in range(count + 1)][1:]
     return median(a for a, _ in pairs), median(b for _, b in pairs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coreinfer.bench.plan import PROMPT
 from coreinfer.cli_options import BundlesOption, DeviceOption, DtypeOption, MemoryOption, ModelOption, QuietOption
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def bench(
     keep: Annotated[
         list[float] | None, typer.Option("--keep", "-k", help="May be given again. [default: 1 0.4]")
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Of the prompt, which runs dense.")] = 128,
+    prompt_tokens: Annotated[int, typer.Option(help="Of the prompt, which runs dense.")] = PROMPT,
     new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Decoded in each round.")] = 64,
     context: Annotated[
         int | None, typer.Option(help="Positions that the cache holds. [default: 1024, or the model's if it has fewer]")

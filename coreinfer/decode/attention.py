@@ -14,8 +14,13 @@ FAR = 1 << 30  # a window that holds every context
 
 
 class Room(Protocol):
-    """Where attention finds queries, keys and values, leaves what it attended to, and adds up its parts."""
+    """Where attention finds queries, keys and values, leaves what it attended to, and adds up its parts, of ``chunk``
+    positions each. ``low``: elements after which what was rounded off follows, or 0 where nothing was.
+    """
 
+    chunk: int
+    chunks: int
+    low: int
     attended: Tensor
     qkv: Tensor
     parts: Tensor
@@ -33,12 +38,12 @@ def attending(
     (old_keys, _, bits), (old_values, _, _) = held(keys), held(values)
     table, heads = rope_of(net, layer), heads_of(net, layer)
     norms = [net.embedding if norm is None else norm.weight for norm in (layer.q_norm, layer.k_norm)]
-    return lambda: attend[(net.heads, s.chunks, rows)](
+    return lambda: attend[(net.heads, room.chunks, rows)](
         room.attended, room.qkv, keys, values, old_keys, old_values, table, *norms,
         feed.position, feed.slot, feed.used, s.context, room.parts, room.tops, room.sums, room.counts[0],
         net.scale, net.attention_softcap or 0.0, layer.q_norm.eps if layer.q_norm else 1.0, layer.window or FAR,
-        OWN=own, CAP=net.attention_softcap is not None, CHUNK=s.chunk, S=s.chunks, TOGETHER=min(16, power(s.chunks)),
-        BITS=bits, **heads, num_warps=4, **pdl,
+        OWN=own, CAP=net.attention_softcap is not None, CHUNK=room.chunk, S=room.chunks,
+        TOGETHER=min(16, power(room.chunks)), BITS=bits, LOW=room.low, **heads, num_warps=4, **pdl,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from coreinfer.kernels.rows import activate_rows, deactivate_rows, multiply, rea
 LEAST = 16  # vectors that a tensor core takes at a time
 WIDE, DEEP = 64, 128  # rows of a matrix that a program reads, and columns at a time, of 16 bits each
 SPARE = 4096  # bytes of shared memory for sums across a program
+CHUNK = 256  # positions of the cache that one program attends to: twice a single row's, since there are more programs
 BLOCK, SPLITS = 128, 16  # down columns that a program sums, and programs that share the neurons of a block
 
 Launch = Callable[[], Any]
@@ -47,17 +48,24 @@ class Vectors:
     """What lies between the weights of so many rows, in ``many``, which tensor cores take."""
 
     def __init__(self, state: State, rows: int, splits: int) -> None:
-        net, self.many = state.network, max(LEAST, power(rows))
-        self.device, narrow = net.embedding.device, net.embedding.dtype
+        net, narrow = state.network, state.network.embedding.dtype
+        self.device, self.halves = net.embedding.device, 1 if narrow == torch.float32 else 2
+        self.many = max(LEAST, power(self.halves * rows))
         count, side, heads = net.heads * net.head_dim, net.kv_heads * net.head_dim, net.heads
         self.stream, self.added = self._room(net.hidden), self._room(net.hidden)
         self.x, self.attended = self._room(net.hidden, dtype=narrow), self._room(count, dtype=narrow)
         self.active, self.qkv = self._room(net.width, dtype=narrow), self._room(count + 2 * side)
-        self.logits, self.parts = self._room(len(net.head)), self._room(heads, state.chunks, net.head_dim)
-        self.tops, self.sums = self._room(heads, state.chunks), self._room(heads, state.chunks)
+        self.low = self.low_of(count)
+        self.chunk, self.chunks = CHUNK, -(-state.context // CHUNK)
+        self.logits, self.parts = self._room(len(net.head)), self._room(heads, self.chunks, net.head_dim)
+        self.tops, self.sums = self._room(heads, self.chunks), self._room(heads, self.chunks)
         self.down_parts = self._room(splits, net.hidden)
         self.best, self.where = self._room(PICKERS), self._room(PICKERS, dtype=torch.int32)
         self.counts = self._room(3, max(heads, net.hidden), dtype=torch.int32).view(3, -1)
+
+    def low_of(self, width: int) -> int:
+        """Elements after which what was rounded off a vector follows; 0: nothing was."""
+        return self.many // 2 * width if self.halves > 1 else 0
 
     def _room(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(self.many, *shape, dtype=dtype, device=self.device)
@@ -112,7 +120,7 @@ class RowsStep(Launches):
         v, hidden = self.v, self.network.hidden
         return lambda: ready[(self.rows,)](
             v.x, v.stream, v.added, v.stream, *vectors(norm, after, v.stream), norm.eps,
-            H=hidden, HB=power(hidden), CENTER=norm.center, AFTER=after is not None, **self.pdl,
+            H=hidden, HB=power(hidden), LOW=v.low_of(hidden), CENTER=norm.center, AFTER=after is not None, **self.pdl,
         )  # fmt: skip
 
     def _multiply(
@@ -121,8 +129,8 @@ class RowsStep(Launches):
         n, hidden = weight.shape
         return lambda: multiply[(triton.cdiv(n, WIDE),)](
             out, weight, out if bias is None else bias, x, n, cap or 0.0,
-            H=hidden, BN=WIDE, BK=self._deep(hidden), R=self.v.many, BIAS=bias is not None, CAP=cap is not None,
-            **self.tiled,
+            H=hidden, BN=WIDE, BK=self._deep(hidden), R=self.v.many, HALVES=self.v.halves, BIAS=bias is not None,
+            CAP=cap is not None, **self.tiled,
         )  # fmt: skip
 
     def _deep(self, n: int) -> int:
@@ -145,14 +153,14 @@ class RowsStep(Launches):
         return [
             lambda: activate_rows[(triton.cdiv(k, WIDE),)](
                 v.active, neurons, ids, v.stream if in_bias is None else in_bias, v.x, k, width,
-                H=hidden, P=parts, BN=WIDE, BK=self._deep(hidden), R=v.many, ACT=net.act,
-                BIAS=in_bias is not None, **self.tiled,
+                H=hidden, P=parts, BN=WIDE, BK=self._deep(hidden), R=v.many, HALVES=v.halves, LOW=v.low_of(width),
+                ACT=net.act, BIAS=in_bias is not None, **self.tiled,
             ),
             lambda: deactivate_rows[(triton.cdiv(hidden, block), SPLITS)](
                 v.added, neurons, ids, v.active, v.stream if down_bias is None else down_bias, v.down_parts,
                 v.counts[1], k, width,
-                H=hidden, P=parts, BF=self._deep(k) // 2, BH=block, R=v.many, S=SPLITS, BIAS=down_bias is not None,
-                **self.tiled,
+                H=hidden, P=parts, BF=self._deep(k) // 2, BH=block, R=v.many, HALVES=v.halves, S=SPLITS,
+                BIAS=down_bias is not None, **self.tiled,
             ),
         ]  # fmt: skip
 

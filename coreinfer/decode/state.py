@@ -79,7 +79,7 @@ class State:
         count, side = net.heads * net.head_dim, net.kv_heads * net.head_dim
         self.qkv, self.attended = self._floats(count + 2 * side), self._floats(count)
         self.active = self._floats(net.width)
-        self.chunk, self.chunks = CHUNK, -(-self.context // CHUNK)
+        self.chunk, self.chunks, self.low = CHUNK, -(-self.context // CHUNK), 0
         self.parts = self._floats(net.heads, self.chunks, net.head_dim)
         self.tops, self.sums = self._floats(net.heads, self.chunks), self._floats(net.heads, self.chunks)
         self.down_parts = self._floats(SPLITS, net.hidden)

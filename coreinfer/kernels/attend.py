@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from coreinfer.kernels.vectors import is_last, wait
+from coreinfer.kernels.vectors import is_last, put, wait
 from coreinfer.kernels.weights import of_word, places, rows_of
 
 
@@ -93,7 +93,7 @@ def mixture(values, weight, BITS: tl.constexpr):
 @triton.jit
 def add_up(
     out, parts, tops, sums, begin, end,  # of one head: (D,); (S, D), (S,) each
-    D: tl.constexpr, DB: tl.constexpr, TOGETHER: tl.constexpr,
+    D: tl.constexpr, DB: tl.constexpr, TOGETHER: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """out = the parts from ``begin`` to ``end``, weighed by what each one's softmax comes to."""
     d = tl.arange(0, DB)
@@ -111,7 +111,7 @@ def add_up(
         y = y * old_share + tl.sum(part * share[:, None], 0)
         whole = whole * old_share + tl.sum(total * share, 0)
         best = new
-    tl.store(out + d, y / whole, mask=inside)
+    put(out + d, y / whole, inside, LOW)
 
 
 @triton.jit
@@ -122,12 +122,12 @@ def attend(
     scale, cap, eps, window,
     OWN: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, DB: tl.constexpr, TURNED: tl.constexpr,
     NORMED: tl.constexpr, CAP: tl.constexpr, CHUNK: tl.constexpr, S: tl.constexpr, TOGETHER: tl.constexpr,
-    BITS: tl.constexpr, PDL: tl.constexpr,
+    BITS: tl.constexpr, LOW: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (h, s, r): a query head of row r over CHUNK positions of the cache; the last of a head's programs adds
     them up. OWN: the row's key and value go into the cache here; else ``remember`` has put those of all rows there.
 
-    ``cached_keys``, ``cached_values``: the caches again, as ``weights`` reads BITS.
+    LOW: as ``put``. ``cached_keys``, ``cached_values``: the caches again, as ``weights`` reads BITS.
     """
     h, s, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if row >= tl.load(used):
@@ -182,10 +182,10 @@ def attend(
                 tl.store(keys + here, k, mask=inside)
                 tl.store(values + here, v, mask=inside)
         if end - begin == 1:
-            tl.store(out + h * D + d, y / total, mask=inside)
+            put(out + h * D + d, y / total, inside, LOW)
         else:
             tl.store(parts + s * D + d, y, mask=inside)
             tl.store(tops + s, top)
             tl.store(sums + s, total)
             if is_last(count + h, end - begin):
-                add_up(out + h * D, parts, tops, sums, begin, end, D, DB, TOGETHER)
+                add_up(out + h * D, parts, tops, sums, begin, end, D, DB, TOGETHER, LOW)

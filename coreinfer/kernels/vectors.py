@@ -37,6 +37,14 @@ def stream(before, added, i, inside, after, eps, n, AFTER: tl.constexpr):
 
 
 @triton.jit
+def put(at, y, there, LOW: tl.constexpr):
+    """y, rounded to what lies there; with LOW also, so many elements later, what that leaves of it."""
+    tl.store(at, y, mask=there)
+    if LOW:
+        tl.store(at + LOW, y - y.to(at.dtype.element_ty).to(tl.float32), mask=there)
+
+
+@triton.jit
 def is_last(count, programs):
     """Whether all other ``programs`` that count here have stored their part; the count begins anew for a next step."""
     tl.debug_barrier()

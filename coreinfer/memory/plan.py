@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from coreinfer.errors import CoreInferError
 from coreinfer.memory.facts import Facts
 from coreinfer.memory.sizes import size_in_words
+from coreinfer.settings import HELD
 
 ROOM = 1024  # positions of the decoder's first cache; longer texts get larger ones
 BLOCK = 1 << 23  # bytes of neurons that are on their way to the device at a time
@@ -36,7 +37,7 @@ class Plan:
         return {
             "embeddings": f.embeddings, "attention": f.attention * self._copies, "norms and positions": f.rest,
             "caches": f.position * (held + min(prompt, f.context)), "streaming": self._streaming,
-            "the prompt's activations": max(passing, f.once) + (GPU_SLACK if self.on_gpu else SLACK),
+            "the prompt's activations": max(passing, f.once) + (GPU_SLACK + HELD if self.on_gpu else SLACK),
             "neurons": self._neurons(kept),
             **({"the embedder": self.beside} if self.beside else {}),
         }  # fmt: skip
