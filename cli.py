@@ -13,6 +13,7 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
+    from coreinfer.serve.verb import serve
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
@@ -37,7 +38,7 @@ def options(version: VersionOption = False) -> None:
 
 for verb in (  # in the order in which --help shows them
     build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, update, verify, diff,
-    adapt, bench,
+    adapt, bench, serve,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -94,8 +94,8 @@ def shaped_by(model: Any, options: dict[str, Any]) -> str | None:
 
 @dataclass
 class Begun:
-    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token, the seed
-    that it was drawn with, and the float32 logits (V,) that it was drawn from.
+    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token, the
+    seed that it was drawn with, and the float32 logits (V,) that it was drawn from.
     """
 
     ids: Tensor

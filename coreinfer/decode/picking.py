@@ -5,7 +5,6 @@ from torch import Tensor
 
 from coreinfer.decode.state import Feed, State
 
-
 ENOUGH = 1024  # tokens among which a nucleus is looked for first
 
 

@@ -159,7 +159,10 @@ def _fail(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         what = f"{request.method} {request.url.path[:80]}"
-        said = {404: f"there is no {what}: see /openapi.json", 405: f"{what} is not a way to ask this: see /openapi.json"}
+        said = {
+            404: f"there is no {what}: see /openapi.json",
+            405: f"{what} is not a way to ask this: see /openapi.json",
+        }
         refused = Refused(error.status_code, said.get(error.status_code, str(error.detail)))
         return JSONResponse(refused.body, refused.status, dict(error.headers or {}))
 

@@ -23,7 +23,7 @@ from coreinfer.serve.limits import Limits
 
 log = logging.getLogger("coreinfer.serve")
 OPEN = "/health"
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Guard:
@@ -78,7 +78,9 @@ class Guard:
         if scope["path"] == OPEN:
             return
         if self.key is not None and not _knows(headers.get("authorization", ""), self.key):
-            raise Refused(401, "the API key is missing or wrong: send Authorization: Bearer KEY", None, "invalid_api_key")
+            raise Refused(
+                401, "the API key is missing or wrong: send Authorization: Bearer KEY", None, "invalid_api_key"
+            )
         if self.leaving():
             raise Refused(503, "the server is shutting down: come again")
         if self.busy > self.limits.connections:

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,16 +17,17 @@ from coreinfer.decode.decoder import Decoder
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import context_length
+from coreinfer.neurons import every
 from coreinfer.serve.app import Page, make_app, swapped
 from coreinfer.serve.faults import Refused
-from coreinfer.serve.guard import LOOPBACK, Guard
+from coreinfer.serve.guard import Guard
 from coreinfer.serve.joining import GROUPS, choose
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.mail import Mail
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import Pick
 from coreinfer.serve.service import Service
-from coreinfer.serve.versions import opened
+from coreinfer.serve.versions import Version, opened
 from coreinfer.serve.worker import Worker
 from coreinfer.settings import Policy
 from coreinfer.streaming import end_tokens
@@ -42,32 +43,9 @@ class Serving:
     policy: Policy = "auto"
     keep: float | None = None
     plain_chat: bool = False
-    limits: Limits = Limits()
+    log_prompts: bool = False
+    limits: Limits = field(default_factory=Limits)
     pick: Pick = choose
-
-
-def bound(host: str, port: int, key: str | None) -> socket.socket:
-    """A socket that listens nowhere yet.
-
-    Raises:
-        CoreInferError: the port is taken, the host is not this machine's, or others could reach it without a key.
-    """
-    if key is None and host not in (*LOOPBACK, "::1"):
-        raise CoreInferError(
-            f"--host {host} lets others in and there is no key: give --api-key or COREINFER_API_KEY, or --host 127.0.0.1"
-        )
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(kind, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((host, port))
-        made.listen(1024)
-    except (OSError, OverflowError) as error:
-        made.close()
-        raise CoreInferError(
-            f"cannot listen on {host}:{port} ({in_words(error)}): give another --port or --host"
-        ) from error
-    return made
 
 
 def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics], Worker], Limits]:
@@ -91,6 +69,7 @@ def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics],
     limits = replace(serving.limits, context=decoder.context, max_tokens=min(serving.limits.max_tokens, context))
     version, ends = opened(engine, decoder), end_tokens({}, engine.model.generation_config)
     engine.match(["Warm."])  # loads the embedder
+    decoder.keep(every(len(decoder.mlps), decoder.mlps[0].width), serving.limits.batch)  # compiles, or loads what was
 
     def worker(mail: Mail, metrics: Metrics) -> Worker:
         return Worker(version, decoder, ends, limits, metrics, mail.flush, serving.pick)
@@ -124,6 +103,7 @@ class Server:
     def __init__(self, engine: Engine, sock: socket.socket, serving: Serving) -> None:
         self.sock, self.serving = sock, serving
         self.worker, self.limits = made_of(engine, serving)
+        self.model = engine.artifact.manifest.model.id
         self.service: Service | None = None
         self._uvicorn: _Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,7 +114,9 @@ class Server:
         metrics, mail, how = Metrics(), Mail(self._loop), self.serving
         worker = self.worker(mail, metrics)
         worker.start()
-        self.service = Service(worker, mail, self.limits, metrics, how.policy, how.keep, how.plain_chat)
+        self.service = Service(
+            worker, mail, self.limits, metrics, how.policy, how.keep, how.plain_chat, how.log_prompts
+        )
         app = make_app(self.service, _page())
         guard = Guard(app, how.key, self.limits, lambda: self._leaving, _counting(metrics))
         config = uvicorn.Config(
@@ -152,6 +134,12 @@ class Server:
     @property
     def _leaving(self) -> bool:
         return self.service is not None and self.service.leaving
+
+    @property
+    def version(self) -> Version:
+        """What new prompts are answered with."""
+        assert self.service is not None
+        return self.service.worker.version
 
     def stop(self) -> None:
         """Take no more requests, finish those there are; a second call ends them."""

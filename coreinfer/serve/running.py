@@ -75,7 +75,7 @@ class Group:
 
     @property
     def union(self) -> Mask:
-        return np.any([text.waits.mask for text in self.texts], axis=0)
+        return np.logical_or.reduce([text.waits.mask for text in self.texts])
 
     @property
     def largest(self) -> int:
@@ -93,7 +93,7 @@ class Group:
 
 
 class Running:
-    """The groups, over one decoder's slots. ``flush``: called after each step, when what was told may be handed over."""
+    """The groups, over one decoder's slots. ``flush``: called after each step, when what was told may be sent."""
 
     def __init__(
         self, table: Table, ends: frozenset[int], metrics: Metrics, flush: Callable[[], object], pick: Pick = choose

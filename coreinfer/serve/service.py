@@ -1,6 +1,7 @@
 """What the routes share: the worker, its limits, and how a request's prompts become tokens."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from coreinfer.serve.schemas import Core, Generating, Turn
 from coreinfer.serve.worker import Worker
 from coreinfer.settings import Policy
 
+log = logging.getLogger("coreinfer.serve")
 T = TypeVar("T")
 
 
@@ -32,10 +34,10 @@ class Service:
 
     def __init__(
         self, worker: Worker, mail: Mail, limits: Limits, metrics: Metrics, policy: Policy = "auto",
-        keep: float | None = None, plain_chat: bool = False,
+        keep: float | None = None, plain_chat: bool = False, log_prompts: bool = False,
     ) -> None:  # fmt: skip
         self.worker, self.mail, self.limits, self.metrics = worker, mail, limits, metrics
-        self.policy, self.keep, self.plain_chat = policy, keep, plain_chat
+        self.policy, self.keep, self.plain_chat, self.log_prompts = policy, keep, plain_chat, log_prompts
         self.leaving = False  # whether no more requests are taken
         self._encoding = Lock()
 
@@ -128,6 +130,8 @@ class Service:
                 400, f"the prompt has {ids.shape[1]} tokens, the server's context holds {most}: shorten it", param,
                 "context_length_exceeded",
             )  # fmt: skip
+        if self.log_prompts:
+            log.info("prompt %r", words)
         return Asked(ids, words)
 
     def _known(self, tokens: list[int]) -> torch.Tensor:
