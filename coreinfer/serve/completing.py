@@ -69,7 +69,7 @@ class Answering:
         return said_in_headers(first.prediction, first.digest)
 
     def leave(self) -> None:
-        self.job.gone = True
+        self.job.leave()
         self.service.metrics.left.inc()
 
     async def whole(self) -> Response:

@@ -93,6 +93,11 @@ class Job:
     deadline: float
     gone: bool = False
     arrived: float = field(default_factory=time.monotonic)
+    left: float = 0.0
+
+    def leave(self) -> None:
+        """Nobody waits for it any more; called by the event loop."""
+        self.gone, self.left = True, time.monotonic()
 
     @property
     def late(self) -> bool:

@@ -33,6 +33,9 @@ class Metrics:
         self.switches = Counter(name + "set_switches", "Times that other texts or neurons sat down.", registry=made)
         self.cache = Counter(name + "set_cache", "Sets sat down to, by whether gathered yet.", ["hit"], registry=made)
         self.left = Counter(name + "left_early", "Requests whose client left.", registry=made)
+        self.freed = Histogram(
+            name + "left_seconds", "From a client's leaving to its text's.", registry=made, buckets=QUICK
+        )
         self.swaps = Counter(name + "artifact_swaps", "Artifacts swapped in, or refused.", ["result"], registry=made)
         for reason in ("weak_match",):
             self.fallbacks.labels(reason)

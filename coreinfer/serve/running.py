@@ -173,3 +173,5 @@ class Running:
             self.table.leave(text.seat.slot)
             if why is not None:
                 text.end(why)
+            elif text.job.left:
+                self.metrics.freed.observe(time.monotonic() - text.job.left)
