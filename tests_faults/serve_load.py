@@ -1,6 +1,6 @@
 """Load on a server: many streams, some that leave, some that are malformed or too large, and artifacts that change.
 
-``python tests_faults/serve_load.py --seconds 600`` prints what it saw as JSON; ``test_serve_soak`` says what has to hold.
+``python tests_faults/serve_load.py --seconds 600`` prints what it saw; ``test_serve_soak`` says what has to hold.
 """
 
 import argparse
@@ -61,7 +61,8 @@ class Seen:
         rest = {k: v for k, v in asdict(self).items() if k not in ("first_s", "files", "resident")}
         return rest | late | {
             "answers": len(first), "tokens_per_second": round(self.tokens / self.seconds, 1),
-            "files": _spread(self.files), "resident_mib": _spread([x >> 20 for x in self.resident]), "growth": round(self.growth, 4),
+            "files": _spread(self.files), "resident_mib": _spread([x >> 20 for x in self.resident]),
+            "growth": round(self.growth, 4),
         }  # fmt: skip
 
     @property

@@ -36,8 +36,10 @@ def in_field(loc: tuple[Any, ...]) -> str | None:
 
 
 def malformed(faults: list[Any]) -> Refused:
-    """The first fault that pydantic found in a body, as one line."""
-    fault = faults[0]
+    """The first fault that pydantic found in a body, as one line; of a field that may be of several types, the one that
+    says more than which those are.
+    """
+    fault = next((one for one in faults if not one["type"].endswith("_type")), faults[0])
     param, kind = in_field(fault["loc"]), fault["type"]
     if kind == "json_invalid":
         return Refused(400, f"the body is no JSON ({fault.get('ctx', {}).get('error', 'malformed')}): mend it")

@@ -18,10 +18,12 @@ MIXED = 0x9E3779B1  # a text's number times this, added to its request's seed, i
 
 @dataclass(frozen=True)
 class Wish:
-    """What a request wants of each of its texts. ``logprobs``: how many likeliest tokens; None: none at all."""
+    """What a request wants of each of its texts. ``keep``: None for that of the artifact that it will be answered with;
+    ``logprobs``: how many likeliest tokens; None: none at all.
+    """
 
     policy: Policy
-    keep: float
+    keep: float | None
     lossless: bool
     sampling: Sampling
     seed: int

@@ -42,11 +42,13 @@ async def core_neurons(service: Service, request: Request, body: CoreNeurons) ->
     return JSONResponse({"object": "core_neurons", "model": service.model, **facts, **ids}, headers=headers)
 
 
-def _predicted(service: Service, prompt: Prompt, policy: Policy, keep: float) -> tuple[Version, Prediction, Match]:
+def _predicted(
+    service: Service, prompt: Prompt, policy: Policy, keep: float | None
+) -> tuple[Version, Prediction, Match]:
     """In the engine's thread."""
     version = service.worker.version
     (match,) = version.engine.match([prompt])
-    return version, version.engine.predict(prompt, policy, keep, match), match
+    return version, version.engine.predict(prompt, policy, version.keep(keep), match), match
 
 
 def _facts(version: Version, prediction: Prediction, match: Match) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Preparing:
         """Prefill a prompt, tell of its first tokens, and hand on what is not done with them."""
         job, wish, asked = one.job, one.job.wish, one.job.prompts[one.number]
         started = time.monotonic()
-        planned = plan(self.version.artifact, match, wish.policy, wish.keep)
+        planned = plan(self.version.artifact, match, wish.policy, self.version.keep(wish.keep))
         with launching_on(asked.ids.device):
             begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, Noise(wish.seed))
         if wish.lossless:

@@ -59,20 +59,14 @@ class Service:
                 404, f"the model is {str(name)[:80]!r}, here is {self.model!r}: give that", "model", "model_not_found"
             )
 
-    def policy_of(self, body: Core) -> tuple[Policy, float]:
-        """The policy and keep of a request.
+    def policy_of(self, body: Core) -> tuple[Policy, float | None]:
+        """The policy and keep that a request asks for, or else the server.
 
         Raises:
             Refused: a keep below all that were measured.
         """
-        made = self.artifact
-        keep = body.keep or self.keep or made.manifest.default_keep
-        least = least_keep(made)
-        if keep < least:
-            raise Refused(
-                400, f"keep is {keep:g}, the least that was calibrated is {least:g}: give that or more", "keep",
-                "keep_not_calibrated",
-            )  # fmt: skip
+        keep = self.keep if body.keep is None else body.keep
+        self.worker.version.keep(keep)
         return body.policy or self.policy, keep
 
     def wish_of(self, body: Generating, max_tokens: int | None, logprobs: int | None) -> Wish:
@@ -150,12 +144,6 @@ class Service:
 
     def deadline(self) -> float:
         return time.monotonic() + self.limits.seconds
-
-
-def least_keep(artifact: Artifact) -> float:
-    """The least keep that was measured, or for want of a curve, that layer budgets are stored for."""
-    curve = artifact.calibration.get("curve") or []
-    return float(min((row["keep"] for row in curve), default=artifact.budget_grid[0]))
 
 
 async def while_heard(request: Any, work: Awaitable[T], leave: Callable[[], Any]) -> T | None:

@@ -10,6 +10,7 @@ from coreinfer.decode.continuing import Continuing, continuing
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
+from coreinfer.serve.faults import Refused
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,22 @@ class Version:
     @property
     def artifact(self) -> Artifact:
         return self.engine.artifact
+
+    def keep(self, asked: float | None) -> float:
+        """The share to keep, the artifact's own where none is asked for.
+
+        Raises:
+            Refused: less than the least that was measured, or for want of a curve, that layer budgets are stored for.
+        """
+        made = self.artifact
+        if asked is None:
+            return made.manifest.default_keep
+        curve = made.calibration.get("curve") or []
+        least = float(min((row["keep"] for row in curve), default=made.budget_grid[0]))
+        if asked < least:
+            said = f"keep is {asked:g}, the least that was calibrated is {least:g}: give that or more"
+            raise Refused(400, said, "keep", "keep_not_calibrated")
+        return asked
 
 
 def opened(engine: Engine, decoder: object) -> Version:

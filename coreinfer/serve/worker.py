@@ -70,7 +70,7 @@ class Worker(threading.Thread):
         """
         texts = len(job.prompts) * job.n
         with self._lock:
-            if self._waiting + texts > self.limits.queue:
+            if self._waiting + texts > self.limits.queue + self.running.free:
                 raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
             self._waiting += texts
             self.metrics.queue.set(self._waiting)
@@ -98,6 +98,7 @@ class Worker(threading.Thread):
             self._fill()
             if self.running.groups:
                 self._turn()
+            self.metrics.busy.set(len(self.running.texts))
             self.flush()
 
     def _turn(self) -> None:
@@ -180,7 +181,6 @@ class Worker(threading.Thread):
         before = len(self._ready)
         self.running.fill(self._ready, lambda text: seated(self.running.table, text))
         self._unwait(len(left) + before - len(self._ready))
-        self.metrics.busy.set(len(self.running.texts))
 
     def _unwait(self, texts: int) -> None:
         with self._lock:
