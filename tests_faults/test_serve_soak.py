@@ -63,7 +63,10 @@ def test_what_the_description_says_holds(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     with started(tmp_path / "log", "--context", 64, "--plain-chat") as process:
         url = f"http://127.0.0.1:{process.port}/openapi.json"
-        command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--max-time", str(SCHEMA_S)]
+        code = "import sys; from schemathesis.cli import schemathesis; schemathesis(sys.argv[1:])"
+        # Whether a prompt fits or a folder is there is not for a schema to say: what is well-formed may be refused.
+        options = ["--phases", "examples,coverage,fuzzing", "--exclude-checks", "positive_data_acceptance"]
+        command = [sys.executable, "-c", code, "run", url, "--max-time", str(SCHEMA_S), *options]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         made = subprocess.run(command, capture_output=True, text=True, env=env)
     assert made.returncode == 0, made.stdout[-8000:] + made.stderr[-2000:]

@@ -1,8 +1,6 @@
 """The routes: what comes in is checked by its schema, what goes wrong leaves in OpenAI's form."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,15 +9,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from coreinfer.artifact import Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.serve import completing, looking
 from coreinfer.serve.faults import Refused, malformed
+from coreinfer.serve.looking import Page
 from coreinfer.serve.schemas import Chat, Completion, CoreNeurons, Embeddings, Swap
 from coreinfer.serve.service import Service
 from coreinfer.serve.versions import successor
-
-CSP = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
 class Fault(BaseModel):
@@ -35,14 +31,6 @@ class Faulty(BaseModel):
     error: Fault
 
 
-@dataclass(frozen=True)
-class Page:
-    """What is at ``/``: content and its type by path, and what GET /v1/clusters says of an artifact."""
-
-    files: dict[str, tuple[bytes, str]]
-    overview: Callable[[Artifact], dict[str, Any]]
-
-
 FAULTS: Any = {code: {"model": Faulty} for code in (400, 401, 403, 404, 408, 413, 500, 503)}
 STREAM: Any = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {}}}}
 ARROW: Any = {200: {"content": {looking.ARROW: {"schema": {"type": "string"}}, "application/json": {}}}}
@@ -51,7 +39,7 @@ ARROW: Any = {200: {"content": {looking.ARROW: {"schema": {"type": "string"}}, "
 def make_app(service: Service, page: Page | None = None) -> FastAPI:
     """Without a guard around it."""
     app = FastAPI(title="coreinfer", version="1", docs_url=None, redoc_url=None, responses=FAULTS)
-    _look(app, service)
+    _look(app, service, page)
     _generate(app, service)
     _operate(app, service)
     if page is not None:
@@ -70,14 +58,14 @@ def _generate(app: FastAPI, service: Service) -> None:
         return await completing.chat(service, request, body)
 
 
-def _look(app: FastAPI, service: Service) -> None:
+def _look(app: FastAPI, service: Service, page: Page | None) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return looking.models(service)
 
     @app.post("/v1/core-neurons", responses=ARROW)
     async def core_neurons(request: Request, body: CoreNeurons) -> Response:
-        return await looking.core_neurons(service, request, body)
+        return await looking.core_neurons(service, request, body, page)
 
     @app.post("/v1/embeddings")
     async def embeddings(body: Embeddings) -> Response:
@@ -141,7 +129,7 @@ def _show(app: FastAPI, service: Service, page: Page) -> None:
     async def file(path: str) -> Response:
         if (found := page.files.get(path or "index.html")) is None:
             raise HTTPException(404)
-        return Response(found[0], media_type=found[1], headers={"Content-Security-Policy": CSP})
+        return Response(found[0], media_type=found[1], headers={"Content-Security-Policy": page.csp})
 
 
 def _fail(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +67,8 @@ class Answering:
     @property
     def headers(self) -> dict[str, str]:
         first = self.began[min(self.began)]
-        return said_in_headers(first.prediction, first.digest)
+        lossless = {"X-Coreinfer-Lossless": str(self.job.wish.lossless).lower()}
+        return said_in_headers(first.prediction, first.digest) | lossless
 
     def leave(self) -> None:
         self.job.leave()
@@ -135,7 +137,8 @@ class Streamed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         seconds = self.answering.service.limits.seconds + SLOW_S
-        await while_heard(self.request, asyncio.wait_for(self._send(send), seconds), self.answering.leave)
+        with suppress(TimeoutError):  # who reads so slowly has the connection closed
+            await while_heard(self.request, asyncio.wait_for(self._send(send), seconds), self.answering.leave)
 
     async def _send(self, send: Send) -> None:
         try:

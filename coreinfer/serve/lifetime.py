@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,12 @@ from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import context_length
 from coreinfer.neurons import every
-from coreinfer.serve.app import Page, make_app, swapped
+from coreinfer.serve.app import make_app, swapped
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.guard import Guard
 from coreinfer.serve.joining import GROUPS, choose
 from coreinfer.serve.limits import Limits
+from coreinfer.serve.looking import Page
 from coreinfer.serve.mail import Mail
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import Pick
@@ -33,6 +35,7 @@ from coreinfer.settings import Policy
 from coreinfer.streaming import end_tokens
 
 log = logging.getLogger("coreinfer.serve")
+TURN_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,12 @@ class Server:
 
 
 async def until_stopped(server: Server, ready: Callable[[], Any]) -> None:
-    """Serve until SIGTERM or Ctrl-C; SIGHUP loads the artifact's folder anew."""
+    """Serve until SIGTERM or Ctrl-C; SIGHUP loads the artifact's folder anew.
+
+    Compiled loops hold the interpreter's lock, and each send of the event loop lets it go: with the usual 5 ms until
+    the next turn, eight streams' sends would take longer than a step.
+    """
+    sys.setswitchinterval(TURN_S)
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -180,4 +188,4 @@ def _page() -> Page | None:
     from importlib import import_module
 
     page = import_module("coreinfer.page")
-    return Page(page.files(), page.overview)
+    return Page(page.files(), page.CSP, page.overview, page.compare)

@@ -1,14 +1,18 @@
 """What the server knows, without a word generated: core neurons of a prompt, embeddings, the model."""
 
+import asyncio
 import base64
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from coreinfer.artifact import Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.match import Match
 from coreinfer.neurons import NeuronSet
@@ -22,24 +26,43 @@ from coreinfer.serve.service import Service
 from coreinfer.serve.versions import Version
 from coreinfer.settings import Policy
 
+
+@dataclass(frozen=True)
+class Page:
+    """What people see at ``/``: content and its type by path, what GET /v1/clusters says of an artifact, and a prompt's
+    neurons beside its cluster's.
+    """
+
+    files: dict[str, tuple[bytes, str]]
+    csp: str
+    overview: Callable[[Artifact], dict[str, Any]]
+    compare: Callable[[Artifact, Prediction], dict[str, Any]]
+
+
 ARROW = "application/vnd.apache.arrow.stream"
 BEGUN = int(time.time())
 
 
-async def core_neurons(service: Service, request: Request, body: CoreNeurons) -> Response:
+async def core_neurons(service: Service, request: Request, body: CoreNeurons, page: Page | None) -> Response:
     """Which neurons a prompt needs, and why: JSON, or Arrow where that is accepted."""
     service.check_model(body.model)
     policy, keep = service.policy_of(body)
     prompt: Prompt = body.prompt if body.prompt is not None else service.turns_of(body.messages or [])
     (asked,) = await service.encoded([prompt], "prompt" if body.messages is None else "messages")
     version, prediction, match = await service.ask(lambda: _predicted(service, prompt, policy, keep))
+    beside = None
+    if body.compare:
+        if page is None:
+            raise Refused(400, "compare needs the page, which is not installed here: leave it out", "compare")
+        beside = await asyncio.to_thread(page.compare, version.artifact, prediction)
     facts = _facts(version, prediction, match) | {"prompt_tokens": asked.ids.shape[1]}
     headers = {"X-Coreinfer-Artifact": version.digest}
     assert prediction.neurons is not None
     if ARROW in request.headers.get("accept", ""):
         return Response(arrow(prediction.neurons, facts), media_type=ARROW, headers=headers)
     ids = {"neurons": [layer.tolist() for layer in prediction.neurons.layers]} if body.neurons else {}
-    return JSONResponse({"object": "core_neurons", "model": service.model, **facts, **ids}, headers=headers)
+    more = ids | ({} if beside is None else {"compare": beside})
+    return JSONResponse({"object": "core_neurons", "model": service.model, **facts, **more}, headers=headers)
 
 
 def _predicted(

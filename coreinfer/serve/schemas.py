@@ -128,12 +128,15 @@ class Chat(Generating):
 
 
 class CoreNeurons(Core):
-    """POST /v1/core-neurons: one of ``prompt`` and ``messages``."""
+    """POST /v1/core-neurons: one of ``prompt`` and ``messages``. ``compare``: beside the cluster's core, as the page shows
+    it.
+    """
 
     model: str | None = None
     prompt: Text | None = None
     messages: Turns | None = None
     neurons: bool = True
+    compare: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> "CoreNeurons":

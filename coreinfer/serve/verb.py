@@ -75,7 +75,7 @@ def serve(
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("coreinfer.serve").setLevel(level)
-    place = f"http://{host}:{sock.getsockname()[1]}"
+    place = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
     asyncio.run(until_stopped(server, lambda: say(f"serving {server.model} on {place}/v1", quiet)))
 
 
