@@ -1,14 +1,22 @@
 """Who gets a slot and with whom: like ones meet, and no text waits for more than it is told."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coreinfer.decode.continuing import Sampling
+from coreinfer.decode.seats import Seat
 from coreinfer.grouping import CAP
-from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come, overtake
+from coreinfer.neurons import NeuronSet
+from coreinfer.serve.jobs import Ended, Job, Wish
+from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come
+from coreinfer.serve.metrics import Metrics
+from coreinfer.serve.running import STEPS, Running, Text
+from coreinfer.serve.words import Words
 
 WIDTH = 24
 
@@ -58,79 +66,113 @@ def test_a_group_stays_near_its_largest_set(some: Any, there: Any) -> None:
     assert fits or (len(groups) == GROUPS and made.text == 0)
 
 
-class Slots:
-    """A fake decoder by a fake clock: each text that has a slot ends after so many turns of its group."""
+class FakeTable:
+    """A decoder that makes the same token for ever, by a clock that counts steps."""
 
-    def __init__(self, count: int) -> None:
-        self.count, self.clock, self.begun = count, 0, list[int]()
-        self.groups = list[list[tuple[int, Mask]]]()
-        self.left = dict[int, int]()
-        self.since = dict[int, int]()
-        self.longest = 0
+    def __init__(self, slots: int) -> None:
+        self.free, self.seats = list(range(slots)), list[Seat]()
+        self.decoder, self.clock = SimpleNamespace(gathers=0), 0
+        self.since, self.longest = dict[int, int](), 0
 
-    @property
-    def free(self) -> int:
-        return self.count - sum(map(len, self.groups))
+    def sit(self, seats: Sequence[Seat], union: NeuronSet) -> None:
+        held = union.mask()
+        assert all((held | ~one.neurons.mask()).all() for one in seats)
+        self.seats = list(seats)
 
-    def fill(self, waiting: list[tuple[int, int, Waits]]) -> None:
-        while waiting and self.free:
-            masks = [[one for _, one in group] for group in self.groups]
-            order = [waits for _, _, waits in waiting]
-            join = choose(order, unions(masks), alone(masks))
-            overtake(order, join.text)
-            name, turns, waits = waiting.pop(join.text)
-            if join.group is None:
-                self.groups.append([])
-            self.groups[-1 if join.group is None else join.group].append((name, waits.mask))
-            self.begun.append(name)
-            self.left[name], self.since[name] = turns, self.clock
+    def step(self) -> list[int]:
+        self.clock += 1
+        for seat in self.seats:
+            self.longest = max(self.longest, self.clock - self.since.get(seat.slot, self.clock))
+            self.since[seat.slot] = self.clock
+        return [1] * len(self.seats)
+
+    def leave(self, slot: int) -> None:
+        self.free.append(slot)
+        self.since.pop(slot, None)
+
+
+class Served:
+    """The real groups over a fake decoder; texts come by its clock."""
+
+    def __init__(self, slots: int) -> None:
+        self.table, self.begun, self.ended = FakeTable(slots), list[int](), list[int]()
+        self.running = Running(self.table, frozenset(), Metrics(), lambda: None)  # type: ignore[arg-type]
+        self.waiting = list[Text]()
+
+    def come(self, name: int, tokens: int, neurons: NeuronSet) -> None:
+        wish = Wish("auto", None, False, Sampling(), 0, tokens)
+        job = Job(
+            [], 1, wish, lambda event: self.ended.append(name) if isinstance(event, Ended) else None, float("inf")
+        )
+        waits = Waits(neurons.mask().reshape(-1))
+        self.waiting.append(Text(job, name, waits, neurons, Words(lambda some: "a" * len(some)), tokens, 1 << 9, 0, 0))
+
+    def seat(self, text: Text) -> Seat:
+        self.begun.append(text.number)
+        slot = self.table.free.pop()
+        self.table.since[slot] = self.table.clock
+        return Seat(slot, 0, 0, 0.0, 0, 1.0, text.neurons)
 
     def turn(self) -> None:
-        self.clock += 1
-        if not self.groups:
-            return
-        group, *rest = self.groups
-        for name, _ in group:
-            self.longest = max(self.longest, self.clock - self.since[name])
-            self.since[name] = self.clock
-            self.left[name] -= 1
-        kept = [one for one in group if self.left[one[0]] > 0]
-        self.groups = [some for some in (*rest, kept) if some]
+        self.running.fill(self.waiting, self.seat)
+        assert not (self.waiting and self.table.free)  # no slot stays free while a text waits
+        if self.running.groups:
+            self.running.run(lambda: False)
+        else:
+            self.table.clock += STEPS
 
 
-TEXT = st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(0, 2), st.booleans())
+def a_set(topic: int, wide: bool) -> NeuronSet:
+    return NeuronSet((np.flatnonzero(mask(topic, wide)).astype(np.int32),), WIDTH)
 
 
-@settings(max_examples=200)
-@given(st.lists(TEXT, min_size=1, max_size=60), st.integers(1, 4))
-def test_no_text_is_overtaken_by_more_than_its_patience(texts: Any, count: int) -> None:
-    """Whatever comes when, and whatever it needs; and everyone who has a slot has a turn each ``GROUPS`` turns."""
-    slots, waiting, came = Slots(count), list[tuple[int, int, Waits]](), 0
+TEXT = st.tuples(st.integers(0, 12), st.integers(1, 40), st.integers(0, 2), st.booleans())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=50), st.integers(1, 4))
+def test_no_text_is_overtaken_by_more_than_its_patience(texts: Any, slots: int) -> None:
+    """Whatever comes when, and whatever it needs; and who has a slot has a step within two other groups' turns."""
+    served, came = Served(slots), 0
     arrivals = np.cumsum([pause for pause, *_ in texts]).tolist()
-    for _ in range(60 * 9 * 4 + 200):
-        while came < len(texts) and arrivals[came] <= slots.clock:
-            _, turns, topic, wide = texts[came]
-            waiting.append((came, turns, Waits(mask(topic, wide))))
+    while len(served.ended) < len(texts):
+        while came < len(texts) and arrivals[came] <= served.table.clock:
+            _, tokens, topic, wide = texts[came]
+            served.come(came, tokens, a_set(topic, wide))
             came += 1
-        slots.fill(waiting)
-        slots.turn()
-        if came == len(texts) and not waiting and not slots.groups:
-            break
-    assert sorted(slots.begun) == list(range(len(texts)))
-    place = {name: at for at, name in enumerate(slots.begun)}
+        served.turn()
+    assert sorted(served.begun) == sorted(served.ended) == list(range(len(texts)))
+    place = {name: at for at, name in enumerate(served.begun)}
     for name in range(len(texts)):
         assert sum(place[later] < place[name] for later in range(name + 1, len(texts))) <= PATIENCE
         assert place[name] <= name + PATIENCE
-    assert slots.longest <= GROUPS
+    assert served.table.longest <= (GROUPS - 1) * STEPS + 1
+    assert sorted(served.table.free) == list(range(slots))
 
 
 def test_patience_is_used_and_ends() -> None:
-    """One unlike text among many like ones: it has the second group at once, or waits no longer than it must."""
-    slots = Slots(1)
-    waiting = [(0, 2, Waits(mask(0)))]
-    slots.fill(waiting)
-    waiting = [(1, 2, Waits(mask(1)))] + [(n, 2, Waits(mask(0))) for n in range(2, 60)]
-    while 1 not in slots.begun:
-        slots.turn()
-        slots.fill(waiting)
-    assert slots.begun.index(1) <= 1 + PATIENCE
+    """One unlike text behind many like ones, of which one slot at a time is free."""
+    served = Served(1)
+    served.come(0, 20, a_set(0, False))
+    served.turn()
+    served.come(1, 20, a_set(1, False))
+    for name in range(2, 60):
+        served.come(name, 20, a_set(0, False))
+    while 1 not in served.begun:
+        served.turn()
+    assert served.begun.index(1) <= 1 + PATIENCE
+
+
+def test_who_has_left_gives_its_slot_back_before_the_next_step() -> None:
+    served = Served(2)
+    for name in range(2):
+        served.come(name, 400, a_set(name, False))
+    served.turn()
+    (gone,) = (text for text in served.running.texts if text.number == 0)
+    gone.job.leave()
+    while gone in served.running.texts:
+        before = len(gone.made)
+        served.turn()
+    assert len(gone.made) == before
+    assert len(served.table.free) == 1
+    assert served.ended == []

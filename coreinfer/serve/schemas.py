@@ -128,8 +128,8 @@ class Chat(Generating):
 
 
 class CoreNeurons(Core):
-    """POST /v1/core-neurons: one of ``prompt`` and ``messages``. ``compare``: beside the cluster's core, as the page shows
-    it.
+    """POST /v1/core-neurons: one of ``prompt`` and ``messages``. ``compare``: beside its cluster's, as the page
+    has it.
     """
 
     model: str | None = None
