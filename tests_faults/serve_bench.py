@@ -108,10 +108,11 @@ def together(engine: Engine, pick: Pick, texts: int, tokens: int) -> float:
     return made / took
 
 
-def grouping(rounds: int) -> dict[str, Any]:
+def grouping(rounds: int, size: tuple[int, int]) -> dict[str, Any]:
+    """``size``: texts, and tokens of each."""
     engine = Engine.load()
     together(engine, choose, 8, 8)
-    pairs = [(together(engine, choose, 48, 96), together(engine, first_come, 48, 96)) for _ in range(rounds)]
+    pairs = [(together(engine, choose, *size), together(engine, first_come, *size)) for _ in range(rounds)]
     grouped, first = (median(side) for side in zip(*pairs, strict=True))
     rows = [[round(x, 1) for x in pair] for pair in pairs]
     return {
@@ -126,9 +127,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["overhead", "grouping"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=96)
     given = parser.parse_args()
-    threads = torch.get_num_threads()
-    print(json.dumps({"threads": threads} | (overhead if given.what == "overhead" else grouping)(given.rounds)))
+    found = overhead(given.rounds) if given.what == "overhead" else grouping(given.rounds, (given.texts, given.tokens))
+    print(json.dumps({"threads": torch.get_num_threads()} | found))
 
 
 if __name__ == "__main__":

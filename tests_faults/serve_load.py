@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class Seen:
     def facts(self) -> dict[str, Any]:
         first = sorted(self.first_s) or [0.0]
         late = {f"first_token_p{p}_s": round(first[len(first) * p // 100], 3) for p in (50, 95, 99)}
-        rest = {k: v for k, v in asdict(self).items() if k not in ("first_s", "files", "resident")}
-        return rest | late | {
+        return late | {
+            "statuses": {kind: dict(found) for kind, found in self.statuses.items()}, "cut": self.cut,
+            "keeps": self.keeps, "swaps": self.swaps, "seconds": round(self.seconds, 1), "tokens": self.tokens,
             "answers": len(first), "tokens_per_second": round(self.tokens / self.seconds, 1),
             "files": _spread(self.files), "resident_mib": _spread([x >> 20 for x in self.resident]),
             "growth": round(self.growth, 4),

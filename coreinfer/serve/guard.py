@@ -23,6 +23,7 @@ from coreinfer.serve.limits import Limits
 
 log = logging.getLogger("coreinfer.serve")
 OPEN = "/health"
+PATIENCE = 8  # times the largest body: so much is read before a connection is closed
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -87,25 +88,27 @@ class Guard:
             raise Refused(503, f"{self.limits.connections} requests are open, as many as may be: come again")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """None where the client left before all was there.
+        """None where the client left before all was there. What is too large is read on for a while and thrown away:
+        who still writes when the connection closes never sees why.
 
         Raises:
             Refused: more than may be.
         """
         most = self.limits.body
-        if (said := Headers(scope=scope).get("content-length", "")).isdecimal() and int(said) > most:
-            raise Refused(413, f"the body has {said} bytes, at most {most} are taken: send less")
-        parts, size = list[bytes](), 0
-        while True:
+        said = Headers(scope=scope).get("content-length", "")
+        parts, size, more = list[bytes](), 0, not (said.isdecimal() and int(said) > PATIENCE * most)
+        while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                raise Refused(413, f"the body has more than {most} bytes: send less")
-            if not message.get("more_body", False):
-                return b"".join(parts)
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= most:
+                parts.append(part)
+            more = message.get("more_body", False) and size <= PATIENCE * most
+        if size > most or (said.isdecimal() and int(said) > most):
+            raise Refused(413, f"the body has {said or 'more'} bytes, at most {most} are taken: send less")
+        return b"".join(parts)
 
 
 def _host(given: str) -> str:
