@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu lint clean
+.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu test-serve lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -35,6 +35,10 @@ test-gemma: $(READY) $(VENV)/.gemma
 test-llama: $(READY) $(VENV)/.llama
 	$(BIN)/python -m pytest -q tests_llama
 
+# A server under load: a soak of ten minutes, 200 swaps, two minutes of requests made from its description.
+test-serve: $(READY) $(VENV)/.schemathesis
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests_faults/test_serve_soak.py
+
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding or kernels"
 
@@ -56,6 +60,10 @@ $(VENV)/.gemma: $(READY)
 
 $(VENV)/.fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	touch $@
+
+$(VENV)/.schemathesis: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt schemathesis
 	touch $@
 
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.

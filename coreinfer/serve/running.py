@@ -75,7 +75,8 @@ class Group:
 
     @property
     def union(self) -> Mask:
-        return np.logical_or.reduce([text.waits.mask for text in self.texts])
+        union: Mask = np.logical_or.reduce([text.waits.mask for text in self.texts])
+        return union
 
     @property
     def largest(self) -> int:
@@ -121,6 +122,12 @@ class Running:
             if join.group is None:
                 self.groups.append(Group())
             self.groups[-1 if join.group is None else join.group].texts.append(text)
+
+    def release(self) -> None:
+        """Take slots back from texts whose clients have left."""
+        for group in self.groups:
+            self._leave(group, [text for text in group.texts if text.job.gone], None)
+        self.groups = [group for group in self.groups if group.texts]
 
     def clear(self) -> list[Text]:
         """Give all slots back; whose they were."""

@@ -94,6 +94,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         while not self._ending:
             self._orders()
+            self.running.release()
             self._prepare()
             self._fill()
             if self.running.groups:
@@ -167,6 +168,7 @@ class Worker(threading.Thread):
                 self._fail(one.job, error)
             self._unwait(one.job.n - len(made))
             self._ready += made
+            self.running.release()  # several prefills may take a while
 
     def _fail(self, job: Job, error: BaseException) -> None:
         if not isinstance(error, CoreInferError | Refused):
