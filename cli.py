@@ -13,11 +13,14 @@ try:
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
     from coreinfer.cli_options import VersionOption, run
+    from coreinfer.export.route_verb import route
+    from coreinfer.export.verb import export, import_sets
+    from coreinfer.report.verb import report
     from coreinfer.serve.verb import serve
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
-    from pipeline.verbs.build import build_clusters
+    from pipeline.verbs.build import build_clusters, merge
     from pipeline.verbs.calibrate import calibrate
     from pipeline.verbs.evaluate import evaluate
     from pipeline.verbs.update import update
@@ -37,10 +40,12 @@ def options(version: VersionOption = False) -> None:
 
 
 for verb in (  # in the order in which --help shows them
-    build_clusters, verbs.predict, verbs.generate, verbs.inspect, evaluate, analyze, calibrate, update, verify, diff,
-    adapt, bench, serve,
+    build_clusters, merge, verbs.predict, verbs.generate, verbs.inspect, report, evaluate, analyze, calibrate, update,
+    verify, diff, adapt, bench, export, route,
+    serve,
 ):  # fmt: skip
     app.command()(verb)
+app.command("import")(import_sets)
 
 
 def main() -> None:

@@ -19,10 +19,11 @@ _HOME = {
     "Engine": "engine",
     "NeuronSet": "neurons",
     "StatisticSettings": "settings",
+    "apply": "applying",
     "load_model": "models",
     "slim": "slimming",
 }
-__all__ = ["Artifact", "CoreInferError", "Engine", "NeuronSet", "StatisticSettings", "load_model", "slim"]
+__all__ = ["Artifact", "CoreInferError", "Engine", "NeuronSet", "StatisticSettings", "apply", "load_model", "slim"]
 
 
 def __getattr__(name: str) -> Any:

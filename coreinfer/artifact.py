@@ -109,6 +109,19 @@ class Artifact:
             found.examples, found.quantiles, grid, budgets, sensitivity, stamp,
         )  # fmt: skip
 
+    @staticmethod
+    def from_hub(repo: str, revision: str | None = None, token: str | None = None) -> "Artifact":
+        """``coreinfer.export.sharing.from_hub``; needs huggingface_hub."""
+        from coreinfer.export.sharing import from_hub
+
+        return from_hub(repo, revision, token)
+
+    def push_to_hub(self, repo: str, private: bool = False, token: str | None = None) -> str:
+        """``coreinfer.export.sharing.push_to_hub``; needs huggingface_hub and matplotlib."""
+        from coreinfer.export.sharing import push_to_hub
+
+        return push_to_hub(self.root, repo, private, token)
+
     def prior(self, cluster: int) -> NDArray[np.float64]:
         """A cluster's mean share, already shrunk to the global prior; ``GLOBAL`` gives that one: (L, F), read-only."""
         return _statistic(self._stored, cluster)

@@ -124,16 +124,16 @@ def open_with_keep(
 
 def make_engine(
     opened: "Artifact", model: str | None, embedder: str | None, device: str, dtype: str,
-    memory: str | None = None, bundles: Path | None = None, quiet: bool = True,
+    memory: str | None = None, bundles: Path | None = None, quiet: bool = True, embeds: bool = True,
 ) -> "Engine":  # fmt: skip
-    """The engine of a command line that was found to be right: this imports torch."""
+    """The engine of a command line that was found to be right: this imports torch, and what ``embeds`` if need be."""
     from coreinfer.memory.sizes import parse_size
 
     if memory is not None:
         parse_size(memory)
     from coreinfer.libraries import load_libraries
 
-    load_libraries(quiet, model, embedder)
+    load_libraries(quiet, model, embedder, embeds)
     from coreinfer.engine import Engine
     from coreinfer.progress import logged, unseen
 

@@ -6,7 +6,6 @@
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from coreinfer import strict_json
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.json_fields import CONTROL, count, hash_of, number, record, shown, text, whole
 from coreinfer.layout import Layout
+from coreinfer.own_files import check_own, check_written
 from coreinfer.settings import StatisticSettings, check_keep
 
 MANIFEST = Layout(Path()).manifest.name
@@ -185,9 +185,7 @@ def verify(root: Path) -> Manifest:
 
 
 def _largest(layout: Layout, made: Manifest) -> dict[str, int]:
-    """Bytes that each file can have: 8 for each number that belongs there, and room. No hash is taken of more: the
-    zeros of a file with nothing in it can take hours.
-    """
+    """Bytes that each file can have: 8 for each number that belongs there, and room. No hash is taken of more."""
     neurons, coordinates = made.layers * made.width, made.clusters * made.dimension
     return {
         layout.clusters.name: ROOM + 8 * coordinates + MOST_WORDS,
@@ -202,7 +200,7 @@ def _largest(layout: Layout, made: Manifest) -> dict[str, int]:
 def _text_of(path: Path) -> str:
     """A manifest's text, if it has a manifest's size and is UTF-8."""
     try:
-        _check_own(path)
+        check_own(path)
         return strict_json.text_of(path)
     except ValueError as error:
         raise CoreInferError(f"{path} is not a valid manifest ({in_words(error)}): rebuild the artifact") from error
@@ -213,15 +211,10 @@ def _verify_file(path: Path, facts: dict[str, Any], most: int) -> None:
         if path.suffix == ".faiss":
             return  # derived from clusters.parquet: rebuilt in memory
         raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
-    _check_own(path)
+    check_own(path)
     if facts["bytes"] > most:
         raise CoreInferError(f"{path} has {facts['bytes']:,} bytes, no more than {most:,} belong there: rebuild it")
-    if path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
+    if same_size := path.stat().st_size == facts["bytes"]:
+        check_written(path)
+    if not same_size or sha256_of(path) != facts["sha256"]:
         raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")
-
-
-def _check_own(path: Path) -> None:
-    """Refuse what leads out of the folder, or never ends: a link, a device, a pipe, a folder."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        kind = "a link" if path.is_symlink() else "no plain file"
-        raise CoreInferError(f"{path} is {kind}: copy the artifact again, with `cp -rL` if it holds links")

@@ -1,10 +1,16 @@
-"""Prompt vector -> the nearest clusters. Exact: inner product of unit vectors with every centroid, through FAISS."""
+"""Prompt vector -> the nearest clusters, by the inner product of unit vectors, through FAISS: with every centroid, or
+where there are very many, with those that an approximate search picks.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from coreinfer.approximate import Approximate
+
+EXACT = 4096  # clusters up to which comparing all of them takes about as long
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,13 @@ class Match:
         return float(self.similarities[0] - self.similarities[1]) if len(self.similarities) > 1 else 0.0
 
 
-def make_index(centroids: NDArray[np.float32]) -> Any:
-    """An exact inner-product FAISS index over unit vectors (K, d); 0.1 ms at K = 256, so it is never read from disk."""
+def make_index(centroids: NDArray[np.float32], exact: bool = False) -> Any:
+    """An inner-product index over unit vectors (K, d); of more than ``EXACT``, an approximate one unless ``exact``.
+
+    0.1 ms at K = 256, so it is never read from disk.
+    """
+    if len(centroids) > EXACT and not exact:
+        return Approximate(centroids)
     import faiss
 
     index = faiss.IndexFlatIP(centroids.shape[1])

@@ -32,8 +32,8 @@ def text_of(path: Path) -> str:
     return raw.decode("utf-8")
 
 
-def parse(text: str) -> Any:
-    """The value of a text.
+def parse(text: str, most: int = MOST_VALUES) -> Any:
+    """The value of a text, with at most so many values.
 
     Raises:
         ValueError: no JSON, a name that an object has twice, NaN or an infinity, a lone surrogate, too
@@ -41,7 +41,7 @@ def parse(text: str) -> Any:
         RecursionError: far too deep.
     """
     value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
-    _look_through(value)
+    _look_through(value, most)
     return value
 
 
@@ -66,12 +66,12 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _look_through(value: Any) -> None:
+def _look_through(value: Any, values: int) -> None:
     """Depth, number and texts of what is inside, without recursion."""
     level, depth, seen = [value], 0, 1
     while level:
-        if depth > DEEPEST or seen > MOST_VALUES:
-            most = f"deeper than {DEEPEST} levels" if depth > DEEPEST else f"more than {MOST_VALUES:,} values"
+        if depth > DEEPEST or seen > values:
+            most = f"deeper than {DEEPEST} levels" if depth > DEEPEST else f"more than {values:,} values"
             raise ValueError(f"it holds {most}")
         below = list[Any]()
         for one in level:

@@ -12,38 +12,44 @@ import coreinfer
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.neurons import top, uniform_budgets
+from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST
-from pipeline.cluster import assign
+from pipeline.cluster import how, placed
 from pipeline.corpus import Corpus, read_corpus, with_statistic
-from pipeline.data import Clustering, Statistics
+from pipeline.data import Clustering, Remember, Statistics
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import Split
 from pipeline.recalibrate import calibrate_new, too_few
 from pipeline.record import Recorder
+from pipeline.recorded import record_settings
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages
-from pipeline.stopwatch import Stopwatch
+from pipeline.stages import Stages, remembering
+from pipeline.stopwatch import Stopwatch, Usage
 from pipeline.terms import sample_texts, top_terms
 from pipeline.threshold import first_threshold
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did: the manifest, what the source held, seconds by stage, shards, and those done before."""
+    """What a build did: the manifest, what the source held, what each stage took (``Stopwatch.usage``), shards, those
+    done before, and what each stage saw and did (``stages``).
+    """
 
     manifest: Manifest
     counts: Counts
     seconds: dict[str, float]
+    usage: dict[str, Usage]
     threshold: float
     shards: int
     reused: dict[str, int]
+    stages: dict[str, dict[str, Any]]
 
 
 def build_clusters(
@@ -58,11 +64,12 @@ def build_clusters(
 
     Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages, in
     whatever processes and on however many threads, in one go or after any number of interruptions. What is embedded
-    and recorded is kept in the user's cache as it is made (``ways``), and the same call goes on from there.
+    and recorded, and what is measured on held-out texts, is kept in the user's cache as it is made (``ways``), and the
+    same call goes on from there.
 
     Beside the two models, memory holds the sums of all candidates, 8 * L * F bytes a cluster and worker (--clusters
-    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), and up to 40 bytes a passage. Texts,
-    embeddings, shares and priors pass through.
+    auto tries up to 508 together: 1.9 GB for an 8B model with L 32 and F 14,336), up to 0.5 GB of embeddings while
+    k-means trains, and up to 40 bytes a passage. Texts, other embeddings, shares and priors pass through.
 
     ``stage`` shows progress; ``say`` gets an estimate, measured on a few passages, before the long stages.
 
@@ -70,56 +77,73 @@ def build_clusters(
         CoreInferError: bad settings, an unusable dataset, model or embedder, or a place that cannot be written.
     """
     watch = Stopwatch(stage)
-    with Work(ways or Ways(), say) as work:
-        with appearing(output, overwrite) as (made, scratch):
-            corpus = read_corpus(settings, scratch / "passages.parquet", watch)
-            corpus = with_statistic(corpus, watch.start)
-            stages = Stages(corpus, work, watch)
-            for line in _worth_knowing(stages, output):
-                say(line)
-            learned = _learned(corpus, stages)
-            manifest = _write(Layout(made), corpus, learned)
-            policy = learned.policy
-            if settings.calibrate:
-                watch.time("calibrate")
-                recorder = corpus.recorder
-                manifest, policy = calibrate_new(
-                    made, recorder.model, recorder.tokenizer, corpus.embedder, corpus.texts, stage
-                )
-            watch.stop()
-        work.finish()
-    return Report(manifest, corpus.counts, watch.seconds, policy.threshold, stages.plan.count, work.reused)
+    ways = ways or Ways()
+    if ways.work is not None and not ways.complete:
+        with writing(ways.work, ways.remedy):
+            record_settings(settings, ways)
+    with (
+        Work(ways, say) as work, appearing(output, overwrite) as (made, beside), work.scratch(beside) as scratch,
+    ):  # fmt: skip
+        corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
+        corpus = with_statistic(corpus, watch.start, remembering(corpus, work)({}))
+        stages = Stages(corpus, work, watch)
+        for line in _worth_knowing(stages, output):
+            say(line)
+        learned = _learned(corpus, stages)
+        manifest = _write(Layout(made), corpus, learned)
+        policy = learned.policy
+        if settings.calibrate:
+            watch.time("calibrate")
+            recorder, texts = corpus.recorder, stages.corpus.texts
+            manifest, policy = calibrate_new(
+                made, recorder.model, recorder.tokenizer, corpus.embedder, texts, stage, learned.remember
+            )
+        watch.stop()
+    return Report(
+        manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused,
+        stages.counters(),
+    )  # fmt: skip
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     """The long stages, then what is chosen and computed from them."""
     options = stages.cluster(stages.embed())
-    stats = stages.sums(stages.record(options), options)
+    recorded = stages.record(options)
+    stats = stages.sums(recorded, options)
+    corpus, options = stages.corpus, options.without(stages.lost)
     watch, held, settings = stages.watch, corpus.parts.held, corpus.settings
     tick = watch.start("choose K", len(held))
     best, tried = 0, list[dict[str, float]]()
     if len(options.centroids) > 1:
         shares = _ticking(corpus.recorder, corpus.texts, tick)
-        best, tried = calibrate.choose_k(options, stats, stages.open_vectors()[held], shares, settings.keep)
+        best, tried = calibrate.choose_k(
+            options, stats, stages.open_vectors()[held], shares, settings.keep, stages.remember(recorded, stats)
+        )
     kept = corpus.parts.kept
-    clustering = assign(stages.open_vectors(), kept, options.centroids[best])
+    vectors, labels = stages.open_vectors(), options.labels_of(best)
+    clustering = placed(vectors, kept, options.centroids[best], labels[kept])
     weakest, rule = first_threshold(corpus.embedder, corpus.texts, clustering, corpus.passages, stages.vectors, kept)
     policy = PolicySettings(threshold=weakest, strong=weakest)
     watch.show("write")
-    sampled = sample_texts(corpus.passages, options.labels_of(best), len(clustering.centroids), settings.seed)
-    evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule}
-    return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence)
+    sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
+    evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule} | stages.spoilt()
+    evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
+    remember = stages.remember(recorded, stats, len(clustering.centroids))
+    return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence, remember)
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """What the corpus taught: clusters, their statistics, the policies' numbers, some texts of each, the evidence."""
+    """What the corpus taught: clusters, their statistics, the policies' numbers, some texts of each, the evidence, and
+    what keeps measurements of it.
+    """
 
     clustering: Clustering
     stats: Statistics
     policy: PolicySettings
     texts: list[list[str]]
     evidence: dict[str, Any]
+    remember: Remember
 
 
 def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
@@ -135,7 +159,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
     if (held := len(corpus.parts.held)) < calibrate.FEW:
         yield f"the threshold is set low and not calibrated: that needs {calibrate.FEW} held-out texts, here are {held}"
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
-        less = " in one process" * (ways.workers > 1) + ", less what is there already" * stages.begun
+        less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
         yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)

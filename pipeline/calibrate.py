@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from coreinfer.match import Match, make_index, nearest
 from coreinfer.neurons import captured, mean_share, mix, mixture_weights, shrink, top, uniform_budgets
 from coreinfer.settings import PolicySettings
-from pipeline.data import Candidates, Statistics
+from pipeline.data import Arrays, Candidates, Remember, Statistics, forget
 
 ENOUGH = 0.97
 WEAKEST = 0.05  # the threshold is this quantile of held-out similarities
@@ -79,10 +79,17 @@ def _mixture(
 
 
 def choose_k(
-    options: Candidates, stats: Statistics, vectors: NDArray[np.float32], shares: Shares, keep: float
-) -> tuple[int, list[dict[str, float]]]:
+    options: Candidates, stats: Statistics, vectors: NDArray[np.float32], shares: Shares, keep: float,
+    remember: Remember = forget,
+) -> tuple[int, list[dict[str, float]]]:  # fmt: skip
     """The rule above -> which of the options, and the table that it was chosen from."""
-    mine, general = quality(options.centroids, [stats.part(rows) for rows in options.rows], vectors, shares, keep)
+
+    def measure() -> Arrays:
+        parts = [stats.part(rows) for rows in options.rows]
+        return [np.append(*quality(options.centroids, parts, vectors, shares, keep))]
+
+    *captured, general = remember("choose K", {"keep": keep}, measure)[0].tolist()
+    mine = np.array(captured)
     gains = mine - general
     best = int(np.argmax(gains >= ENOUGH * gains.max())) if gains.max() > 0 else 0
     rows = [

@@ -1,21 +1,23 @@
-"""Embeddings -> centroids and assignments: spherical k-means, seeded, on a sample of bounded size.
+"""Embeddings -> centroids and assignments, for one number of clusters or several: ``kmeans`` finds the finest.
 
 Another seed finds other clusters (an adjusted Rand index around 0.4 between two runs is usual), so cluster ids mean
 nothing outside their artifact.
 """
 
-from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
-from coreinfer.match import make_index
+from coreinfer.match import EXACT, make_index
 from pipeline.data import Candidates, Clustering
+from pipeline.kmeans import FLAT, centroids_of, lloyd, nearest_of, pieces, sample_size
+from pipeline.mapped import rows_of
 
-SAMPLE = 65_536  # passages that k-means trains on at most, so that its memory does not grow with the corpus
+CHECKED = 2048  # passages on which an approximate search is compared with an exact one
 
 
 def check_clusters(k: int, passages: int) -> None:
@@ -29,18 +31,11 @@ def check_clusters(k: int, passages: int) -> None:
 def kmeans(vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int, seed: int) -> NDArray[np.float32]:
     """Unit centroids (<= k, d) of the ``rows`` of ``vectors`` (n, d), which may be a memory map.
 
-    FAISS samples 256 points a centroid unless told otherwise; here the sample is ``SAMPLE`` rows at most.
+    Raises:
+        CoreInferError: fewer rows than clusters.
     """
-    import faiss
-
     check_clusters(k, len(rows))
-    picked = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE])
-    trainer = faiss.Kmeans(
-        vectors.shape[1], k, niter=25, spherical=True, seed=seed,
-        max_points_per_centroid=SAMPLE, min_points_per_centroid=1,
-    )  # fmt: skip
-    trainer.train(np.ascontiguousarray(vectors[picked], np.float32))
-    return unit(np.asarray(trainer.centroids, np.float32).reshape(k, -1))
+    return centroids_of(vectors, rows, k, seed)
 
 
 def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32]) -> Clustering:
@@ -50,21 +45,14 @@ def assign(vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDA
     return Clustering(centroids[used], compact.astype(np.int64), similarities)
 
 
-def nearest_of(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The nearest centroid of each of the ``rows`` (r,) of ``vectors``, and the similarity to it, in pieces."""
-    index = make_index(centroids)
-    labels, similarities = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+def placed(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], centroids: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Clustering:
+    """The clustering of ``rows`` (r,) whose ``labels`` (r,) are known: how similar each is to its centroid."""
+    similarities = np.empty(len(rows), np.float32)
     for at in pieces(len(rows)):
-        best, ids = index.search(np.ascontiguousarray(vectors[rows[at]], np.float32), 1)
-        labels[at], similarities[at] = ids[:, 0], best[:, 0]
-    return labels, similarities
-
-
-def pieces(count: int) -> Iterator[slice]:
-    """Rows by so many that memory stays flat."""
-    return (slice(at, at + 8192) for at in range(0, count, 8192))
+        similarities[at] = (rows_of(vectors, rows[at]) * centroids[labels[at]]).sum(1)
+    return Clustering(centroids, labels, similarities)
 
 
 def candidates(vectors: NDArray[np.float32], rows: NDArray[np.int64], ks: list[int], seed: int) -> Candidates:
@@ -86,15 +74,27 @@ def candidates(vectors: NDArray[np.float32], rows: NDArray[np.int64], ks: list[i
 
 def coarser(fine: Clustering, k: int, seed: int) -> NDArray[np.float32]:
     """Unit centroids (<= k, d) of groups of the fine clusters; every passage weighs the same."""
-    import faiss
-
     weights = fine.sizes.astype(np.float32)
-    trainer = faiss.Kmeans(
-        fine.centroids.shape[1], k, niter=25, spherical=True, seed=seed,
-        max_points_per_centroid=len(weights), min_points_per_centroid=1,
-    )  # fmt: skip
-    trainer.train(fine.centroids, weights=weights)
-    groups = trainer.index.search(fine.centroids, 1)[1][:, 0]
+    found = lloyd(fine.centroids, k, seed, weights)
+    groups = make_index(found).search(fine.centroids, 1)[1][:, 0]
     sums = np.zeros((k, fine.centroids.shape[1]), np.float32)
     np.add.at(sums, groups, fine.centroids * weights[:, None])
     return unit(sums[np.unique(groups)])
+
+
+def how(vectors: NDArray[np.float32], rows: NDArray[np.int64], ks: list[int], made: Clustering) -> dict[str, Any]:
+    """What a reader should know of how ``made`` came from k-means for the finest of ``ks`` over the ``rows``."""
+    facts = {
+        "passages": len(rows), "trained_on": sample_size(len(rows), ks[-1], vectors.shape[1]), "finest": ks[-1],
+        "levels": 1 + (ks[-1] > FLAT), "search": "exact",
+    }  # fmt: skip
+    if len(made.centroids) > EXACT:
+        facts |= {"search": "approximate", "recall": round(recall(vectors, rows, made), 4)}
+    return facts
+
+
+def recall(vectors: NDArray[np.float32], rows: NDArray[np.int64], made: Clustering) -> float:
+    """The share of passages, of some evenly over all, that are in the cluster whose centroid is the nearest of all."""
+    some = np.unique(np.linspace(0, len(rows) - 1, min(CHECKED, len(rows))).round().astype(np.int64))
+    nearest = make_index(made.centroids, exact=True).search(rows_of(vectors, rows[some]), 1)[0][:, 0]
+    return float((made.similarities[some] >= nearest - 1e-6).mean())

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.embedder import Embedder
@@ -18,6 +20,7 @@ from pipeline import calibrate
 from pipeline.calibration.run import usable
 from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import check_clusters
+from pipeline.data import Remember, forget
 from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
 from pipeline.record import Recorder, longest_passage
@@ -60,20 +63,26 @@ class Corpus:
         """What the embedder is."""
         return self.embedder.identity
 
+    def without(self, rows: NDArray[np.int64]) -> "Corpus":
+        """The same corpus; nothing is built from these passages, nor held out of it."""
+        stays = ~np.isin(self.parts.held, rows)
+        parts = replace(self.parts, held=self.parts.held[stays], kept=np.setdiff1d(self.parts.kept, rows))
+        return replace(self, parts=parts, texts=[text for text, stay in zip(self.texts, stays, strict=True) if stay])
+
     @property
     def none_spared(self) -> bool:
         """Whether nothing is held out of what is a corpus by its size."""
         return not len(self.parts.held) and self.total >= ENOUGH
 
 
-def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch) -> Corpus:
-    """Read the dataset into ``passages``.
+def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_files: int = 0) -> Corpus:
+    """Read the dataset into ``passages``; so many of its files may be unreadable, and count as dropped.
 
     Raises:
         CoreInferError: an unusable dataset, model or embedder, or too few passages for the clusters.
     """
-    recorder, embedder = load_models(settings, watch)
-    tick, counts = watch.start("read passages", settings.source.limit), Counts()
+    recorder, embedder = load_models(settings, watch, bad_files)
+    tick, counts = watch.start("read passages", settings.source.limit), Counts(most_bad=bad_files)
     total = write_passages(read_passages(settings.source, recorder.lengths, counts), passages, tick)
     watch.show("hold out")
     parts = hold_out(passages, settings.seed)
@@ -82,15 +91,15 @@ def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch) -> Co
     return Corpus(settings, passages, total, counts, parts, ks, texts, ids, recorder, embedder, [])
 
 
-def load_models(settings: BuildSettings, watch: Stopwatch) -> tuple[Recorder, Embedder]:
+def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int = 0) -> tuple[Recorder, Embedder]:
     """Both models; a dataset that is missing or has no text is found before minutes go into that."""
-    _look_at(settings.source)
+    _look_at(settings.source, bad_files)
     watch.show("load models")
     return _recorder(settings), Embedder(settings.embedder, settings.device)
 
 
-def _look_at(source: SourceSettings) -> None:
-    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts()))
+def _look_at(source: SourceSettings, bad_files: int) -> None:
+    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts(most_bad=bad_files)))
 
 
 def _recorder(settings: BuildSettings) -> Recorder:
@@ -104,13 +113,13 @@ def _recorder(settings: BuildSettings) -> Recorder:
     return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
 
 
-def with_statistic(corpus: Corpus, start: Callable[[str], Any]) -> Corpus:
+def with_statistic(corpus: Corpus, start: Callable[[str], Any], remember: Remember = forget) -> Corpus:
     """With the statistic to record, and what it was chosen from; one that was asked for stays."""
     settings = corpus.settings
     if settings.statistic is not None or not settings.calibrate:
         return corpus
     recorder = corpus.recorder
-    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"))
+    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"), remember)
     return replace(corpus, recorder=replace(recorder, settings=found), tried=tried)
 
 

@@ -1,7 +1,9 @@
-"""What stages hand to each other in memory: clusterings and recorded sums. Arrays and their arithmetic, no I/O."""
+"""What stages hand to each other in memory: clusterings, recorded sums, measurements. Arrays and arithmetic, no I/O."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,9 @@ class Clustering:
 
     def quantiles(self) -> NDArray[np.float32]:
         """Similarity to the centroid at ``QUANTILES``, (K, 5)."""
-        rows = [np.quantile(self.similarities[self.labels == c], QUANTILES) for c in range(len(self.centroids))]
-        return np.asarray(rows, np.float32)
+        order = np.argsort(self.labels, kind="stable")
+        members = np.split(self.similarities[order], np.cumsum(self.sizes)[:-1])
+        return np.asarray([np.quantile(some, QUANTILES) for some in members], np.float32)
 
 
 @dataclass
@@ -77,7 +80,22 @@ class Candidates:
         edges = np.cumsum([0, *map(len, self.centroids)]).tolist()
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def without(self, rows: NDArray[np.int64]) -> "Candidates":
+        """The same clusterings; these passages belong to none."""
+        labels = self.labels.copy()
+        labels[:, rows] = -1
+        return Candidates(self.centroids, labels)
+
     def labels_of(self, which: int) -> NDArray[np.int64]:
         """One clustering's labels, from 0; (n,)."""
         mine = self.labels[which].astype(np.int64)
         return np.where(mine < 0, -1, mine - self.rows[which].start)
+
+
+Arrays = Sequence[NDArray[Any]]
+Remember = Callable[[str, dict[str, Any], Callable[[], Arrays]], Arrays]  # a step's name, what decides it, how to do it
+
+
+def forget(step: str, facts: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    """A ``Remember`` that keeps nothing."""
+    return make()

@@ -2,18 +2,35 @@
 is written.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from coreinfer.embedder import Embedder
+import numpy as np
+import torch
+
+from coreinfer.capture import Reducer
+from coreinfer.embedder import Embedder, unit
+from coreinfer.evaluate.masked import Truth
 from coreinfer.memory.sizes import size_in_words
+from coreinfer.models import find_mlps
 from coreinfer.progress import Stage, unseen
 from coreinfer.wording import counted
 from pipeline import calibrate
+from pipeline.calibration.run import MOST, usable
+from pipeline.calibration.statistic import PROMPT, TRIED
 from pipeline.corpus import load_models
-from pipeline.estimate import SAMPLE, about, seconds_each
-from pipeline.passages import WINDOW
+from pipeline.data import Statistics
+from pipeline.estimate import about
+from pipeline.holdout import held_out_of
+from pipeline.kmeans import ROUNDS, lloyd
+from pipeline.needs import HERE, Need, Rates, Sizes, needs
+from pipeline.passages import BLOCK, WINDOW
 from pipeline.record import Recorder
 from pipeline.settings import BuildSettings
 from pipeline.shards.plan import Plan
@@ -21,28 +38,16 @@ from pipeline.shards.ways import Ways
 from pipeline.sources import Counts, read_passages
 from pipeline.stopwatch import Stopwatch
 
+SAMPLE = 128  # passages timed: of fewer, lengths in a batch differ more than in a build, and more of it is padding
+TEXTS = 8  # run under plans of neurons
+POINTS, CLUSTERS = 4096, 64  # of a k-means that is timed
 
-@dataclass(frozen=True)
-class Need:
-    """What a stage takes: seconds in one process, where they were measured; bytes of memory and of disk with all
-    workers, at most.
-    """
-
-    stage: str
-    seconds: float | None
-    memory: int
-    disk: int
-
-    def sentence(self) -> str:
-        """In words."""
-        memory, disk = size_in_words(max(1, self.memory)), size_in_words(max(1, self.disk))
-        time = "" if self.seconds is None else f"{about(self.seconds)} in one process, "
-        return f"{self.stage}: {time}{memory} of memory, {disk} of disk"
+Four = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is needed, stage by stage. Choosing a statistic, K, and calibrating are not in it."""
+    """What is needed, stage by stage, and by engine where several can do it."""
 
     counts: Counts
     shards: int
@@ -53,14 +58,21 @@ class Forecast:
         """For people."""
         tried = ", ".join(map(str, self.clusters))
         cut = f"{counted(self.shards, 'shard')}; clusters tried: {tried}"
+        total = sum(need.seconds for need in self.needs if need.engine == HERE)
+        most = max(need.memory for need in self.needs)
         return [
-            self.counts.sentence(), cut, *(need.sentence() for need in self.needs),
-            "memory is of weights and sums; choosing statistic and K, and calibrating, take minutes more",
+            self.counts.sentence(), cut, *map(_sentence, self.needs),
+            f"all in {HERE}: {about(total)}; {size_in_words(most)} of memory at the most",
         ]  # fmt: skip
 
     def row(self) -> dict[str, Any]:
         """For programs."""
         return {"shards": self.shards, "clusters": self.clusters, "needs": [asdict(need) for need in self.needs]}
+
+
+def _sentence(need: Need) -> str:
+    memory, disk = size_in_words(max(1, need.memory)), size_in_words(max(1, need.disk))
+    return f"{need.stage}, {need.engine}: {about(need.seconds)}, {memory} of memory, {disk} of disk"
 
 
 def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Forecast:
@@ -70,48 +82,99 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         CoreInferError: as a build, for what it finds.
     """
     watch = Stopwatch(stage)
-    recorder, embedder = load_models(settings, watch)
-    tick, counts, some = watch.start("read passages", settings.source.limit), Counts(), list[str]()
+    recorder, embedder = load_models(settings, watch, ways.bad_shards)
+    counts, some, workers = Counts(most_bad=ways.bad_shards), list[str](), max(1, ways.processes)
+    read = _timed(partial(_read, settings, recorder, counts, some, watch.start("read passages", settings.source.limit)))
+    watch.show("measure")
+    held = held_out_of(counts.passages)
+    long = usable(recorder.tokenizer, some[:BLOCK])
+    ks = calibrate.numbers(counts.passages - held) if settings.clusters is None else [settings.clusters]
+    text = sum(len(text.encode()) for text in some) * counts.passages // len(some)
+    size = Sizes(
+        counts.passages, text, held, min(round(held * len(long) / min(BLOCK, len(some))), MOST), ks, *recorder.shape,
+        embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
+    )  # fmt: skip
+    seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, workers)
+    held_out = _held_out(recorder, long[:TEXTS], settings.keep)
+    multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
+    watch.stop()
+    base = watch.peak["measure"] or size.lm + size.embedder
+    rates = Rates(read / counts.passages, *seconds, multiply, *held_out, score, base)
+    made = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
+    return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(made))
+
+
+def _read(
+    settings: BuildSettings, recorder: Recorder, counts: Counts, some: list[str], tick: Callable[[int], object]
+) -> None:
+    """All of the dataset; the first window of passages stays."""
     for passage in read_passages(settings.source, recorder.lengths, counts):
         if len(some) < WINDOW:
             some.append(passage.text)
         if counts.passages % WINDOW == 0:
             tick(WINDOW)
-    watch.show("measure")
-    sample = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
-    ks = calibrate.numbers(counts.passages) if settings.clusters is None else [settings.clusters]
-    stages = (embedder.embed, lambda texts: deque(recorder.shares(texts), maxlen=0))
-    seconds = [seconds_each(sample, work) for work in stages]
-    text = sum(len(text.encode()) for text in some) * counts.passages // len(some)
-    needs = _needs(
-        Sizes(counts.passages, text, ks, *recorder.shape, embedder.dimension), recorder, embedder, ways, seconds
-    )
-    watch.stop()
-    return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, needs)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Of a corpus, passages and bytes of text; numbers of clusters to try; L, F and d."""
+def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> Four:
+    """Of a passage, to embed and to record it: with all threads, then with those that one of ``workers`` has."""
+    work = (embedder.embed, lambda texts: deque(recorder.shares(texts), maxlen=0))
+    for each in work:
+        each(sample[:16])  # to warm up
+    embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
+    if workers == 1:
+        return embed, record, embed, record
+    with _threads(max(1, torch.get_num_threads() // workers)):
+        shared = [_timed(partial(each, sample)) / len(sample) for each in work]
+    return embed, record, shared[0], shared[1]
 
-    passages: int
-    text: int
-    ks: list[int]
-    layers: int
-    width: int
-    dimension: int
+
+def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:
+    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough."""
+    if not len(ids):
+        return 0.0, 0.0
+    mlps, made = find_mlps(recorder.model), list[Truth]()
+    reducers = [Reducer(mlps, tried) for tried in TRIED]
+    dense = _timed(lambda: made.append(Truth(recorder.model, mlps, ids.to(recorder.model.device), PROMPT, reducers)))
+    masks = np.random.default_rng(0).random((len(ids), *recorder.shape)) < keep
+    return dense / len(ids), _timed(lambda: made[0].rises(masks)) / len(ids)
 
 
-def _needs(size: Sizes, recorder: Recorder, embedder: Embedder, ways: Ways, seconds: list[float]) -> list[Need]:
-    """``seconds`` of a passage in each long stage -> what each stage takes."""
-    lm = sum(parameter.nbytes for parameter in recorder.model.parameters())
-    both, more = lm + embedder.bytes, ways.workers * (ways.workers > 1)  # processes beside this one
-    sums, vectors = 8 * sum(size.ks) * size.layers * size.width, 4 * size.passages * size.dimension
-    kept = size.text + 2 * vectors  # of embeddings, one copy lies in the cache
-    written = 4 * (size.ks[-1] + 1) * size.layers * size.width
-    embed, record = (each * size.passages for each in seconds)
-    return [
-        Need("embed", embed, both + more * embedder.bytes, kept),
-        Need("record", record, both + sums + more * (lm + sums), kept + 2 * ways.workers * sums),
-        Need("write", None, both + sums, kept + ways.workers * sums + written),
-    ]
+def _multiply(dimension: int) -> float:
+    """Of one multiplication in k-means."""
+    points = unit(np.random.default_rng(0).standard_normal((POINTS, dimension), np.float32))
+    return _timed(lambda: lloyd(points, CLUSTERS, 0)) / (ROUNDS * POINTS * CLUSTERS * dimension)
+
+
+def _score(shape: tuple[int, int], keep: float) -> float:
+    """Of scoring the neurons of one text in one clustering."""
+    rng, count = np.random.default_rng(0), 8
+    ones = np.ones(count, np.int64)
+    stats = Statistics(rng.integers(1, 1 << 30, (count, *shape)), ones, ones)
+    vectors = unit(rng.standard_normal((count, count), np.float32))
+    shares = [(np.arange(count), rng.random((count, *shape)))]
+    return _timed(lambda: calibrate.quality([vectors], [stats], vectors, shares, keep)) / (2 * count)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds, less those in which this thread waited for a core that others had: as if nothing else ran."""
+    begun, waited = time.perf_counter(), _waited()
+    work()
+    return time.perf_counter() - begun - (_waited() - waited)
+
+
+def _waited() -> float:
+    """Seconds that this thread could have run and did not (sched-stats of Linux); 0 where the system does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

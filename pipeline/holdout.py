@@ -35,10 +35,15 @@ def hold_out(passages: Path, seed: int) -> Split:
     return split(*_identities(passages), seed)
 
 
+def held_out_of(count: int) -> int:
+    """How many of so many passages are held out, or a few less."""
+    return min(MOST, max(count // 50, min(count // ENOUGH, 32)))
+
+
 def split(records: NDArray[np.int64], texts: NDArray[np.uint64], seed: int) -> Split:
     """The number of each passage's record and a hash of its text, (n,) each -> the two sides."""
     count, rng = len(records), np.random.default_rng(seed + 1)
-    size = min(MOST, max(count // 50, min(count // ENOUGH, 32)))
+    size = held_out_of(count)
     out = np.isin(records, _chosen(records, texts, size, rng))
     held = np.flatnonzero(out)
     if len(held) > size:  # the last record had more passages than were asked for

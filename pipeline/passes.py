@@ -1,31 +1,33 @@
 """One machine's part of a build that several share: a pass over some of the shards, left in a folder of theirs."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
-from pipeline.corpus import read_corpus, with_statistic
+from pipeline.corpus import Corpus, read_corpus, with_statistic
+from pipeline.recorded import record_settings
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages
+from pipeline.stages import Stages, remembering
 from pipeline.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds."""
+    """What a machine did: shards of the corpus, how many are done by all machines, what the source held, seconds, and
+    what each stage saw and did.
+    """
 
     shards: int
     done: int
     counts: Counts
     seconds: dict[str, float]
     reused: dict[str, int]
+    stages: dict[str, dict[str, Any]]
 
 
 def run_pass(
@@ -36,8 +38,7 @@ def run_pass(
 ) -> PartReport:
     """Do the pass ``ways.only`` of ``ways.part``, of what is not done yet, into ``ways.work``.
 
-    ``embed`` comes first, on all machines; ``record`` needs all embeddings. ``build_clusters`` with the same folder
-    makes the artifact.
+    ``embed`` comes first, on all machines; ``record`` needs all embeddings; ``merge`` makes the artifact.
 
     Raises:
         CoreInferError: as a build; or embeddings are missing, or the folder holds parts of other settings.
@@ -46,12 +47,17 @@ def run_pass(
     watch = Stopwatch(stage)
     with writing(ways.work, ways.remedy):
         ways.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".scratch.", dir=ways.work) as scratch, Work(ways, say) as work:
-            corpus = read_corpus(settings, Path(scratch) / "passages.parquet", watch)
-            stages = Stages(corpus if ways.only == "embed" else with_statistic(corpus, watch.start), work, watch)
+        record_settings(settings, ways)
+        with Work(ways, say) as work, work.scratch() as scratch:
+            corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
+            stages = Stages(corpus if ways.only == "embed" else _with_statistic(corpus, work, watch), work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
             watch.stop()
-    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused)
+    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, stages.counters())
+
+
+def _with_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:
+    return with_statistic(corpus, watch.start, remembering(corpus, work)({}))
 
 
 def _embed(stages: Stages) -> int:

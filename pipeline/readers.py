@@ -35,6 +35,10 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
+class Unreadable(CoreInferError):
+    """A file that is not what its name says, or not to its end."""
+
+
 def check_dataset(dataset: str) -> None:
     """Refuse a dataset that is not there, before anything slow is done for it."""
     if local_files(dataset) is None:
@@ -70,7 +74,7 @@ def file_rows(path: Path, name: str, pick: Pick) -> Rows:
     try:
         yield from READERS[_suffix(path)](path, name, pick)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise CoreInferError(f"{str(path)!r} cannot be read ({_brief(error)}): replace or remove it") from error
+        raise Unreadable(f"{str(path)!r} cannot be read ({_brief(error)}): replace or remove it") from error
 
 
 def hub_rows(dataset: str, config: str | None, split: str | None, pick: Pick) -> Rows:
@@ -104,9 +108,7 @@ def _json_rows(path: Path, name: str, _: Pick) -> Rows:
                 if text := _decoded(line.rstrip()):
                     yield number, text if isinstance(text, bytes) else _json_object(text)
             except (ValueError, RecursionError) as error:
-                raise CoreInferError(
-                    f"{name}:{number} is bad JSON ({_where(error)}): write one object a line"
-                ) from error
+                raise Unreadable(f"{name}:{number} is bad JSON ({_where(error)}): write one object a line") from error
 
 
 def _where(error: Exception) -> str:
@@ -139,9 +141,7 @@ def _csv_rows(path: Path, name: str, _: Pick) -> Rows:
                 header = header or fields
                 start = table.line_num + 1
         except (csv.Error, ValueError) as error:
-            raise CoreInferError(
-                f"{name}:{start} is bad CSV ({_brief(error)}): quote its fields, or use .jsonl"
-            ) from error
+            raise Unreadable(f"{name}:{start} is bad CSV ({_brief(error)}): quote its fields, or use .jsonl") from error
 
 
 def _txt_rows(path: Path, _name: str, _: Pick) -> Rows:

@@ -25,6 +25,7 @@ from pipeline.calibration.doubts import NEEDED, PROMPTS, from_few
 from pipeline.calibration.layers import with_budgets
 from pipeline.calibration.run import LEAST, TOKENS, Calibrated, calibrate, usable
 from pipeline.calibration.sample import Lab
+from pipeline.data import Remember, forget
 from pipeline.folder import appearing
 
 
@@ -35,14 +36,15 @@ def recalibrate(
     embedder: Embedder,
     ids: Tensor,
     stage: Stage = unseen,
+    remember: Remember = forget,
 ) -> tuple[Manifest, PolicySettings]:
     """Calibrate the artifact in ``folder`` on texts that it was not built from, and write what was found into it.
 
     It starts from uniform budgets, even weights and the policy that is there; ``ids`` as ``usable`` cuts them. Returns
-    what the folder then holds. ``stage`` shows progress.
+    what the folder then holds. ``stage`` shows progress, ``remember`` keeps what each step measures.
     """
     artifact = Artifact.load(folder)
-    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, stage)
+    found = calibrate(_lab(artifact, model, tokenizer, embedder), ids, index.GRID, stage, remember)
     return _write(Layout(folder), artifact, found), found.policy
 
 
@@ -53,10 +55,11 @@ def calibrate_new(
     embedder: Embedder,
     texts: Sequence[str],
     stage: Stage = unseen,
+    remember: Remember = forget,
 ) -> tuple[Manifest, PolicySettings]:
     """The same on the texts that a build held out; if too few of them are long enough, the usual doubt alone."""
     if len(ids := usable(tokenizer, texts)) >= LEAST:
-        return recalibrate(folder, model, tokenizer, embedder, ids, stage)
+        return recalibrate(folder, model, tokenizer, embedder, ids, stage, remember)
     artifact, ids = Artifact.load(folder), usable(tokenizer, texts, NEEDED)
     if not len(ids):
         return artifact.manifest, artifact.policy

@@ -14,7 +14,7 @@ from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 from coreinfer.wording import counted
 from pipeline.passages import Passage
-from pipeline.readers import SURROGATE, Rows, file_rows, hub_rows, local_files
+from pipeline.readers import SURROGATE, Rows, Unreadable, file_rows, hub_rows, local_files
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
 
 BATCH = 64  # texts in a call of count_tokens; rows looked at to find the text column
@@ -44,18 +44,29 @@ class SourceSettings:
 
 @dataclass
 class Counts:
-    """Records read, passages yielded, records dropped by reason, and texts split, so far."""
+    """Records read, passages yielded, records dropped by reason, and texts split, so far; and files that could not be
+    read to their end, and why: ``most_bad`` at most.
+    """
 
     records: int = 0
     passages: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     split: int = 0
+    most_bad: int = 0
+    bad_files: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, name: str, fault: Unreadable) -> None:
+        """Go on without the rest of a file, unless too many have such a fault."""
+        self.bad_files[name] = str(fault)
+        if len(self.bad_files) > self.most_bad:
+            raise fault
 
     def sentence(self) -> str:
         """All of it in one line."""
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(self.dropped.items())) or "none"
         made, split = counted(self.passages, "passage"), counted(self.split, "text")
-        return f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}"
+        bad = f"; not read to its end: {', '.join(self.bad_files)}" if self.bad_files else ""
+        return f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}{bad}"
 
 
 def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[Passage]:
@@ -76,7 +87,7 @@ def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: C
 
 def _pieces(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[tuple[str, str]]:
     """(source, piece) of each usable text, lengths counted by the batch; a record counts when its turn comes."""
-    records, most = _records(settings), settings.max_tokens
+    records, most = _records(settings, counts), settings.max_tokens
     while batch := list(islice(records, min(BATCH, settings.limit or BATCH))):
         usable = [text for _, text, fault in batch if not fault]
         sizes = iter(bounded_sizes(usable, most, count_tokens) if usable else [])
@@ -90,9 +101,9 @@ def _pieces(settings: SourceSettings, count_tokens: CountTokens, counts: Counts)
             yield from ((source, piece) for piece in pieces)
 
 
-def _records(settings: SourceSettings) -> Iterator[tuple[str, str, str]]:
+def _records(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, str, str]]:
     """(source, stripped text, fault) of each record; the fault of a usable one is ""."""
-    for source, value in _values(settings):
+    for source, value in _values(settings, counts):
         text = value.strip() if isinstance(value, str) else ""
         yield source, text, _fault(value, text, settings.min_chars)
 
@@ -107,7 +118,7 @@ def _fault(value: object, text: str, min_chars: int) -> str:
     return "too short" if len(text) < min_chars else ""
 
 
-def _values(settings: SourceSettings) -> Iterator[tuple[str, object]]:
+def _values(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, object]]:
     """(source, value of the text column) of each record of all files, or of the Hub's dataset."""
     files, pick = local_files(settings.dataset), partial(_pick, settings.text_column)
     if files is None:
@@ -119,7 +130,10 @@ def _values(settings: SourceSettings) -> Iterator[tuple[str, object]]:
     base = os.path.commonpath([file.parent for file in files])
     for file in files:
         name = file.relative_to(base).as_posix()
-        yield from _column(file_rows(file, name, pick), settings.text_column, name)
+        try:
+            yield from _column(file_rows(file, name, pick), settings.text_column, name)
+        except Unreadable as fault:
+            counts.skip(name, fault)
 
 
 def _column(rows: Rows, wanted: str | None, name: str) -> Iterator[tuple[str, object]]:

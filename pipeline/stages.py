@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coreinfer.errors import CoreInferError
+from coreinfer.progress import Gauge
+from coreinfer.wording import counted
+from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
 from pipeline.corpus import Corpus
-from pipeline.data import Candidates, Statistics
+from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store
@@ -17,14 +21,31 @@ from pipeline.shards.work import Work
 from pipeline.stopwatch import Stopwatch
 
 
+def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
+    """Facts -> where the measurements that they decide are kept, of a corpus that is measured on."""
+    if not corpus.settings.calibrate or len(corpus.ids) < LEAST:
+        return lambda facts: forget
+    device = corpus.settings.device
+    facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), device)
+    return work.measured(facts, place_of(corpus, work)).under
+
+
+def place_of(corpus: Corpus, work: Work) -> Place:
+    """Where the shards of a corpus are cut from."""
+    return Place(corpus.passages, work.plan(corpus.total, corpus.settings.device), corpus.settings.device)
+
+
 class Stages:
     """What each stage of a build hands to the next."""
 
     def __init__(self, corpus: Corpus, work: Work, watch: Stopwatch) -> None:
         self.corpus, self.work, self.watch, settings = corpus, work, watch, corpus.settings
         self.vectors = corpus.passages.with_name("embeddings.npy")
-        self.plan = work.plan(corpus.total, settings.device)
-        self.place = Place(corpus.passages, self.plan, settings.device)
+        self.place = place_of(corpus, work)
+        self.plan = self.place.plan
+        self.lost: NDArray[np.int64] = np.array([], np.int64)  # passages of bad shards
+        if corpus.counts.bad_files:
+            work.bad["read passages"] = dict(enumerate(corpus.counts.bad_files.values()))
         self.facts = keys.embed_facts(corpus.passages, self.plan, corpus.embedder_identity, settings.device)
 
     @property
@@ -34,13 +55,17 @@ class Stages:
 
     def embed(self) -> Store:
         """What is not embedded yet; ``cluster`` gathers it."""
-        return self.work.embed(
+        store = self.work.embed(
             self.place, self.facts, self.corpus.settings.embedder, self.corpus.embedder, self._shown("embed")
         )
+        self._lose("embed")
+        return store
 
     def find_embeddings(self) -> Store:
         """Those of all machines, which must be there."""
-        return self.work.find_embeddings(self.place, self.facts)
+        store = self.work.find_embeddings(self.place, self.facts)
+        self._lose("embed")
+        return store
 
     def cluster(self, embedded: Store) -> Candidates:
         """All clusterings that are tried, of all embeddings."""
@@ -60,11 +85,28 @@ class Stages:
         facts: Facts = keys.record_facts(
             self.facts, options, self.corpus.model_identity, recorder.settings, made.device, made.seed
         )
-        return self.work.record(self.place, facts, options, made.model, made.dtype, recorder, self._shown("record"))
+        shown = self._shown("record")
+        store = self.work.record(self.place, facts, options, made.model, made.dtype, recorder, shown)
+        self._lose("record")
+        return store
 
     def sums(self, recorded: Store, options: Candidates) -> Statistics:
         """All that was recorded, of the whole corpus."""
-        return self.work.sums(recorded, self.plan, (options.rows[-1].stop, *self.corpus.recorder.shape))
+        found = self.work.sums(recorded, self.plan, (options.rows[-1].stop, *self.corpus.recorder.shape))
+        if not found.passages.all():
+            raise CoreInferError(
+                f"all passages of {counted(int((found.passages == 0).sum()), 'cluster')} are in bad shards: give fewer "
+                "--clusters"
+            )
+        return found
+
+    def remember(self, recorded: Store, stats: Statistics, clusters: int | None = None) -> Remember:
+        """What keeps measurements of all ``stats`` that were recorded, or of the clustering of so many ``clusters``."""
+        facts: Facts = {
+            "recorded": recorded.key, "passages": keys.array_digest(stats.passages), "clusters": clusters,
+            "embedder": self.facts["embedder"], "held out": keys.array_digest(self.corpus.parts.held),
+        }  # fmt: skip
+        return remembering(self.corpus, self.work)(facts)
 
     def embedded(self, store: Store) -> int:
         """How many shards are embedded, by whomever."""
@@ -74,5 +116,37 @@ class Stages:
         """How many shards are recorded, by whomever."""
         return sum(len(running.shards) for running in parts.disjoint(store)[0])
 
-    def _shown(self, stage: str) -> Callable[[int], Any]:
+    def spoilt(self) -> dict[str, Any]:
+        """What an artifact's evidence says of shards that are not in it, or have other last bits; mostly nothing."""
+        files = list(self.corpus.counts.bad_files)
+        lost = {stage: sorted(self.work.bad.get(stage, ())) for stage in ("embed", "record")}
+        bad = {what: those for what, those in ({"files": files} | lost).items() if those}
+        fewer = {stage: shards for stage, shards in self.work.in_smaller_batches.items() if shards}
+        return ({"bad_shards": bad} if bad else {}) | ({"in_smaller_batches": fewer} if fewer else {})
+
+    def counters(self) -> dict[str, dict[str, Any]]:
+        """What each stage saw and did."""
+        counts, parts = self.corpus.counts, self.corpus.parts
+        out: dict[str, dict[str, Any]] = {
+            "read passages": {
+                "seen": counts.records, "made": counts.passages, "split": counts.split, "dropped": counts.dropped,
+                "bad_files": counts.bad_files,
+            },
+            "hold out": {
+                "seen": counts.passages, "held_out": len(parts.held), "dropped": {"duplicates": parts.duplicates},
+            },
+        }  # fmt: skip
+        for stage, account in self.work.accounts.items():
+            dropped = {"bad shard": self.plan.passages_of(account.bad)}
+            out[stage] = {"seen": self.corpus.total, "dropped": dropped, **account.row()}
+        return out
+
+    def _lose(self, stage: str) -> None:
+        """Go on without the passages of shards that could not be made."""
+        rows = [row for shard in self.work.bad.get(stage, {}) for row in self.plan.rows(shard)]
+        if rows:
+            self.lost = np.union1d(self.lost, np.array(rows, np.int64))
+            self.corpus = self.corpus.without(self.lost)
+
+    def _shown(self, stage: str) -> Callable[[int], Gauge]:
         return lambda passages: self.watch.start(stage, passages)

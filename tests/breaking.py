@@ -33,7 +33,13 @@ class Broken:
         self.process, self.folder = process, folder
 
     def build(
-        self, name: str, fault: str = "none", at: int = 0, overwrite: bool = False, cache: str = "", statistic: str = ""
+        self,
+        name: str,
+        fault: str = "none",
+        at: float = 0,
+        overwrite: bool = False,
+        cache: str = "",
+        statistic: str = "",
     ) -> dict[str, Any]:
         """A build of the output ``name``, with a cache of its own unless another is named."""
         wanted = {"output": name, "cache": cache or f"cache-{name}", "overwrite": overwrite, "fault": fault, "at": at}

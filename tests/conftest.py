@@ -27,7 +27,8 @@ from small_models import save_bert, save_llama
 from transformers import AutoTokenizer
 
 import cli
-from coreinfer import Engine
+from coreinfer import Engine, embedder, identity
+from coreinfer.identity import tokenizer_facts
 from coreinfer.paths import DEMO_PASSAGES
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
@@ -93,6 +94,23 @@ def few_threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def known_tokenizers() -> Iterator[None]:
+    """Trying out a vocabulary takes half of a short run: of equal tokenizers, one is tried."""
+    known = dict[tuple[str, str], list[Any]]()
+
+    def remembered(tokenizer: Any) -> list[Any]:
+        key = tokenizer.backend_tokenizer.to_str(), repr((type(tokenizer), tokenizer.init_kwargs))
+        if key not in known:
+            known[key] = tokenizer_facts(tokenizer)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (identity, embedder):
+            patch.setattr(module, "tokenizer_facts", remembered)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

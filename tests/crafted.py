@@ -15,6 +15,7 @@ from crafting import (
     NEURONS,
     chunk,
     curve,
+    explained,
     first,
     flat,
     footed,
@@ -68,6 +69,10 @@ LISTED: list[tuple[str, Fault]] = [
     ("footer: 2^40 values", chunk(NEURONS, 2, tt.VALUES, 1 << 40)),
     ("footer: unknown codec", chunk(NEURONS, 2, tt.CODEC, -59)),
     ("footer: levels of another column", footed(CLUSTERS, hist)),
+    *(
+        (f"{name} of {size:,} bytes, explained", explained(name, size))
+        for name, size in ((NEURONS, 1 << 40), (CLUSTERS, 1 << 29))
+    ),
     *((f"{name} of 500 GB", hollow(name)) for name in (CLUSTERS, NEURONS, LAYERS, "calibration.json", "index.faiss")),
     ("footer: other codec", chunk(SENSITIVITY, 1, tt.CODEC, 2)),
     ("footer: page before the file", chunk(NEURONS, 2, tt.DATA_AT, -5)),

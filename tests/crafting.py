@@ -155,6 +155,17 @@ def hollow(name: str) -> Fault:
     return fault
 
 
+def explained(name: str, size: int) -> Fault:
+    """The same, of a size that the manifest's own numbers explain."""
+
+    def fault(root: Path) -> None:
+        os.truncate(root / name, size)
+        rewrite_manifest(root, lambda m: m.update(layers=1 << 10, width=1 << 14, clusters=1 << 23))
+        rewrite_manifest(root, lambda m: m["files"][name].update(bytes=size))
+
+    return fault
+
+
 def hist(foot: tt.Tree) -> None:
     """Statistics of a column that are of other levels than it has: PyArrow, asked for them, ends the process."""
     meta = tt.column(foot, 0, 3)[tt.META][1]

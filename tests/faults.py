@@ -3,17 +3,20 @@
 ``python faults.py SHOP CORPUS FOLDER`` reads scenarios from stdin, a JSON object a line, and answers each by a line.
 All of its imports are done once; each build runs in a fork of it.
 
-A scenario: ``cache``, ``output`` (names in FOLDER), ``overwrite``, ``fault`` (kill, torn, short, ENOSPC, EIO, EACCES
-or none), ``at`` (the call at which it happens, from 1), ``statistic``. The answer: ``code`` (of the exit, or minus the
-signal), ``said``, ``calls`` (where the build came to its end), ``state`` (absent, whole, or what is wrong), ``tree``
-(sha256 of each file of the output), ``left`` (what lies in FOLDER beside outputs and caches).
+A scenario: ``cache``, ``output`` (names in FOLDER), ``overwrite``, ``fault`` (kill, torn, short, ENOSPC, EIO, EACCES,
+late or none), ``at`` (the call at which it happens, from 1; of late, a kill from outside: after how many seconds),
+``statistic``. The answer: ``code`` (of the exit, or minus the signal), ``said``, ``calls`` (where the build came to its
+end), ``seconds``, ``state`` (absent, whole, or what is wrong), ``tree`` (sha256 of each file of the output), ``left``
+(what lies in FOLDER beside outputs and caches).
 """
 
 import errno
 import json
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
@@ -42,7 +45,7 @@ opened = AutoTokenizer.from_pretrained
 class Faults:
     """Counts the calls that change what is on the disk, and makes one of them go wrong."""
 
-    def __init__(self, fault: str, at: int) -> None:
+    def __init__(self, fault: str, at: float) -> None:
         self.fault, self.at, self.calls = fault, at, 0
         self.unsynced = set[Path]()
 
@@ -102,7 +105,7 @@ def build(shop: Path, corpus: Path, folder: Path, wanted: dict[str, Any], faults
         SourceSettings(str(corpus), max_tokens=64), str(shop / "llama"), str(shop / "bert"), clusters=4,
         statistic=StatisticSettings(kind) if kind else None,
     )  # fmt: skip
-    if wanted["fault"] != "none":
+    if wanted["fault"] not in ("none", "late"):
         faults.install()
     said, code = list[str](), 0
     try:
@@ -126,8 +129,10 @@ def show_state(folder: Path, output: Path) -> None:
     print(json.dumps(found | {"left": left}), flush=True)
 
 
-def forked(work: Callable[[], Any]) -> tuple[int, dict[str, Any]]:
-    """How a process ended that did ``work``, and the JSON that it printed, if it came to that."""
+def forked(work: Callable[[], Any], seconds: float | None = None) -> tuple[int, dict[str, Any]]:
+    """How a process ended that did ``work``, and the JSON that it printed, if it came to that. One that has printed
+    nothing after so many seconds is killed.
+    """
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         os.dup2(write, 1)
@@ -139,6 +144,8 @@ def forked(work: Callable[[], Any]) -> tuple[int, dict[str, Any]]:
             os._exit(1)
     os.close(write)
     with open(read, encoding="utf-8") as answers:
+        if not select.select([answers], [], [], seconds)[0]:
+            os.kill(child, signal.SIGKILL)
         lines = answers.read().splitlines()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code, json.loads(lines[-1]) if lines else {}
@@ -158,10 +165,12 @@ def main() -> None:
     remember_tokenizers(shop)
     for line in sys.stdin:
         wanted = json.loads(line)
-        faults = Faults(wanted["fault"], wanted["at"])
-        code, made = forked(partial(build, shop, corpus, folder, wanted, faults))
+        faults, begun = Faults(wanted["fault"], wanted["at"]), time.monotonic()
+        patience = wanted["at"] if wanted["fault"] == "late" else None
+        code, made = forked(partial(build, shop, corpus, folder, wanted, faults), patience)
+        ended = {"code": code, "seconds": time.monotonic() - begun}
         _, found = forked(partial(show_state, folder, folder / wanted["output"]))
-        print(json.dumps({"said": [], "calls": 0, **made, "code": code, **found}), flush=True)
+        print(json.dumps({"said": [], "calls": 0, **made, **ended, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,16 @@
-"""Bad input: exit code 2, one line with the value and the remedy, nothing left behind and nothing harmed."""
+"""Bad input of a build: exit code 2, one line with the value and the remedy, nothing left behind and nothing harmed."""
 
 import errno
 import resource
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Result, run_cli, tree
-
-REMEDIES = (
-    "add give choose check pass lower shorten rebuild make mend see end free name copy leave write replace".split()  # noqa: SIM905
-)
-READING = ("load models", "read passages", "hold out")
-LONG = "One more word for a prompt that is too long to fit. " * 60
+from conftest import Result, run_cli, tree
+from refusing import refused
 
 
 class NoSpace(OSError):
@@ -23,20 +18,6 @@ class NoSpace(OSError):
 
     def __init__(self) -> None:
         super().__init__(errno.ENOSPC, "No space left on device")
-
-
-def refused(result: Result, *words: str) -> None:
-    """Exit code 2 and one line, which names the fault and, after it, a remedy."""
-    assert "Traceback" not in result.err
-    assert result.code == 2, result
-    *talk, error = result.err.splitlines()
-    assert talk == list(READING[: len(talk)]), result.err  # what is found to be wrong while it is read
-    assert error.startswith("error: ")
-    assert result.err.endswith("\n")
-    assert len(error) < 700
-    for word in words:
-        assert word in error
-    assert any(remedy in error for remedy in REMEDIES), error
 
 
 BUILD: list[tuple[str, tuple[str, ...]]] = [
@@ -96,73 +77,6 @@ def test_build(shop: Path, artifact: Path, tmp_path: Path, line: str, words: tup
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-ONLINE: list[tuple[str, tuple[str, ...]]] = [
-    *((f"{verb} words -a {{shop}}/older", ("99", "version 1", "rebuild")) for verb in ("predict", "generate")),
-    ("inspect {shop}/changed", ("neurons.parquet", "sha256")),
-    ("predict words -a {shop}/changed", ("neurons.parquet", "sha256")),
-    ("inspect {shop}/missing", ("layers.parquet is missing",)),
-    ("generate words -a {shop}/cut", ("clusters.parquet",)),
-    ("inspect {shop}/unlisted", ("manifest.json", "build-clusters")),
-    ("evaluate {shop}/small.jsonl -a {shop}/garbled", ("manifest.json", "rebuild")),
-    ("predict words -a {shop}/nowhere", ("nowhere", "build-clusters")),
-    *((f"{verb} words -a {{shop}}/good -m {{shop}}/llama -p stability", ("'demo'", "llama", "2 of 48"))
-      for verb in ("predict", "generate")),
-    *((f"{verb} words -a {{shop}}/good --embedder {{shop}}/bert", ("all-MiniLM-L6-v2", "bert"))
-      for verb in ("predict", "generate")),
-    ("predict words -a {shop}/good -m {shop}/nowhere -p stability", ("nowhere",)),
-    *((f"{verb} words -a {{shop}}/good --keep {keep}", ("--keep", keep))
-      for verb in ("predict", "generate") for keep in ("0", "-1", "1.5", "nan")),
-    ("evaluate {shop}/small.jsonl -a {shop}/good --keep 2", ("keep", "2")),
-    *((f"{verb} words -a {{shop}}/good --policy nonsense", ("'nonsense'", "similarity"))
-      for verb in ("predict", "generate")),
-    ("predict words -a {shop}/good --dtype nonsense -p similarity", ("'nonsense'", "float32")),
-    ("predict words -a {shop}/good --device gpu", ("'gpu'", "cpu")),
-    ("generate words -a {shop}/good --device cpu:x", ("'cpu:x'",)),
-    ("generate words -a {shop}/good --max-new-tokens 0", ("--max-new-tokens", "0", "at least 1")),
-    ("generate words -a {shop}/good --max-new-tokens -5", ("--max-new-tokens", "-5")),
-    ("generate words -a {shop}/good --temperature -1", ("--temperature", "-1")),
-    ("generate words -a {shop}/good --temperature nan", ("--temperature", "nan")),
-    ("generate words -a {shop}/good --seed -1", ("--seed", "-1")),
-    ("predict words -a {shop}/good --with-neurons", ("--with-neurons", "--json")),
-    ("predict words -a {shop}/good -o {shop}/rows.txt", ("rows.txt", ".jsonl or .parquet")),
-    ("predict words -a {shop}/good -o {shop}/nowhere/rows.jsonl", ("nowhere/rows.jsonl",)),
-    ("predict words -a {shop}/good -o {shop}/few.txt/rows.jsonl", ("few.txt/rows.jsonl",)),
-    ("predict -a {shop}/good -f {shop}/nowhere.txt", ("nowhere.txt",)),
-    ("predict -a {shop}/good -f {shop}", ("shop",)),
-    ("predict -a {shop}/good -f {shop}/blank.txt", ("blank.txt", "no prompt")),
-    ("predict -a {shop}/good -f {shop}/latin.txt", ("latin.txt", "UTF-8")),
-    ("predict -a {shop}/good -f {shop}/prompts.jsonl", ("prompts.jsonl line 1", "`prompt`")),
-    ("predict -a {shop}/good -f {shop}/numbers.jsonl", ("numbers.jsonl line 1", "`prompt`")),
-    ("predict -a {shop}/good -f {shop}/surrogate.jsonl", ("UTF-8",)),
-    ("predict words -a {shop}/good -f {shop}/few.txt", ("few.txt", "leave out")),
-    ("predict -a {shop}/good", ("stdin", "prompt")),
-    ("inspect {shop}/good --top -1", ("--top", "-1")),
-    ("inspect {shop}/good --map {shop}/x.gif", ("x.gif", ".png or .svg")),
-    ("inspect {shop}/good --map {shop}/nowhere/x.png", ("nowhere/x.png",)),
-    ("evaluate {shop}/small.jsonl -a {shop}/good", ("192 tokens", "--prompt-tokens")),
-    ("evaluate {shop}/small.jsonl -a {shop}/good --limit 0", ("--limit", "0")),
-    ("evaluate {shop}/small.jsonl -a {shop}/good --prompt-tokens 0", ("--prompt-tokens", "0")),
-    ("evaluate {shop}/small.jsonl -a {shop}/good --continuation-tokens 600", ("664", "512")),
-    *((f"{verb} --colour", ("--colour", "--help")) for verb in ("predict", "generate", "inspect", "evaluate")),
-    ("frobnicate", ("frobnicate", "--help")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("line", "words"), ONLINE, ids=lambda part: part if isinstance(part, str) else "")
-def test_online(shop: Path, line: str, words: tuple[str, ...]) -> None:
-    before = tree(shop)
-    result = run_cli(*line.format(shop=shop).split())
-    refused(result, *words)
-    assert result.out == ""
-    assert tree(shop) == before
-
-
-@pytest.mark.parametrize("verb", ["predict", "generate"])
-@pytest.mark.parametrize(("prompt", "words"), [("", ("empty", "''")), (" \n", ("empty",)), (LONG, ("tokens", "512"))])
-def test_prompt(artifact: Path, verb: str, prompt: str, words: tuple[str, ...]) -> None:
-    refused(run_cli(verb, "-a", artifact, "-p", "stability", prompt), *words)
-
-
 def test_output(shop: Path, tmp_path: Path) -> None:
     """A place that cannot become an artifact, or must not."""
     good, text = shop / "small.jsonl", shop / "few.txt"
@@ -186,14 +100,18 @@ WRITERS = (
     "index.write_neurons", "index.write_clusters", "index.write_layers", "index.write_sensitivity",
     "index.write_calibration", "index.write_index", "index.write_manifest",
 )  # fmt: skip
+ENDS = [
+    (stage, fault, bool((number + turn) % 2))
+    for number, stage in enumerate((*STAGES, *WRITERS)) for turn, fault in enumerate((KeyboardInterrupt, NoSpace))
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, NoSpace])
-@pytest.mark.parametrize("stage", [*STAGES, *WRITERS])
+@pytest.mark.parametrize(("stage", "fault", "over"), ENDS)
 def test_build_ends_early(
-    shop: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, fault: type[BaseException]
-) -> None:
-    """Ctrl-C and a full disk in every stage."""
+    shop: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str,
+    fault: type[BaseException], over: bool,
+) -> None:  # fmt: skip
+    """Ctrl-C and a full disk in every stage, of one over an artifact, of the other into a folder yet to be made."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise fault  # a fresh one each time: its traceback holds the models
@@ -203,10 +121,10 @@ def test_build_ends_early(
     before = tree(tmp_path)
     models = ("--model", shop / "llama", "--embedder", shop / "bert")
     common = ("build-clusters", shop / "small.jsonl", *models, "-c", 2, "--limit", 8, "--passage-tokens", 16, "-q")
-    for output in ((tmp_path / "made", "--overwrite"), (tmp_path / "not" / "yet",)):
-        ended(run_cli(*common, "-o", *output), fault)
-        assert tree(tmp_path) == before
-        assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    output = (tmp_path / "made", "--overwrite") if over else (tmp_path / "not" / "yet",)
+    ended(run_cli(*common, "-o", *output), fault)
+    assert tree(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def ended(result: Result, fault: type[BaseException]) -> None:
@@ -214,21 +132,6 @@ def ended(result: Result, fault: type[BaseException]) -> None:
         refused(result, "No space left", "free some space")
     else:
         assert (result.code, result.err) == (130, "interrupted\n")
-
-
-@pytest.mark.parametrize("verb", ["predict", "generate"])
-@pytest.mark.parametrize(
-    "where", ["coreinfer.opening.load_model", "coreinfer.engine.nearest", "coreinfer.planning.score"]
-)
-def test_interrupt_online(artifact: Path, monkeypatch: pytest.MonkeyPatch, verb: str, where: str) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(where, fail)
-    before = tree(artifact.parent)
-    result = run_cli(verb, "-a", artifact, "-p", "hybrid", "some words")
-    assert (result.code, result.err, result.out.strip()) == (130, "interrupted\n", "")
-    assert tree(artifact.parent) == before
 
 
 def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,28 +145,22 @@ def test_rows_on_a_full_disk(artifact: Path, tmp_path: Path, monkeypatch: pytest
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"rows.jsonl": "precious"}
 
 
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """The operating system refuses to let any file of this process grow over so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize(("cache", "place"), [([], "{cache}/builds/embed-"), (["--no-cache"], "{output}")])
 def test_real_limit_on_file_size(shop: Path, new_cache: Path, tmp_path: Path, cache: list[str], place: str) -> None:
-    """No patching: the operating system refuses the embeddings' file."""
-    most, output = 16_384, tmp_path / "made"
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
-        "build-clusters",
-        str(shop / "small.jsonl"),
-        "-c",
-        "2",
-        "-q",
-        "-o",
-        str(output),
-    ]
-    process = subprocess.run(
-        [*command, *cache], cwd=ROOT, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-    )  # fmt: skip
-    refused(
-        Result(process.returncode, process.stdout, process.stderr),
-        "cannot write " + place.format(cache=new_cache, output=output), "File too large",
-    )  # fmt: skip
+    """No patching: the embeddings' file is refused."""
+    output = tmp_path / "made"
+    with no_file_beyond(16_384):
+        result = run_cli("build-clusters", shop / "small.jsonl", "-c", 2, "-q", "-o", output, *cache)
+    refused(result, "cannot write " + place.format(cache=new_cache, output=output), "File too large")
     assert list(tmp_path.iterdir()) == []

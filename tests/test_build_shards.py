@@ -1,21 +1,28 @@
 """Builds over several shards, in parts and again: always the bytes of one in one go. Tiny models, real blocks."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from breaking import sentences, shop_for
 from conftest import run_cli, tree, write_corpus
 
-from coreinfer import CoreInferError
+from coreinfer import Artifact, CoreInferError
 from coreinfer.settings import StatisticSettings
 from pipeline.build import Report, build_clusters
+from pipeline.data import Candidates
 from pipeline.folder import appearing
 from pipeline.forecast import forecast
+from pipeline.merge import merge
+from pipeline.passages import read_rows
 from pipeline.passes import PartReport, run_pass
+from pipeline.recorded import record_settings, recorded
 from pipeline.settings import BuildSettings
+from pipeline.shards import parts
 from pipeline.shards.plan import Part
 from pipeline.shards.ways import Pass, Ways
 from pipeline.sources import SourceSettings
@@ -50,14 +57,17 @@ def build(settings: BuildSettings, place: Path, ways: Ways | None = None) -> tup
 def test_what_is_embedded_serves_other_builds(
     settings: BuildSettings, whole: dict[str, str], new_cache: Path, tmp_path: Path
 ) -> None:
-    """Another statistic takes the clusters too, another K the embeddings."""
+    """Another K takes the embeddings, another statistic the clusters too, another keep all that was recorded."""
     first, said = build(settings, tmp_path / "first")
     assert (tree(tmp_path / "first"), first.shards, said) == (whole, 2, [])
-    assert [path.name.split("-")[0] for path in (new_cache / "builds").iterdir()] == ["embed"]
+    assert [path.name.split("-")[0] for path in sorted((new_cache / "builds").iterdir())] == ["embed", "record"]
     assert build(replace(settings, statistic=StatisticSettings("griffin")), tmp_path / "griffin")[1] == [
         "reusing embeddings of 2 of 2 shards, clusters"
     ]
     assert build(replace(settings, clusters=3), tmp_path / "three")[1] == ["reusing embeddings of 2 of 2 shards"]
+    assert build(replace(settings, keep=0.2), tmp_path / "fewer")[1] == [
+        "reusing embeddings of 2 of 2 shards, clusters, recorded sums of 2 of 2 shards"
+    ]
 
 
 @pytest.fixture
@@ -74,7 +84,6 @@ def test_two_machines_make_one_artifact(
     settings: BuildSettings, whole: dict[str, str], work: Path, tmp_path: Path
 ) -> None:
     """Pass after pass; whoever comes too early, or with other settings, is told what is missing or differs."""
-    ways = Ways(work=work)
     assert part(settings, work, "embed", 1, 2).done == 1
     with pytest.raises(
         CoreInferError, match=r"embeddings of 1 of 2 shards are missing in .*embed \(0\): .*--pass embed"
@@ -83,13 +92,106 @@ def test_two_machines_make_one_artifact(
     assert part(settings, work, "embed", 0, 2).done == 2
     assert part(settings, work, "record", 1, 2).done == 1
     with pytest.raises(CoreInferError, match=r"recorded sums of 1 of 2 shards are missing in .*record \(0\)"):
-        build(settings, tmp_path / "made", ways)
-    with pytest.raises(CoreInferError, match=r"made with statistic.kind 'energy', here it is 'count'"):
+        merge(work, tmp_path / "made")
+    with pytest.raises(CoreInferError, match=r"begun with statistic.kind 'energy', here it is 'count'"):
         part(replace(settings, statistic=StatisticSettings("count")), work, "record")
     assert part(settings, work, "record").done == 2  # all that is missing, whoever had it to do
     assert not (tmp_path / "made").exists()
-    build(settings, tmp_path / "made", ways)
+    merge(work, tmp_path / "made")
     assert tree(tmp_path / "made") == whole
+
+
+def test_one_machine_finds_the_clusters(settings: BuildSettings, work: Path, tmp_path: Path) -> None:
+    """The others use those that are there; a machine that would find others is told so."""
+    part(settings, work, "embed")
+    part(settings, work, "record", 0, 2)
+    place = next((work / "embed").glob("clusters-*"))
+    before = place.stat().st_mtime_ns
+    part(settings, work, "record", 1, 2)
+    assert place.stat().st_mtime_ns == before
+    options = Candidates([np.eye(2, dtype=np.float32)], np.array([[0, 1]], np.int32))
+    parts.begin_clusters(tmp_path / "clusters", "key", options)
+    assert parts.begin_clusters(tmp_path / "clusters", "key", options).labels.tolist() == [[0, 1]]
+    with pytest.raises(CoreInferError, match="another machine found other clusters from the same embeddings"):
+        parts.begin_clusters(tmp_path / "clusters", "key", options.without(np.array([1])))
+
+
+def test_what_a_folder_was_begun_with_is_kept(settings: BuildSettings, work: Path, tmp_path: Path) -> None:
+    """It is read back as it was; whoever asks for something else, or comes with another version, is refused."""
+    with pytest.raises(CoreInferError, match=r"work holds no build: first run `coreinfer build-clusters DATASET"):
+        merge(work, tmp_path / "made")
+    record_settings(settings, Ways(work=work))
+    record_settings(replace(settings, source=replace(settings.source, dataset="elsewhere.jsonl")), Ways(work=work))
+    assert recorded(work).settings == settings
+    for other, ways, words in (
+        (replace(settings, keep=0.3), Ways(work=work), r"begun with keep 0.4, here it is 0.3: use the same settings"),
+        (replace(settings, model="gpt2"), Ways(work=work), r"begun with model '.*llama', here it is 'gpt2'"),
+        (settings, Ways(work=work, shard_passages=1024), "begun with shard_passages 512, here it is 1024"),
+    ):
+        with pytest.raises(CoreInferError, match=words):
+            record_settings(other, ways)
+    place = work / "build.json"
+    raw = json.loads(place.read_text("utf-8"))
+    for damaged, words in (
+        (json.dumps(raw | {"version": 99}), r"another version of coreinfer \(99, here 1\): use one version everywhere"),
+        (json.dumps({name: raw[name] for name in ("format", "version")}), "build.json is damaged"),
+        ("{", "build.json cannot be read"),
+    ):
+        place.write_text(damaged, "utf-8")
+        with pytest.raises(CoreInferError, match=words):
+            merge(work, tmp_path / "made")
+
+
+def test_a_damaged_shard_is_named(settings: BuildSettings, work: Path, tmp_path: Path) -> None:
+    part(settings, work, "embed")
+    place = work / "embed" / "0000001.npy"
+    place.write_bytes(place.read_bytes()[::-1])
+    with pytest.raises(CoreInferError, match=r"1 of 2 shards are missing in .* \(1; 1 of them damaged, or made with"):
+        merge(work, tmp_path / "made")
+
+
+@pytest.mark.parametrize("stage", ["embed", "record"])
+def test_a_bad_shard_is_left_out(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """If that is allowed; it is counted, named, and in the evidence. A rerun in which it is readable has it again."""
+    reads, read = list[int](), read_rows
+
+    def spoilt(path: Path, rows: range) -> list[str]:
+        reads.append(rows.start)
+        if rows.start == 512 and (stage == "embed" or reads.count(512) > 1):
+            raise OSError("input/output error")
+        return read(path, rows)
+
+    monkeypatch.setattr("pipeline.shards.tasks.read_rows", spoilt)
+    with pytest.raises(
+        CoreInferError,
+        match=r"^shard 1 \(passages 512 to 599\) cannot be done: its texts cannot be read .*shards 1;",
+    ):
+        build(settings, tmp_path / "made")
+    reads[:] = [] if stage == "embed" else [512]
+    report, said = build(settings, tmp_path / "made", Ways(bad_shards=1))
+    assert report.manifest.passages < 512
+    assert report.stages[stage]["dropped"] == {"bad shard": 88}
+    assert f"{stage}: shard 1 is left out: its texts cannot be read (input/output error)" in said
+    evidence = Artifact.load(tmp_path / "made").calibration
+    assert evidence["bad_shards"] == {stage: [1]}
+
+
+def test_files_that_cannot_be_read_are_left_out(settings: BuildSettings, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a", "b", "d"):
+        write_corpus(folder / f"{name}.jsonl", sentences(40))
+    with write_corpus(folder / "c.jsonl", sentences(70)).open("a", encoding="utf-8") as file:
+        file.write("{")
+    some = replace(settings, source=replace(settings.source, dataset=str(folder)))
+    with pytest.raises(CoreInferError, match=r"c.jsonl:71 is bad JSON"):
+        build(some, tmp_path / "made")
+    report, _ = build(some, tmp_path / "made", Ways(bad_shards=1))
+    assert (report.counts.records, list(report.counts.bad_files)) == (190, ["c.jsonl"])
+    assert report.counts.sentence().endswith("; not read to its end: c.jsonl")
+    assert Artifact.load(tmp_path / "made").calibration["bad_shards"] == {"files": ["c.jsonl"]}
 
 
 def test_one_output_has_one_writer(settings: BuildSettings, tmp_path: Path) -> None:
@@ -102,9 +204,12 @@ def test_one_output_has_one_writer(settings: BuildSettings, tmp_path: Path) -> N
 
 def test_a_forecast_writes_nothing(settings: BuildSettings, new_cache: Path, tmp_path: Path) -> None:
     made = forecast(settings, Ways(workers=2))
-    assert (made.shards, made.clusters, [need.stage for need in made.needs]) == (2, [4], ["embed", "record", "write"])
-    assert all(need.memory > 0 and need.disk > 0 for need in made.needs)
-    assert [need.seconds is None for need in made.needs] == [False, False, True]
+    assert (made.shards, made.clusters) == (2, [4])
+    assert [(need.stage, need.engine) for need in made.needs] == [
+        ("read passages", "one process"), ("embed", "one process"), ("embed", "2 workers"), ("cluster", "one process"),
+        ("record", "one process"), ("record", "2 workers"), ("write", "one process"),
+    ]  # fmt: skip
+    assert all(need.seconds > 0 and need.memory > 0 and need.disk > 0 for need in made.needs)
     assert list(new_cache.iterdir()) == []
 
 
@@ -114,6 +219,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"only": "embed"}, "add the --work FOLDER"), ({"part": TWO}, "add the --work FOLDER"),
     ({"work": Path("w"), "part": TWO}, "add --pass embed"), ({"work": Path("w"), "only": "all"}, "--pass is 'all'"),
     ({"work": Path("w"), "cache": False}, "leave out one of them"),
+    ({"engine": "dask"}, "--engine is 'dask': choose one of local, ray"), ({"address": "auto"}, "add --engine ray"),
+    ({"bad_shards": -1}, "--max-bad-shards is -1"),
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from coreinfer.cli_options import named_after, say
 from coreinfer.waiting import said_if_long
 
 VERBS = (
-    "build-clusters", "predict", "generate", "inspect", "evaluate", "analyze", "calibrate", "update", "verify", "diff",
-    "adapt", "bench",
+    "build-clusters", "predict", "generate", "inspect", "report", "evaluate", "analyze", "calibrate", "update",
+    "verify", "diff", "adapt", "bench", "export", "import", "route",
 )  # fmt: skip
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "faiss", "pyarrow", "sklearn", "datasets", "numpy", "scipy",

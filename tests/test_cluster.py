@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
-from pipeline import cluster
+from pipeline import kmeans as training
 from pipeline.cluster import assign, candidates, check_clusters, coarser, kmeans
 from pipeline.data import QUANTILES, Clustering
 
@@ -67,7 +67,8 @@ def test_only_the_given_rows_count() -> None:
 
 
 def test_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "SAMPLE", 50)
+    monkeypatch.setattr(training, "LEAST", 50)
+    monkeypatch.setattr(training, "POINTS", 10)
     vectors = directions(400)
     picked = np.sort(np.random.default_rng(7).permutation(400)[:50])
     changed = vectors.copy()

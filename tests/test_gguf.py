@@ -156,6 +156,19 @@ def test_rounded_weights(kind: Kind, close: float, tmp_path: Path) -> None:
         assert (found[wanted == 0] == 0).all()
 
 
+def test_four_bits(tmp_path: Path) -> None:
+    """q4_0 has a scale of an eighth of a block's largest number; embedding and head have eight bits."""
+    exact = held(written("Llama", tmp_path / "f32.gguf")[1])
+    _, reader = written("Llama", tmp_path / "x.gguf", "q4_0")
+    types = {t.name: t.tensor_type.name for t in reader.tensors}
+    assert types["token_embd.weight"] == types["output.weight"] == "Q8_0"
+    assert types["blk.1.ffn_up.weight"] == types["blk.1.attn_q.weight"] == types["blk.0.ffn_down.weight"] == "Q4_0"
+    assert facts(reader)["feed_forward_length"] == [32, 32]
+    found, wanted = held(reader)["blk.1.ffn_up.weight"][:13], exact["blk.1.ffn_up.weight"]
+    assert ((found - wanted).abs() <= wanted.abs().amax(1, keepdim=True) * (1 / 8 + 2**-10)).all()
+    assert (found - wanted).abs().max() > 0
+
+
 def test_bfloat16_is_the_nearest() -> None:
     rows = torch.randn(5, 7)
     assert torch.equal(torch.from_numpy(encoded(rows, "bf16")).view(torch.bfloat16), rows.bfloat16())

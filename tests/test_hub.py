@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -29,14 +29,15 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @contextmanager
-def answering(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A Hub that answers everything so; yields the paths that it is asked for."""
+def answering(status: int, code: str, monkeypatch: pytest.MonkeyPatch, after: float = 0.0) -> Iterator[list[str]]:
+    """A Hub that answers everything so, some seconds later; yields the paths that it is asked for."""
     asked = list[str]()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.startswith(("/api/models/", "/api/datasets/")):  # the library has questions of its own
                 asked.append(self.path)
+                time.sleep(after)
             self.send_response(status)
             self.send_header("X-Error-Code", code)
             self.end_headers()
@@ -45,7 +46,7 @@ def answering(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         yield asked
@@ -58,6 +59,8 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr(hub, "SECONDS", 0.2)
+        for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+            monkeypatch.setattr(constants, name, 0.3)
         yield
 
 
@@ -132,6 +135,24 @@ def test_an_embedder_in_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
     folder = cached(tmp_path, "sentence-transformers/it")
     assert embedder_place("it") == str(folder)
+
+
+def test_a_slow_hub_is_waited_for_as_its_library_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the model was downloaded before; and the message says how to wait longer."""
+    monkeypatch.setattr(hub, "SECONDS", 0.1)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = cached(tmp_path, "me/cached")
+    with answering(200, "", monkeypatch, after=0.5) as asked:
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+        with pytest.raises(
+            Silence, match=r"does not answer \(.*, or set HF_HUB_ETAG_TIMEOUT to wait longer than 0\.2 s"
+        ):
+            model_place("me/it")
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 20)
+        assert model_place("me/it") == "me/it"
+        assert model_place("me/cached") == str(folder)
+    assert asked == ["/api/models/me/it"] * 4 + ["/api/models/me/cached"] * 2
 
 
 def test_silence_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT, write_corpus
 from small_models import save_llama
 
-LAYERS, WIDTH = 2, 4096
+LAYERS, WIDTH = 2, 8192
 SHARE = 4 * LAYERS * WIDTH  # bytes of a passage's share in float32
-FEW, MANY = 400, 2000
+FEW, MANY = 200, 1000
 BUILDS = """
 import gc, sys
 from pathlib import Path

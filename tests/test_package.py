@@ -41,7 +41,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 def test_what_needs_no_torch_loads_none() -> None:
     """Another runtime can read artifacts and rank neurons with NumPy and PyArrow."""
     names = [
-        f"coreinfer.{name}" for name in ("settings", "neurons", "policy", "match", "manifest", "tables", "artifact")
+        f"coreinfer.{name}"
+        for name in ("settings", "neurons", "policy", "match", "manifest", "tables", "artifact", "page")
     ]
     said = in_new_process(EACH, *names)
     assert said.out.splitlines() == [f"{name} []" for name in names], said.err

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 
 from coreinfer import CoreInferError
-from coreinfer.picture import DPI, HIGH, LOW, SHEET, _figure, draw_map, place_labels, project, spread
+from coreinfer.map_layout import HIGH, LOW, SHEET, lay_out, place_labels, project, spread
+from coreinfer.picture import _titled, draw_map
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64], list[list[str]]]
 X, Y = (st.floats(float(LOW[i]), float(HIGH[i])) for i in (0, 1))
@@ -59,14 +60,15 @@ def test_a_place_that_cannot_be_written_is_refused_before_drawing(
 ) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr("coreinfer.picture._figure", lambda *_: pytest.fail("it draws"))
+    monkeypatch.setattr("coreinfer.picture._titled", lambda *_: pytest.fail("it draws"))
     with pytest.raises(CoreInferError, match=f"cannot write .*{place}: .*{said}; name a file that you may write"):
         draw_map(*clusters(3), tmp_path / place, "A title")
 
 
 def texts_on(arrays: Arrays, title: str = "A title") -> list[tuple[str, NDArray[np.float64]]]:
     """Each text on the sheet and the corners (4,) of what matplotlib draws of it."""
-    figure = _figure(*arrays, title)
+    centroids, sizes, terms = arrays
+    figure = _titled(lay_out(centroids, sizes), sizes, terms, title)
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     texts = [text for text in figure.axes[0].texts if text.get_text()]
     return [(text.get_text(), np.array(text.get_window_extent(renderer).extents)) for text in texts]
@@ -166,4 +168,3 @@ def test_the_sheet_has_its_size(tmp_path: Path) -> None:
 
     draw_map(*clusters(4), tmp_path / "a.png", "A title")
     assert imread(tmp_path / "a.png").shape[:2] == SHEET[::-1]
-    assert _figure(*clusters(4), "A title").dpi == DPI

@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import tree
 
 from coreinfer import Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.errors import CoreInferError
+from coreinfer.manifest import Manifest
 from coreinfer.neurons import top
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_PASSAGES
+from coreinfer.progress import Gauge
+from coreinfer.settings import PolicySettings
 from pipeline.calibration import budgets, layers, numbers, run
 from pipeline.calibration.budgets import kept
 from pipeline.calibration.run import LEAST, usable
 from pipeline.calibration.sample import Lab, cases, rises
+from pipeline.data import Arrays
 from pipeline.recalibrate import recalibrate, replace_calibration
 
 
@@ -39,14 +44,21 @@ def lab(engine: Engine) -> Lab:
 
 
 class Watched:
-    """How far each stage was to go, and how far it went."""
+    """How far each stage was to go, and how far it went; what was measured, by its step and what decides it."""
 
     def __init__(self) -> None:
         self.totals, self.done = dict[str, int | None](), dict[str, int]()
+        self.kept, self.measured, self.foretold = dict[str, Arrays](), list[str](), 0
 
-    def stage(self, name: str, total: int | None) -> Callable[[int], Any]:
+    def remember(self, step: str, facts: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
+        if (key := f"{step} {facts}") not in self.kept:
+            self.measured.append(step)
+            self.kept[key] = make()
+        return self.kept[key]
+
+    def stage(self, name: str, total: int | None) -> Gauge:
         self.totals[name], self.done[name] = total, 0
-        return lambda n: self.done.update({name: self.done[name] + n})
+        return lambda n, note="": self.done.update({name: self.done[name] + n})
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +68,44 @@ def watched() -> Watched:
 
 @pytest.fixture(scope="module")
 def calibrated(lab: Lab, texts: list[str], tmp_path_factory: pytest.TempPathFactory, watched: Watched) -> Artifact:
-    folder, fast = tmp_path_factory.mktemp("calibrated") / "clusters", Engine.load().model
+    folder = tmp_path_factory.mktemp("calibrated") / "clusters"
+    manifest, policy = quickly_calibrated(folder, lab, texts, watched)
+    opened = Artifact.load(folder)
+    assert (opened.manifest, opened.policy) == (manifest, policy)
+    return opened
+
+
+def quickly_calibrated(folder: Path, lab: Lab, texts: list[str], watched: Watched) -> tuple[Manifest, PolicySettings]:
+    fast = Engine.load().model
     shutil.copytree(DEMO_CLUSTERS, folder)
     with pytest.MonkeyPatch.context() as patch:  # fewer numbers to try, fewer texts and tokens: seconds
-        patch.setattr(run, "CONTINUATION", 24)
+        patch.setattr(run, "CONTINUATION", 16)
         patch.setattr(budgets, "KEEPS", (0.05, 0.2, 0.6))
         patch.setattr(numbers, "MIXTURES", numbers.MIXTURES[:3])
         patch.setattr(numbers, "N0", (256.0,))
         patch.setattr(run, "CURVE", (0.1, 0.4, 0.8))
         patch.setattr(numbers, "WORTH", (0.0, 1.0))
-        ids = usable(lab.tokenizer, texts)[:12]
-        manifest, policy = recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage)
-    opened = Artifact.load(folder)
-    assert (opened.manifest, opened.policy) == (manifest, policy)
-    return opened
+        ids = usable(lab.tokenizer, texts)[:6]
+        watched.foretold = len(ids) * run.plans(lab.artifact.manifest.layers, lab.artifact.manifest.clusters)
+        return recalibrate(folder, fast, lab.tokenizer, lab.embedder, ids, watched.stage, watched.remember)
+
+
+def test_a_forecast_knows_how_many_plans_there_are(calibrated: Artifact, watched: Watched) -> None:
+    ran = sum(total or 0 for name, total in watched.totals.items() if name not in ("gradients", "doubt"))
+    assert ran <= watched.foretold <= 1.1 * ran
+
+
+def test_what_was_measured_is_not_measured_again(
+    calibrated: Artifact, lab: Lab, texts: list[str], watched: Watched, tmp_path: Path
+) -> None:
+    """As after a kill in its tenth step: the same bytes, and no step twice."""
+    steps = list(watched.measured)
+    assert (len(steps), len(set(steps)), steps[0]) == (11, 11, "layer budgets")
+    for key in list(watched.kept)[9:]:
+        del watched.kept[key]
+    quickly_calibrated(tmp_path / "clusters", lab, texts, watched)
+    assert watched.measured == steps + steps[9:]
+    assert tree(tmp_path / "clusters") == tree(calibrated.root)
 
 
 @pytest.mark.parametrize("source", ["similarity", "stability", "hybrid"])

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
-from conftest import run_cli
+from conftest import CLUSTERS, run_cli
 from serving import Live, live
 
 from coreinfer.engine import Engine
@@ -150,6 +151,19 @@ def test_core_neurons_in_json_and_arrow(server: Live, engine: Engine) -> None:
     assert table.column("neurons").to_pylist() == found["neurons"]
     assert json.loads(table.schema.metadata[b"coreinfer"])["artifact"] == answer.headers["x-coreinfer-artifact"]
     refused(server.post("/v1/core-neurons", {}), 400, "give one of them")
+
+
+def test_the_page_and_what_it_draws(server: Live) -> None:
+    index = server.get("/")
+    assert index.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in index.headers["content-security-policy"]
+    for name in re.findall(r'(?:src|href)="/?(page/[^"]+)"', index.text):
+        assert server.get(f"/{name}").status_code == 200
+    drawn = server.get("/v1/clusters")
+    assert drawn.headers["x-coreinfer-artifact"] == server.server.version.digest
+    assert len(drawn.json()["clusters"]) == CLUSTERS
+    body = {"prompt": "A river", "neurons": False, "compare": True}
+    assert len(server.post("/v1/core-neurons", body).json()["compare"]["layers"]) == 6
 
 
 def test_no_prompt_is_logged_unless_asked_for(engine: Engine, server: Live, caplog: pytest.LogCaptureFixture) -> None:

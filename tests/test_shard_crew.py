@@ -8,18 +8,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from coreinfer import CoreInferError
+from coreinfer.progress import Tick
+from pipeline.joblog import Log
 from pipeline.passages import BLOCK
-from pipeline.shards import processes
-from pipeline.shards.crew import Slots
+from pipeline.shards import marks, processes
+from pipeline.shards.account import Account
+from pipeline.shards.careful import BadShard
+from pipeline.shards.crew import TRIES, Event, Here, Left, Slots
+from pipeline.shards.hands import work_all
+from pipeline.shards.labour import FEWER, Answer
 from pipeline.shards.plan import Plan
-from pipeline.shards.processes import TRIES, Processes
-from pipeline.shards.store import Store
-from pipeline.shards.tasks import Place
+from pipeline.shards.processes import Processes
+from pipeline.shards.store import Store, open_store
+from pipeline.shards.tasks import Do, Place
 
 WORKER = """
 import json, os, signal, sys
@@ -38,7 +44,8 @@ for line in sys.stdin:
     if what == "hangs":
         signal.pause()
     (folder / f"{shard}.done").touch()
-    answers = {"refuses": {"refused": "no"}, "fails": {"fault": "Traceback"}, "is full": {"disk": [28, "full"]}}
+    fails = {"fault": "ValueError: no number"}
+    answers = {"refuses": {"refused": "no"}, "fails": fails, "is full": {"disk": [28, "full"]}}
     print(json.dumps(answers.get(what, {"done": 7})), flush=True)
 """
 
@@ -53,6 +60,9 @@ class FakeTask:
     place = Place(Path("passages"), Plan(9 * BLOCK, BLOCK), "cpu")
     store = Store(Path("store"), "key")
 
+    def on(self, device: str) -> Self:
+        return self
+
     def load(self) -> Any: ...
 
     def begin(self, model: Any, slot: str) -> Any: ...
@@ -64,12 +74,24 @@ class FakeTask:
         return (self.folder / f"{shard}.done").exists()
 
 
-Work = Callable[..., list[int]]
+@dataclass
+class Worked:
+    """What was heard, and how often each shard was tried."""
+
+    tries: list[int]
+    events: list[Event]
+    ticks: list[int]
+
+    def about(self, shard: int) -> list[str]:
+        return [event.what for event in self.events if event.shard == shard]
+
+
+Work = Callable[..., Worked]
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """Do nine shards by two processes with faults; returns how often each was tried."""
+    """Do nine shards by two processes with faults."""
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -78,35 +100,44 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
 
     monkeypatch.setattr(processes, "_start", start)
 
-    def run(tick: Callable[[int], Any] = lambda n: None, **faults: str) -> list[int]:
+    def run(**faults: str) -> Worked:
         task = FakeTask(tmp_path, {name.removeprefix("shard"): fault for name, fault in faults.items()})
-        Processes(2).work(task, range(9), Slots("0of1", ()), tick)
-        return [len(list(tmp_path.glob(f"{shard}.try*"))) for shard in range(9)]
+        made = Worked([], [], [])
+        Processes(2).work(task, range(9), Slots("0of1", ()), made.ticks.append, made.events.append)
+        made.tries += [len(list(tmp_path.glob(f"{shard}.try*"))) for shard in range(9)]
+        return made
 
     return run
 
 
 def test_each_shard_is_done_once(work: Work) -> None:
-    ticks = list[int]()
-    assert work(ticks.append) == [1] * 9
-    assert ticks == [7] * 9
+    made = work()
+    assert made.tries == [1] * 9
+    assert made.ticks == [7] * 9
+    assert sorted(event.what for event in made.events) == ["done"] * 9 + ["started"] * 2
 
 
 def test_a_dead_worker_is_replaced(work: Work) -> None:
     """Its shard is done again, unless it was committed: then it would count twice."""
-    tries = work(shard0="dies once", shard4="dies once", shard5="commits and dies once")
-    assert tries == [2, 1, 1, 1, 2, 1, 1, 1, 1]
+    made = work(shard0="dies once", shard4="dies once", shard5="commits and dies once")
+    assert made.tries == [2, 1, 1, 1, 2, 1, 1, 1, 1]
+    assert [made.about(shard) for shard in (0, 3, 5)] == [["died", "done"], ["done"], ["died", "done"]]
+    assert sum(event.what == "started" for event in made.events) == 2 + 3
 
 
-def test_a_shard_at_which_workers_die_is_named(work: Work) -> None:
-    said = rf"^{TRIES} worker processes died at shard 3 \(passages 1536 to 2047; signal SIGKILL\): give fewer --workers"
-    with pytest.raises(CoreInferError, match=said):
-        work(shard3="dies")
+def test_a_shard_that_cannot_be_done_is_found_bad(work: Work) -> None:
+    """The others are done all the same."""
+    made = work(shard3="dies", shard6="fails")
+    assert made.about(3) == ["died"] * TRIES + ["bad"]
+    assert made.about(6) == ["failed"] * TRIES + ["bad"]
+    assert sum(event.what == "done" for event in made.events) == 7
+    why = {event.shard: event.why for event in made.events if event.what == "bad"}
+    assert why[3] == "3 workers died at it (signal SIGKILL): give fewer --workers if memory ran out"
+    assert why[6] == "ValueError: no number"
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "words"),
-    [("refuses", CoreInferError, "^no$"), ("fails", RuntimeError, "Traceback"), ("is full", OSError, "full")],
+    ("fault", "kind", "words"), [("refuses", CoreInferError, "^no$"), ("is full", OSError, "full")]
 )
 def test_what_a_worker_says_is_wrong_comes_out(work: Work, fault: str, kind: type[Exception], words: str) -> None:
     """At once, also while the other one hangs."""
@@ -114,6 +145,106 @@ def test_what_a_worker_says_is_wrong_comes_out(work: Work, fault: str, kind: typ
     with pytest.raises(kind, match=words):
         work(shard0="hangs", shard2=fault)
     assert time.perf_counter() - begun < 10
+
+
+def account(tmp_path: Path, allowed: int, notes: list[str] | None = None) -> Account:
+    store = open_store(tmp_path / "store", {"seed": 1}, print, shared=False)
+    log = Log(tmp_path / "log.txt")
+    return Account(FakeTask.place.plan, store, 9, allowed, lambda n, note="": (notes or []).append(note), log)
+
+
+def test_bad_shards_are_counted_up_to_a_number(tmp_path: Path) -> None:
+    """The first one too many ends the build, and is named; which ones were is known to whoever comes later."""
+    kept = account(tmp_path, 1)
+    kept.hear(Event("bad", 0, 2, why="its texts cannot be read"))
+    with pytest.raises(
+        CoreInferError,
+        match=r"^shard 3 \(passages 1536 to 2047\) cannot be done, as 1 other could not: why not; leave those passages "
+        r"out, or add --max-bad-shards 2; what was done is kept$",
+    ):
+        kept.hear(Event("bad", 1, 3, why="why not"))
+    assert {shard: facts["why"] for shard, facts in marks.read(kept.store, marks.BAD).items()} == {
+        2: "its texts cannot be read", 3: "why not",
+    }  # fmt: skip
+    kept.hear(Event("done", 1, 3, 512, 2.0))
+    assert list(marks.read(kept.store, marks.BAD)) == [2]
+
+
+def test_what_happens_is_shown_and_logged(tmp_path: Path) -> None:
+    notes = [""]
+    kept = account(tmp_path, 0, notes)
+    for event in (
+        Event("started", 0), Event("started", 1), Event("done", 1, 4, 512, 2.5),
+        Event("died", 0, 5, why="signal SIGKILL"), Event("done", 1, 6, 512, 1.0, together=4),
+    ):  # fmt: skip
+        kept.hear(event)
+    assert notes[-1] == "2 of 9 shards, 1 worker, 1 died"
+    assert marks.read(kept.store, marks.FEWER) == {6: {"together": 4}}
+    row = kept.row()
+    assert (row["done"], row["passages"], row["worker_seconds"], row["workers_died"]) == (2, 1024, 3.5, 1)
+    assert row["in_smaller_batches"] == [6]
+    lines = [line.partition(" ")[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert lines[2:4] == ["shard 4 worker 1 done passages 512 seconds 2.5", "shard 5 worker 0 died why signal SIGKILL"]
+
+
+class Failing(FakeTask):
+    """Runs in this process; a shard fails as often as ``faults`` says, with what it says."""
+
+    def load(self) -> Any:
+        return "a model"
+
+    def begin(self, model: Any, slot: str) -> Do:
+        def do(shard: int, tick: Tick, together: int | None = None) -> None:
+            (self.folder / f"{shard}.{together}.{len(list(self.folder.iterdir()))}").touch()
+            tick(2)
+            if (fault := self.faults.get(str(shard))) == "numbers":
+                raise BadShard("no numbers")
+            if fault == "memory" or (fault == "some memory" and together is None):
+                raise MemoryError
+            tick(5)
+
+        return do
+
+
+def test_memory_that_runs_out_makes_batches_smaller(tmp_path: Path) -> None:
+    """Then it is an error as any other; what was counted of a failed try is taken back."""
+    events, ticks = list[Event](), list[int]()
+    task = Failing(tmp_path, {"1": "some memory", "2": "memory", "3": "numbers"})
+    Here(None).work(task, range(5), Slots("0of1", ()), ticks.append, events.append)
+    ends = {event.shard: event for event in events if event.what in ("done", "bad")}
+    assert [ends[shard].what for shard in range(5)] == ["done", "done", "bad", "bad", "done"]
+    assert [ends[shard].together for shard in (0, 1, 4)] == [None, FEWER[1], None]
+    assert [ends[shard].why for shard in (2, 3)] == ["memory runs out even with one text at a time", "no numbers"]
+    assert sum(ticks) == 3 * 7
+
+
+class Leaving:
+    """A hand that finds no room at a shard, or from the beginning."""
+
+    def __init__(self, number: int, at: int | None) -> None:
+        self.number, self.slot, self.at, self.stopped = number, str(number), at, False
+
+    def ask(self, shard: int) -> Answer | None:
+        if self.at is not None and shard >= self.at:
+            raise Left(f"no room for worker {self.number}")
+        return {"done": 1}
+
+    def bury(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_who_finds_no_room_leaves_the_others_to_it(tmp_path: Path) -> None:
+    """Also when that is at the very last shard; only when nobody is left it is an error."""
+    task, ticks, events = FakeTask(tmp_path, {}), list[int](), list[Event]()
+    work_all([Leaving(0, None), Leaving(1, 8)], task, range(9), ticks.append, events.append)
+    assert sum(ticks) == 9
+    work_all([Leaving(0, None), Leaving(1, 0), Leaving(2, 0)], task, range(9), ticks.append, events.append)
+    assert sum(ticks) == 18
+    with pytest.raises(CoreInferError, match=r"no room for worker [01]"):
+        work_all([Leaving(0, 4), Leaving(1, 4)], task, range(9), ticks.append, events.append)
 
 
 def test_slots_that_do_not_count_are_not_gone_on_with() -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coreinfer import CoreInferError, disk
+from coreinfer.machine import versions
 from pipeline.data import Candidates, Statistics
 from pipeline.passages import BLOCK, Passage, read_rows, write_passages
-from pipeline.shards import parts
+from pipeline.shards import keys, parts
 from pipeline.shards import store as store_module
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.cache import tidy
@@ -48,6 +50,52 @@ def test_a_part_is_parsed_and_shown() -> None:
             check_size(size)
     assert listed([3, 1]) == "1, 3"
     assert listed(range(20)) == "0, 1, 2, 3, 4, 5, 6, 7 and 12 more"
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ({"RANK": "3", "WORLD_SIZE": "8"}, Part(3, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "4"}, Part(3, 4)),
+        (
+            {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_TASK_MIN": "1",
+             "SLURM_ARRAY_TASK_STEP": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Part(4, 5),
+        ),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, Part(1, 2)),
+    ],
+)  # fmt: skip
+def test_a_job_says_which_part_it_is(said: dict[str, str], part: Part) -> None:
+    assert Part.of_job(said) == part
+
+
+def test_a_job_that_says_nothing_of_use() -> None:
+    with pytest.raises(CoreInferError, match="--shard is 'auto', but the environment has no RANK and WORLD_SIZE or"):
+        Part.of_job({"RANK": "0"})
+    with pytest.raises(CoreInferError, match="--shard is '4/2'"):  # an array of single numbers, such as 1,9
+        Part.of_job({"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "5"})
+
+
+def test_processors_of_other_instructions_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 products of AMX, of AVX512 and of what stands in for both are not the same in their last bits."""
+    kinds = set[str]()
+    for units in ({}, {"avx512_bf16": True}, {"avx512_bf16": True, "amx_bf16": True, "sse2": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units, raising=False)
+        kinds.add(keys.processor("cpu"))
+    assert len(kinds) == 3
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert keys.processor("cpu") not in kinds
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert "amx_tile" in keys.processor("cpu")
+
+
+def test_a_worker_that_would_compute_otherwise_is_refused(tmp_path: Path) -> None:
+    facts = {"processor": keys.processor("cpu"), "version": versions() | {"faiss": "0"}}
+    store = open_store(tmp_path / "store", facts, lambda line: None, shared=False)
+    with pytest.raises(CoreInferError, match=r"has version.faiss 'none', the build was begun with '0': use machines"):
+        keys.check_here(store, "cpu")
+    with pytest.raises(CoreInferError, match=r"does not see .*elsewhere as it was opened"):
+        keys.check_here(Store(tmp_path / "elsewhere", store.key), "cpu")
 
 
 def test_rows_are_read_across_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from coreinfer import Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.upkeep.verifying import verified
 from pipeline.calibrate import priors
-from pipeline.cluster import nearest_of
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.holdout import hold_out
+from pipeline.kmeans import nearest_of
 from pipeline.passages import write_passages
 from pipeline.record import record
 from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.updating import run
 from pipeline.updating.merging import bound
 from pipeline.updating.run import recorder_of, update
 
@@ -96,6 +98,28 @@ def test_an_updated_artifact_is_updated(grown: tuple[Path, Any], more: Path, tmp
     assert [note["passages"] for note in opened.calibration["updates"]] == [40, 10]
     assert opened.manifest == made.manifest
     assert made.drift.grown == pytest.approx(50 / (opened.manifest.passages - 50))
+
+
+def test_no_work_is_done_twice(artifact: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is written once, and all rows of each of the two artifacts are checked once."""
+    done = Counter[str]()
+
+    def counted(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def wrapped(*given: Any, **named: Any) -> Any:
+            done[name] += 1
+            return call(*given, **named)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    for writer in ("write_neurons", "write_cluster_rows", "write_calibration", "write_index", "write_manifest"):
+        counted(run.index, writer)
+    counted(run, "check_statistics")
+    update(Engine.load(artifact), SourceSettings(str(more), limit=5), tmp_path / "made")
+    assert done.pop("check_statistics") == 2
+    assert set(done.values()) == {1}
+    assert len(done) == 5
 
 
 def test_texts_from_elsewhere_ask_for_a_rebuild(artifact: Path, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def _encoded(kind: int, value: Any) -> bytes:
         return bytes(value)
     inner, items = value
     head = bytes([len(items) << 4 | inner]) if len(items) < 15 else bytes([0xF0 | inner]) + varint(len(items))
-    return head + b"".join(_encoded(inner, item) for item in items)
+    made = {key: _encoded(inner, item) for key, item in {id(item): item for item in items}.items()}
+    return head + b"".join(made[id(item)] for item in items)  # one that stands there a million times is encoded once
 
 
 def footer(path: Path) -> tuple[bytes, Tree]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coreinfer.bench.report import GB
+from coreinfer.bench.report import GB, notes
 from coreinfer.bench.run import Measured
 from coreinfer.machine import hardware, machine, versions
 from coreinfer.places import moved_in, writing
@@ -36,26 +36,20 @@ def table_of(made: Measured) -> str:
         rate = [f"{s.tokens_per_second:.1f}"] if _on_gpu(made) else []
         times = ["" if (times := s.over(peer)) is None else f"{times:.2f}x" for peer in peers]
         rows.append([s.engine, f"{s.keep:g}", str(s.texts), s.dtype, *rate, f"{s.share_of_limit:.0%}", *times])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(f"- {x}" for x in _ends(made))
+    ends = notes(made, _prefill(made), rates=False)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(f"- {x}" for x in ends)
 
 
 def _on_gpu(made: Measured) -> bool:
     return made.device.startswith("cuda")
 
 
-def _ends(made: Measured) -> list[str]:
-    """What is said of a run besides speeds, in ratios."""
-    lines = [
+def _prefill(made: Measured) -> str:
+    """In ratios."""
+    return (
         f"the statistic adds {made.statistic_adds:.1%} to the prompt's prefill; to put another set in place takes as "
         f"long as {made.switch_s * made.own.tokens_per_second:.1f} tokens at keep {made.own.keep:g}"
-    ]
-    if (drafts := made.lossless) is not None:
-        same = "the same texts" if drafts.identical else "OTHER TEXTS"
-        lines.append(
-            f"lossless, drafts at keep {drafts.keep:g}: {drafts.over_dense:.2f}x dense steps; {drafts.accepted:.0%} of "
-            f"the drafts accepted, {same}"
-        )
-    return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
+    )
 
 
 def title(made: Measured) -> str:

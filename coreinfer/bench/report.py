@@ -34,20 +34,22 @@ def table(made: Measured) -> list[str]:
         f"{'':{wide}}   keep  texts      dtype     tok/s     limit   share   over {base.engine}, dense",
         *(_line(s, wide, base) for s in made.speeds),
     ]
-    return lines + _ends(made)
-
-
-def _ends(made: Measured) -> list[str]:
-    """What is said of a run besides speeds."""
-    lines = [
+    prefill = (
         f"prefill {1e3 * made.prefill_s:.1f} ms, with the statistic {1e3 * made.prefill_with_statistic_s:.1f} ms; "
         f"another set in place after {1e3 * made.switch_s:.2f} ms"
-    ]
+    )
+    return lines + notes(made, prefill, rates=True)
+
+
+def notes(made: Measured, prefill: str, rates: bool) -> list[str]:
+    """What is said of a run besides speeds, its prefill first; without ``rates`` in ratios alone."""
+    lines = [prefill]
     if (drafts := made.lossless) is not None:
+        rate = f"{drafts.tokens_per_second:.1f} tok/s, " if rates else ""
+        same = "the same texts" if drafts.identical else "OTHER TEXTS"
         lines.append(
-            f"lossless, drafts at keep {drafts.keep:g}: {drafts.tokens_per_second:.1f} tok/s, {drafts.over_dense:.2f}x "
-            f"its dense steps; {drafts.accepted:.0%} of the drafts accepted, "
-            + ("the same texts" if drafts.identical else "OTHER TEXTS")
+            f"lossless, drafts at keep {drafts.keep:g}: {rate}{drafts.over_dense:.2f}x its dense steps; "
+            f"{drafts.accepted:.0%} of the drafts accepted, {same}"
         )
     return lines + [f"left out: {name}: {why}" for name, why in made.left_out.items()]
 

@@ -7,7 +7,7 @@ from typing import Any
 from coreinfer.evaluate import charts
 from coreinfer.evaluate.drawing import FLOOR, colour, shown_keeps
 from coreinfer.evaluate.forest import ladder
-from coreinfer.evaluate.page import CSS, POLICIES
+from coreinfer.evaluate.page import POLICIES, style
 from coreinfer.evaluate.plan import REFRESH
 from coreinfer.evaluate.rows import Row
 from coreinfer.evaluate.scoring import Results
@@ -34,7 +34,7 @@ def report(rows: list[Row], results: Results, facts: dict[str, Any]) -> str:
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>coreinfer evaluate</title><style>{CSS}</style></head>"
+        f"<title>coreinfer evaluate</title><style>{style()}</style></head>"
     )
     return f"{head}<body><main>\n{''.join(parts)}</main></body></html>\n"
 

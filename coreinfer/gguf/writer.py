@@ -21,8 +21,10 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.places import moved_in, writing
 from coreinfer.settings import one_of
 
-Kind = Literal["f32", "bf16", "q8_0"]
-BLOCK = 32  # numbers that share a scale in q8_0
+Kind = Literal["f32", "bf16", "q8_0", "q4_0"]
+BLOCK = 32  # numbers that share a scale in q8_0 and q4_0
+BYTES = {"q8_0": BLOCK + 2, "q4_0": BLOCK // 2 + 2}  # of a block: its numbers and a float16 scale
+ENDS = ("token_embd.weight", "output.weight")  # rounded to four bits, these cost the most
 
 
 def write_gguf(
@@ -31,16 +33,16 @@ def write_gguf(
 ) -> None:  # fmt: skip
     """Write a model, with these neurons alone, to ``path``; vectors are float32, matrices of the ``kind``.
 
-    ``network`` is the model's (``read_network``). In q8_0, layers are filled up with zero neurons to a multiple of 32,
-    and matrices whose rows are no multiple of 32 are bfloat16. What stands at ``path`` is replaced when all is written.
+    ``network`` is the model's (``read_network``). In q8_0 and q4_0, layers are filled up with zero neurons to a
+    multiple of 32, and matrices whose rows are no multiple of 32 are bfloat16; in q4_0, embedding and head are q8_0.
+    What stands at ``path`` is replaced when all is written.
 
     Raises:
         CoreInferError: no package ``gguf``, another kind, or the disk refuses; ``remedy`` is what to do then.
     """
     one_of("the kind of GGUF weights", kind, get_args(Kind))
     gguf, layout = library(), layout_of(model)
-    widths = widths_of(neurons, layout, BLOCK if kind == "q8_0" else 1)
-    whole = list(parts(network, layout, neurons, widths, rope_factors(model, layout)))
+    widths, whole = planned(model, network, neurons, kind)
     with writing(path, remedy), moved_in(path) as part:
         writer = gguf.GGUFWriter(part, layout.name)
         try:
@@ -51,6 +53,18 @@ def write_gguf(
             writer.close()
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def planned(model: PreTrainedModel, network: Network, neurons: NeuronSet, kind: Kind) -> tuple[list[int], list[Part]]:
+    """Each layer's width in the file, and the file's tensors."""
+    layout = layout_of(model)
+    widths = widths_of(neurons, layout, BLOCK if kind in BYTES else 1)
+    return widths, list(parts(network, layout, neurons, widths, rope_factors(model, layout)))
+
+
+def size_of(whole: Sequence[Part], kind: Kind) -> int:
+    """Bytes of the tensors in the file."""
+    return sum(_bytes(part.shape, _stored(part, kind)) for part in whole)
 
 
 def library() -> Any:
@@ -64,28 +78,30 @@ def library() -> Any:
 
 def _write(writer: Any, whole: Sequence[Part], kind: Kind) -> None:
     types = library().GGMLQuantizationType
-    raw = {"f32": types.F32, "bf16": types.BF16, "q8_0": types.Q8_0}
+    raw = {"f32": types.F32, "bf16": types.BF16, "q8_0": types.Q8_0, "q4_0": types.Q4_0}
     for part in whole:
-        stored = _stored(part.shape, kind)
+        stored = _stored(part, kind)
         writer.add_tensor_info(part.name, part.shape, np.dtype(np.float32), _bytes(part.shape, stored), raw[stored])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for part in whole:
-        writer.write_tensor_data(encoded(part.make(), _stored(part.shape, kind)))
+        writer.write_tensor_data(encoded(part.make(), _stored(part, kind)))
 
 
 def _bytes(shape: tuple[int, ...], stored: Kind) -> int:
-    """What a tensor takes in the file: a block of q8_0 is 32 bytes and a float16 scale."""
+    """What a tensor takes in the file."""
     count = math.prod(shape)
-    return {"f32": 4 * count, "bf16": 2 * count, "q8_0": count // BLOCK * (BLOCK + 2)}[stored]
+    return count // BLOCK * BYTES[stored] if stored in BYTES else {"f32": 4, "bf16": 2}[stored] * count
 
 
-def _stored(shape: tuple[int, ...], kind: Kind) -> Kind:
-    """How a tensor of this shape is written."""
-    if len(shape) == 1:
+def _stored(part: Part, kind: Kind) -> Kind:
+    """How a tensor is written."""
+    if len(part.shape) == 1:
         return "f32"
-    return "bf16" if kind == "q8_0" and shape[-1] % BLOCK else kind
+    if kind in BYTES and part.shape[-1] % BLOCK:
+        return "bf16"
+    return "q8_0" if kind == "q4_0" and part.name in ENDS else kind
 
 
 def encoded(tensor: Tensor, kind: Kind) -> NDArray[Any]:
@@ -97,5 +113,5 @@ def encoded(tensor: Tensor, kind: Kind) -> NDArray[Any]:
     if kind == "f32":
         return plain
     gguf = library()
-    blocks: NDArray[Any] = gguf.quants.quantize(plain, gguf.GGMLQuantizationType.Q8_0)
+    blocks: NDArray[Any] = gguf.quants.quantize(plain, gguf.GGMLQuantizationType[kind.upper()])
     return blocks

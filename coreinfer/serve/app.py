@@ -1,6 +1,7 @@
 """The routes: what comes in is checked by its schema, what goes wrong leaves in OpenAI's form."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,10 +10,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from coreinfer import page
 from coreinfer.errors import CoreInferError
 from coreinfer.serve import completing, looking
 from coreinfer.serve.faults import Refused, malformed
-from coreinfer.serve.looking import Page
 from coreinfer.serve.schemas import Chat, Completion, CoreNeurons, Embeddings, Swap
 from coreinfer.serve.service import Service
 from coreinfer.serve.versions import successor
@@ -36,14 +37,13 @@ STREAM: Any = {200: {"content": {"text/event-stream": {"schema": {"type": "strin
 ARROW: Any = {200: {"content": {looking.ARROW: {"schema": {"type": "string"}}, "application/json": {}}}}
 
 
-def make_app(service: Service, page: Page | None = None) -> FastAPI:
+def make_app(service: Service) -> FastAPI:
     """Without a guard around it."""
     app = FastAPI(title="coreinfer", version="1", docs_url=None, redoc_url=None, responses=FAULTS)
-    _look(app, service, page)
+    _look(app, service)
     _generate(app, service)
     _operate(app, service)
-    if page is not None:
-        _show(app, service, page)
+    _show(app, service)
     _fail(app)
     return app
 
@@ -58,14 +58,14 @@ def _generate(app: FastAPI, service: Service) -> None:
         return await completing.chat(service, request, body)
 
 
-def _look(app: FastAPI, service: Service, page: Page | None) -> None:
+def _look(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return looking.models(service)
 
     @app.post("/v1/core-neurons", responses=ARROW)
     async def core_neurons(request: Request, body: CoreNeurons) -> Response:
-        return await looking.core_neurons(service, request, body, page)
+        return await looking.core_neurons(service, request, body)
 
     @app.post("/v1/embeddings")
     async def embeddings(body: Embeddings) -> Response:
@@ -114,7 +114,7 @@ async def swapped(service: Service, path: str) -> dict[str, str]:
     return {"object": "artifact", "path": path, "artifact": version.digest, "before": old.digest}
 
 
-def _show(app: FastAPI, service: Service, page: Page) -> None:
+def _show(app: FastAPI, service: Service) -> None:
     known = dict[str, dict[str, Any]]()
 
     @app.get("/v1/clusters")
@@ -125,11 +125,15 @@ def _show(app: FastAPI, service: Service, page: Page) -> None:
             known[version.digest] = await asyncio.to_thread(page.overview, version.artifact)
         return JSONResponse(known[version.digest], headers={"X-Coreinfer-Artifact": version.digest})
 
-    @app.get("/{path:path}", include_in_schema=False)
-    async def file(path: str) -> Response:
-        if (found := page.files.get(path or "index.html")) is None:
-            raise HTTPException(404)
-        return Response(found[0], media_type=found[1], headers={"Content-Security-Policy": page.csp})
+    for path, (content, kind) in page.files().items():  # each by its name: nothing else is looked up
+        app.add_api_route(f"/{'' if path == 'index.html' else path}", _sent(content, kind), include_in_schema=False)
+
+
+def _sent(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+    async def file() -> Response:
+        return Response(content, media_type=kind, headers={"Content-Security-Policy": page.CSP})
+
+    return file
 
 
 def _fail(app: FastAPI) -> None:

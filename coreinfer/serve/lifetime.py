@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
@@ -24,7 +23,6 @@ from coreinfer.serve.faults import Refused
 from coreinfer.serve.guard import Guard
 from coreinfer.serve.joining import GROUPS, choose
 from coreinfer.serve.limits import Limits
-from coreinfer.serve.looking import Page
 from coreinfer.serve.mail import Mail
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import Pick
@@ -120,7 +118,7 @@ class Server:
         self.service = Service(
             worker, mail, self.limits, metrics, how.policy, how.keep, how.plain_chat, how.log_prompts
         )
-        app = make_app(self.service, _page())
+        app = make_app(self.service)
         guard = Guard(app, how.key, self.limits, lambda: self._leaving, _counting(metrics))
         config = uvicorn.Config(
             guard, log_config=None, access_log=False, http=_Protocol, ws="none", server_header=False, lifespan="off",
@@ -179,13 +177,3 @@ async def until_stopped(server: Server, ready: Callable[[], Any]) -> None:
 
 def _counting(metrics: Metrics) -> Callable[[str, int], None]:
     return lambda route, status: metrics.requests.labels(route, str(status)).inc()
-
-
-def _page() -> Page | None:
-    """The page, where it is installed."""
-    if find_spec("coreinfer.page") is None:
-        return None
-    from importlib import import_module
-
-    page = import_module("coreinfer.page")
-    return Page(page.files(), page.CSP, page.overview, page.compare)

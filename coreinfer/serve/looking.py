@@ -4,15 +4,13 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from coreinfer.artifact import Artifact
+from coreinfer import page
 from coreinfer.errors import CoreInferError
 from coreinfer.match import Match
 from coreinfer.neurons import NeuronSet
@@ -26,24 +24,11 @@ from coreinfer.serve.service import Service
 from coreinfer.serve.versions import Version
 from coreinfer.settings import Policy
 
-
-@dataclass(frozen=True)
-class Page:
-    """What people see at ``/``: content and its type by path, what GET /v1/clusters says of an artifact, and a prompt's
-    neurons beside its cluster's.
-    """
-
-    files: dict[str, tuple[bytes, str]]
-    csp: str
-    overview: Callable[[Artifact], dict[str, Any]]
-    compare: Callable[[Artifact, Prediction], dict[str, Any]]
-
-
 ARROW = "application/vnd.apache.arrow.stream"
 BEGUN = int(time.time())
 
 
-async def core_neurons(service: Service, request: Request, body: CoreNeurons, page: Page | None) -> Response:
+async def core_neurons(service: Service, request: Request, body: CoreNeurons) -> Response:
     """Which neurons a prompt needs, and why: JSON, or Arrow where that is accepted."""
     service.check_model(body.model)
     policy, keep = service.policy_of(body)
@@ -52,8 +37,6 @@ async def core_neurons(service: Service, request: Request, body: CoreNeurons, pa
     version, prediction, match = await service.ask(lambda: _predicted(service, prompt, policy, keep))
     beside = None
     if body.compare:
-        if page is None:
-            raise Refused(400, "compare needs the page, which is not installed here: leave it out", "compare")
         beside = await asyncio.to_thread(page.compare, version.artifact, prediction)
     facts = _facts(version, prediction, match) | {"prompt_tokens": asked.ids.shape[1]}
     headers = {"X-Coreinfer-Artifact": version.digest}

@@ -42,8 +42,8 @@ def verified(root: str | Path) -> tuple[Artifact, list[Checked]]:
     return artifact, _report(artifact)
 
 
-def check_statistics(artifact: Artifact) -> None:
-    """Read every row of ``neurons.parquet``, one cluster at a time.
+def check_statistics(artifact: Artifact) -> NDArray[np.float64]:
+    """Read every row of ``neurons.parquet``, one cluster at a time; returns their ``global_mean``.
 
     Raises:
         CoreInferError: a row is no share of 1, a core set is not what it picks, or the clusters' statistics do not come
@@ -59,6 +59,7 @@ def check_statistics(artifact: Artifact) -> None:
             f"{stored[layer, neuron]:.4g}, not {mean[layer, neuron]:.4g}): statistic, sizes or `shrink` are wrong; "
             "rebuild the artifact"
         )
+    return mean
 
 
 def global_mean(artifact: Artifact, look: Callable[[int], Any] = lambda cluster: None) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from coreinfer.evaluate.page import CSS
+from coreinfer.evaluate.page import style
 from coreinfer.machine import hardware
 from pipeline.analysis.records import Findings, Mean, Stable
 from pipeline.analysis.table import paper_words, value
@@ -43,7 +43,7 @@ def page(found: Findings, facts: dict[str, Any], svgs: Mapping[str, str]) -> str
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>coreinfer analyze</title><style>{CSS}{_MORE}</style></head>"
+        f"<title>coreinfer analyze</title><style>{style()}{_MORE}</style></head>"
     )
     return f"{head}<body><main>\n{''.join(parts)}{_facts(facts)}</main></body></html>\n"
 

@@ -19,13 +19,15 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings, Source
 from pipeline.calibration import budgets, numbers
 from pipeline.calibration.doubts import PROMPTS, usual_doubt
-from pipeline.calibration.layers import layer_budgets
+from pipeline.calibration.layers import ROUNDS, layer_budgets
 from pipeline.calibration.sample import Case, Lab, Plan, cases, rises
 from pipeline.calibration.sensitivity import POWERS, sensitivity, weights
+from pipeline.data import Remember, forget
 
 LEAST, MOST = 24, 96  # texts: with fewer, chance would choose; with more, it takes longer and changes little
 CONTINUATION = 64  # tokens
 TOKENS = max(PROMPTS) + CONTINUATION  # that a text needs
+WHATEVER_KEEP = ("layer budgets",)  # steps that measure the same at any default keep
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
 
@@ -49,9 +51,22 @@ def usable(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int
     return torch.tensor(long, dtype=torch.long).reshape(-1, tokens)
 
 
-def calibrate(lab: Lab, ids: torch.Tensor, grid: Sequence[float], stage: Stage = unseen) -> Calibrated:
-    """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``."""
-    bench, keep = _Bench(lab, ids, stage), lab.artifact.manifest.default_keep
+def plans(layers: int, clusters: int) -> int:
+    """How many plans of neurons ``calibrate`` runs each text under, about."""
+    alone, weighed = layers * len(budgets.KEEPS), ROUNDS * (1 + layers)
+    compared, sensed, mixed = 3 * 3, 2 * len(POWERS), sum(m <= clusters for m, _ in numbers.MIXTURES)
+    sources, weak = len(PROMPTS) * (len(numbers.N0) + 1), 1 + 5 * (len(numbers.WORTH) - 1)
+    return alone + weighed + compared + sensed + mixed + sources + weak + len(CURVE)
+
+
+def calibrate(
+    lab: Lab, ids: torch.Tensor, grid: Sequence[float], stage: Stage = unseen, remember: Remember = forget
+) -> Calibrated:
+    """Choose everything for ``lab.artifact``, whose own budgets stay unless others cost less; ``ids``: ``usable``. What
+    each step measures is kept by ``remember``: every choice follows from that.
+    """
+    keep = lab.artifact.manifest.default_keep
+    bench = _Bench(lab, ids, stage, remember)
     trusting = {"threshold": -1.0, "strong": -1.0, "doubt": 1.0, "doubt_fall": 0.0}  # until more is known
     open_to_all = numbers.with_policy(lab.artifact, **trusting)
     artifact, layers = layer_budgets(bench.costs, open_to_all, grid)
@@ -73,6 +88,7 @@ class _Bench:
     lab: Lab
     ids: torch.Tensor
     stage: Stage
+    remember: Remember
 
     def cases(self, prompt_tokens: int) -> Iterator[Case]:
         return cases(self.lab, self.ids[:, : prompt_tokens + CONTINUATION], prompt_tokens)
@@ -82,7 +98,13 @@ class _Bench:
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float32]]]:
         """``sample.rises`` after prompts of each length, as the stage ``name``."""
         tick = self.stage(name, len(self.ids) * len(plans) * len(prompts))
-        return [rises(self.cases(p), plans, tick) for p in prompts]
+        facts = {} if name in WHATEVER_KEEP else {"keep": self.lab.artifact.manifest.default_keep}
+
+        def measure() -> list[NDArray[Any]]:
+            return [array for p in prompts for array in rises(self.cases(p), plans, tick)]
+
+        found = iter(self.remember(name, facts, measure))
+        return [(np.array(costs), np.array(near)) for costs, near in zip(found, found, strict=True)]
 
     def costs(self, name: str, plans: Sequence[Plan]) -> NDArray[np.float64]:
         return self.rises(name, plans)[0][0]
@@ -94,7 +116,9 @@ def _sensitivity(bench: _Bench, artifact: Artifact, keep: float) -> tuple[Artifa
     if kind == "count":
         return artifact, []
     tick = bench.stage("gradients", len(bench.ids))
-    ratio = sensitivity(bench.lab.model, bench.ids, kind == "energy", tick)
+    (ratio,) = bench.remember(
+        "gradients", {}, lambda: [sensitivity(bench.lab.model, bench.ids, kind == "energy", tick)]
+    )
     tried = [replace(artifact, sensitivity=weights(ratio, power)) for power in POWERS]
     keeps = [keep / 2, keep]
     costs = bench.costs("sensitivity", [budgets.kept(a.budgets(k), a, "hybrid") for a in tried for k in keeps])

@@ -21,6 +21,7 @@ from coreinfer.models import find_mlps
 from coreinfer.neurons import places
 from coreinfer.prompts import words_of_tokens
 from coreinfer.settings import Source
+from pipeline.heap import give_back
 
 LOGITS = 1 << 28  # bytes of dense log-probabilities that a batch may take
 MOST = 16  # texts in a batch
@@ -85,7 +86,7 @@ def batch_size(model: PreTrainedModel, continuation: int) -> int:
 
 def cases(lab: Lab, ids: torch.Tensor, prompt_tokens: int) -> Iterator[Case]:
     """The texts ``ids`` (n, P + C) in batches, dense, one after another: memory does not grow with their number."""
-    index, mlps = make_index(lab.artifact.centroids), find_mlps(lab.model)
+    index, mlps = make_index(lab.artifact.centroids, exact=True), find_mlps(lab.model)
     reducer = Reducer(mlps, lab.artifact.manifest.statistic)
     for some in torch.split(ids, batch_size(lab.model, ids.shape[1] - prompt_tokens)):
         vectors = lab.embedder.embed(words_of_tokens(lab.tokenizer, some[:, :prompt_tokens]))
@@ -107,4 +108,5 @@ def rises(
             tick(len(case.clusters))
         rows.append(np.stack(columns, 1))
         near.append(case.similarities)
+        give_back()
     return np.concatenate(rows), np.concatenate(near)

@@ -20,6 +20,7 @@ from coreinfer.neurons import blend, places, uniform_budgets
 from coreinfer.settings import PolicySettings, StatisticSettings
 from pipeline.calibration import numbers
 from pipeline.calibration.sample import batch_size
+from pipeline.data import Remember, forget
 
 LEAST, MOST = 8, 32  # texts
 PROMPT = 64  # tokens
@@ -29,8 +30,9 @@ Shares = NDArray[np.float64]
 
 
 def choose_statistic(
-    model: PreTrainedModel, ids: Tensor, keep: float, tick: Callable[[int], Any] = lambda n: None
-) -> tuple[StatisticSettings, list[dict[str, Any]]]:
+    model: PreTrainedModel, ids: Tensor, keep: float, tick: Callable[[int], Any] = lambda n: None,
+    remember: Remember = forget,
+) -> tuple[StatisticSettings, list[dict[str, Any]]]:  # fmt: skip
     """The statistic, and the table that it was chosen from; energy and no table if there are too few texts.
 
     ``ids`` (n, P + C) of held-out texts, P = ``PROMPT``; at the wanted ``keep`` and half of it.
@@ -38,9 +40,12 @@ def choose_statistic(
     if len(ids) < LEAST:
         return TRIED[0], []
     some, keeps = ids[:MOST], (keep / 2, keep)
-    others = _whole(model, some)
-    rows = [_costs(truth, others, at, keeps, tick) for at, truth in _truths(model, some)]
-    costs = np.concatenate(rows)  # (texts, statistics, keeps)
+
+    def measure() -> list[NDArray[np.float64]]:
+        others = _whole(model, some)
+        return [np.concatenate([_costs(truth, others, at, keeps, tick) for at, truth in _truths(model, some)])]
+
+    (costs,) = remember("choose statistic", {"keeps": list(keeps)}, measure)  # (texts, statistics, keeps)
     table = [
         {"statistic": tried.kind, "keeps": list(keeps), "rise": np.round(rise, 5).tolist()}
         for tried, rise in zip(TRIED, costs.mean(0), strict=True)

@@ -3,7 +3,7 @@ Arrays are read as views of a memory map. No pickles.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data import Arrays
 from pipeline.shards.sealed import as_bytes, open_sealed, write_sealed
 
 ALIGNED = 64  # bytes at whose multiples arrays begin
 
-Arrays = Sequence[NDArray[Any]]
 
-
-def write_arrays(path: Path, key: str, facts: dict[str, Any], arrays: Arrays) -> None:
-    """Write them whole, or nothing.
+def write_arrays(path: Path, key: str, facts: dict[str, Any], arrays: Arrays, first: bool = False) -> None:
+    """Write them whole, or nothing; ``first``: unless the file is there.
 
     Raises:
         OSError: the disk refuses.
     """
-    write_sealed(path, key, _pieces(facts, arrays))
+    write_sealed(path, key, _pieces(facts, arrays), first)
 
 
 def _pieces(facts: dict[str, Any], arrays: Arrays) -> Iterator[bytes | memoryview]:

@@ -1,20 +1,53 @@
-"""Who does the shards of a stage: this process, or several on this machine. What comes out is the same, bit for bit."""
+"""Who does the shards of a stage: this process, several on this machine, or actors on a Ray cluster. What comes out is
+the same, bit for bit.
+"""
 
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
+from coreinfer.errors import CoreInferError
 from coreinfer.progress import Tick
+from pipeline.shards.labour import Answer, Labour
 from pipeline.shards.tasks import Task
+
+TRIES = 3  # at a shard, of workers that die and of a worker that fails
+
+What = Literal["started", "died", "left", "done", "failed", "bad"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: to a worker (started, died, left for want of room), or to a shard that it had.
+
+    Attributes:
+        together: texts run together at most, where memory forced fewer than usual.
+        why: of what went wrong, in one line; ``trace`` says more.
+    """
+
+    what: What
+    worker: int
+    shard: int | None = None
+    passages: int = 0
+    seconds: float = 0.0
+    together: int | None = None
+    why: str = ""
+    trace: str = ""
+
+
+Hear = Callable[[Event], Any]
 
 
 class Crew(Protocol):
     """Does shards, in any order; each is committed when that is reported."""
 
-    def work(self, task: Task, shards: Sequence[int], slots: "Slots", tick: Tick) -> None:
-        """All of ``shards``. ``tick`` hears of passages.
+    def work(self, task: Task, shards: Sequence[int], slots: "Slots", tick: Tick, hear: Hear) -> None:
+        """Each of ``shards`` is done, or found to be bad, and ``hear`` is told: it may raise, and that ends the work.
+        ``tick`` hears of passages. Both are called in the thread of the caller.
 
         Raises:
-            CoreInferError: a shard that cannot be done; those that were stay.
+            CoreInferError: a worker finds that it must not work, or cannot; what was done stays.
             OSError: the disk refuses.
         """
         ...
@@ -32,13 +65,94 @@ class Slots:
         return next(name for name in names if name not in self.taken)
 
 
+class Left(Exception):
+    """A worker that has no place to work in any more: the others go on without it."""
+
+
+class Hand(Protocol):
+    """One place of a crew: a worker, and after its death another."""
+
+    number: int
+    slot: str
+
+    def ask(self, shard: int) -> Answer | None:
+        """What the worker says when it has done a shard; None if it is dead.
+
+        Raises:
+            Left: there is no room for it.
+        """
+        ...
+
+    def bury(self) -> str:
+        """End what is left of the worker; how it ended, in words."""
+        ...
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody waits for it any more."""
+        ...
+
+
 class Here:
     """This process, with a model that it has already."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def work(self, task: Task, shards: Sequence[int], slots: Slots, tick: Tick) -> None:
-        do = task.begin(self.model, slots.name(0))
+    def work(self, task: Task, shards: Sequence[int], slots: Slots, tick: Tick, hear: Hear) -> None:
+        hand = Own(task, slots.name(0), self.model, tick)
+        hear(Event("started", 0))
         for shard in shards:
-            do(shard, tick)
+            settle(hand, task, shard, hear)
+
+
+class Own:
+    """This process as a worker."""
+
+    number, stopped = 0, False
+
+    def __init__(self, task: Task, slot: str, model: Any, tick: Tick) -> None:
+        self.slot, self._tick, self._labour = slot, tick, Labour(task, slot, model)
+
+    def ask(self, shard: int) -> Answer | None:
+        return self._labour.answer(shard, self._tick)
+
+    def bury(self) -> str:
+        return ""
+
+
+def settle(hand: Hand, task: Task, shard: int, hear: Hear) -> None:
+    """Have a shard done, or find that it cannot be; tell ``hear``.
+
+    Raises:
+        CoreInferError, OSError, Left: see ``Crew`` and ``Hand``.
+    """
+    begun, number, why = time.perf_counter(), hand.number, ""
+    for _ in range(TRIES):
+        answer = hand.ask(shard)
+        if answer is None:
+            how = hand.bury()
+            if hand.stopped:
+                return
+            hear(Event("died", number, shard, why=how))
+            hear(Event("started", number))
+            answer = {"done": len(task.place.plan.rows(shard))} if task.is_done(shard, hand.slot) else {}
+            why = f"{TRIES} workers died at it ({how}): give fewer --workers if memory ran out"
+        elif "fault" in answer:
+            hand.bury()
+            hear(Event("failed", number, shard, why=answer["fault"], trace=answer.get("trace", "")))
+            why = str(answer["fault"])
+        if heeded(answer):
+            taken = answer.get("seconds", round(time.perf_counter() - begun, 3))
+            hear(Event("done", number, shard, int(answer["done"]), taken, answer.get("together")))
+            return
+    hear(Event("bad", number, shard, why=why))
+
+
+def heeded(answer: Answer) -> bool:
+    """Whether the shard is done; a worker's refusal becomes one of ours."""
+    if "refused" in answer:
+        raise CoreInferError(str(answer["refused"]))
+    if "disk" in answer:
+        raise OSError(*answer["disk"])
+    return "done" in answer

@@ -3,10 +3,13 @@ meet. How many workers there were, or how many threads, is not among them.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
+from platform import node
 from typing import Any
 
 import faiss
@@ -14,21 +17,71 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import coreinfer
+from coreinfer.errors import CoreInferError
 from coreinfer.machine import versions
 from coreinfer.manifest import ModelIdentity
 from coreinfer.settings import StatisticSettings
+from coreinfer.wording import flat
 from pipeline.data import Candidates
 from pipeline.passages import digest_of
 from pipeline.shards.plan import Plan
+from pipeline.shards.store import Facts, Store, facts_of
 
-Facts = dict[str, Any]
+# As torch.cpu.get_capabilities calls them.
+UNITS = (
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "amx_fp16",
+    "bf16",
+    "i8mm",
+    "sve_bf16",
+    "sme",
+)
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # how a user keeps libraries from some of them
 
 
 def processor(device: str) -> str:
     """The kind of processor, as far as numbers depend on it: a GPU's name, or a CPU's instructions."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.device(device).type} {torch.backends.cpu.get_cpu_capability()}"
+    kind = [torch.device(device).type, torch.backends.cpu.get_cpu_capability(), *_matrix_units()]
+    return " ".join(kind + [os.environ[name] for name in LIMITS if name in os.environ])
+
+
+def _matrix_units() -> list[str]:
+    """A CPU's instructions for matrices of few bits, which round otherwise than what stands in for them."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+        return ["amx_tile"] * bool(torch.cpu._is_amx_tile_supported())
+    found = torch.cpu.get_capabilities()
+    return [name for name in UNITS if found.get(name)]
+
+
+def check_here(store: Store, device: str) -> None:
+    """Refuse to work for a store whose parts this process would make otherwise.
+
+    Raises:
+        CoreInferError: its facts are of another processor or other versions, or are not to be seen from here.
+    """
+    wanted = facts_of(store)
+    here = {"processor": processor(device), "version": {name: _version(name) for name in wanted["version"]}}
+    mine, theirs = flat(here), flat(wanted)
+    for name, value in mine.items():
+        if value != theirs[name]:
+            raise CoreInferError(
+                f"{node()} has {name} {value!r}, the build was begun with {theirs[name]!r}: use machines of one kind "
+                "with the same versions"
+            )
+
+
+def _version(name: str) -> str:
+    try:
+        return coreinfer.__version__ if name == "coreinfer" else installed(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def embed_facts(passages: Path, plan: Plan, embedder: ModelIdentity, device: str) -> Facts:
@@ -58,6 +111,16 @@ def record_facts(
         "version": versions(), "--clusters": [len(each) for each in options.centroids], "--seed": seed,
         "cluster of each passage": array_digest(options.labels),
     }  # fmt: skip
+
+
+def measure_facts(model: ModelIdentity, ids: NDArray[np.int64], device: str) -> Facts:
+    """Of what is measured with a model on held-out texts, whose token ``ids`` these are."""
+    return {
+        "model": _weights(model),
+        "held-out texts": array_digest(ids),
+        "processor": processor(device),
+        "version": versions(),
+    }
 
 
 def _weights(model: ModelIdentity) -> Facts:

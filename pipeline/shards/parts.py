@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coreinfer.errors import CoreInferError
 from pipeline.data import Candidates, Statistics
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.plan import Plan
@@ -39,14 +40,42 @@ def embedded(store: Store, plan: Plan) -> set[int]:
     return {shard for shard in range(plan.count) if read_embeddings(store, shard) is not None}
 
 
+def damaged(store: Store, missing: Iterable[int]) -> list[int]:
+    """Of shards without embeddings, those of which a file is there all the same."""
+    return [shard for shard in missing if _embeddings(store, shard).exists()]
+
+
 def _embeddings(store: Store, shard: int) -> Path:
     return store.at(f"{shard:07d}.npy")
 
 
-def write_clusters(path: Path, key: str, options: Candidates) -> None:
-    """Clusterings that were tried, and each passage's cluster in them."""
+def write_clusters(path: Path, key: str, options: Candidates, first: bool = False) -> None:
+    """Clusterings that were tried, and each passage's cluster in them; ``first``: unless some are there."""
     sizes = [len(each) for each in options.centroids]
-    write_arrays(path, key, {"clusters": sizes}, [np.concatenate(options.centroids), options.labels])
+    write_arrays(path, key, {"clusters": sizes}, [np.concatenate(options.centroids), options.labels], first)
+
+
+def begin_clusters(path: Path, key: str, options: Candidates) -> Candidates:
+    """Write them, unless another machine was first.
+
+    Raises:
+        CoreInferError: it was, and found others from the same embeddings.
+    """
+    if read_clusters(path, key) is None:
+        path.unlink(missing_ok=True)  # damaged
+        write_clusters(path, key, options, first=True)
+    there = read_clusters(path, key)
+    if there is None or not _equal(there, options):
+        raise CoreInferError(
+            f"another machine found other clusters from the same embeddings ({path}), so its numbers are not this "
+            "one's: run the pass on machines of one kind; a rerun here uses the clusters that are there"
+        )
+    return there
+
+
+def _equal(one: Candidates, other: Candidates) -> bool:
+    centroids = np.array_equal(np.concatenate(one.centroids), np.concatenate(other.centroids))
+    return centroids and np.array_equal(one.labels, other.labels)
 
 
 def read_clusters(path: Path, key: str) -> Candidates | None:

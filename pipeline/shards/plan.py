@@ -2,13 +2,20 @@
 of one pass over the corpus.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from coreinfer.errors import CoreInferError
 from pipeline.passages import BLOCK
 
+# The number of a process, of how many, and where not every number counts: the first one, and how far they are apart.
+JOBS = (
+    ("RANK", "WORLD_SIZE", "", ""),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "", ""),
+)
 SHOWN = 8  # numbers of shards that a message lists
 
 
@@ -41,11 +48,23 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """``--shard 2/8``, from 0/8 to 7/8."""
+        """``--shard 2/8``, from 0/8 to 7/8; ``auto``: as the job's environment says."""
+        if text == "auto":
+            return cls.of_job(os.environ)
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if not found or int(found[1]) >= int(found[2]):
             raise CoreInferError(f"--shard is {text!r}: give i/n with i from 0 to n - 1, such as 0/4 to 3/4")
         return cls(int(found[1]), int(found[2]))
+
+    @classmethod
+    def of_job(cls, said: Mapping[str, str]) -> "Part":
+        """What torchrun, a SLURM array or srun says of a process and of how many there are."""
+        for number, of, first, step in JOBS:
+            if number in said and of in said:
+                mine, start, by = (int(text) for text in (said[number], said.get(first, "0"), said.get(step, "1")))
+                return cls.parse(f"{(mine - start) // by}/{said[of]}")
+        names = " or ".join(f"{number} and {of}" for number, of, _, _ in JOBS)
+        raise CoreInferError(f"--shard is 'auto', but the environment has no {names}: give i/n")
 
     @property
     def name(self) -> str:

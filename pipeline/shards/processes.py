@@ -1,4 +1,5 @@
-"""Several processes on this machine, each with its own model, its own running sums and its part of the threads.
+"""Several processes on this machine, each with its own model, its own running sums and its part of the threads, or its
+own GPU.
 
 They speak JSON, a line each way (``worker.py``): no pickles, and a script that builds needs no ``__main__`` guard. A
 process that is gone closes its pipe, so that is noticed at once; another takes its place, goes on from what it had
@@ -9,22 +10,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from signal import Signals
-from threading import Lock, Thread
-from typing import Any
+from threading import Lock
 
 import torch
 
 import pipeline
-from coreinfer.errors import CoreInferError
 from coreinfer.progress import Tick
-from pipeline.shards.crew import Slots
+from pipeline.shards.crew import Hear, Slots
+from pipeline.shards.hands import work_all
+from pipeline.shards.job import Job
+from pipeline.shards.labour import Answer
 from pipeline.shards.tasks import Task
-
-TRIES = 3  # processes that may die at one shard
 
 
 class Processes:
@@ -33,82 +32,31 @@ class Processes:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def work(self, task: Task, shards: Sequence[int], slots: Slots, tick: Tick) -> None:
-        """See ``Crew``. A thread for each process gives it a shard after another."""
+    def work(self, task: Task, shards: Sequence[int], slots: Slots, tick: Tick, hear: Hear) -> None:
+        """See ``Crew``."""
         count = min(self.count, len(shards))
-        hands = [Hand(task, slots.name(number), max(1, torch.get_num_threads() // count)) for number in range(count)]
-        events, waiting = SimpleQueue[int | BaseException](), _OneByOne(shards)
-        threads = [Thread(target=_serve, args=(hand, waiting, events), daemon=True) for hand in hands]
-        try:
-            for thread in threads:
-                thread.start()
-            for _ in shards:
-                if isinstance(event := events.get(), BaseException):
-                    raise event
-                tick(event)
-        finally:
-            for hand in hands:
-                hand.stop()
-            for thread in threads:
-                thread.join()
-            for hand in hands:
-                hand.bury()
+        threads = max(1, torch.get_num_threads() // count)
+        jobs = [Job(_placed(task, number), slots.name(number), threads) for number in range(count)]
+        work_all([Process(number, job) for number, job in enumerate(jobs)], task, shards, tick, hear)
 
 
-class _OneByOne:
-    """Shards, each given to one thread."""
-
-    def __init__(self, shards: Sequence[int]) -> None:
-        self._shards, self._lock = iter(shards), Lock()
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            with self._lock:
-                shard = next(self._shards, None)
-            if shard is None:
-                return
-            yield shard
+def _placed(task: Task, number: int) -> Task:
+    """With the GPUs shared out, if it is they that work and none was named."""
+    if task.place.device != "cuda":
+        return task
+    return task.on(f"cuda:{number % torch.cuda.device_count()}")
 
 
-def _serve(hand: "Hand", waiting: _OneByOne, events: "SimpleQueue[int | BaseException]") -> None:
-    """Shard after shard; ``events`` gets the passages of each, or why there will be no more."""
-    try:
-        for shard in waiting:
-            events.put(hand.do(shard))
-    except BaseException as error:
-        events.put(error)
-
-
-class Hand:
+class Process:
     """One place of the crew: a process, and after its death another."""
 
-    def __init__(self, task: Task, slot: str, threads: int) -> None:
-        self.task, self.slot, self.threads = task, slot, threads
+    def __init__(self, number: int, job: Job) -> None:
+        self.number, self.job, self.slot = number, job, job.slot
         self._process: subprocess.Popen[str] | None = None
         self._stopped, self._lock = False, Lock()
 
-    def do(self, shard: int) -> int:
-        """Have a shard done; returns how many passages that were.
-
-        Raises:
-            CoreInferError: what the worker said is wrong, or that it dies at this shard again and again.
-            OSError: its disk refused.
-        """
-        rows = self.task.place.plan.rows(shard)
-        for _ in range(TRIES):
-            answer = self._ask(shard)
-            if answer is not None:
-                return _heeded(answer)
-            code = self.bury()
-            if self._stopped or self.task.is_done(shard, self.slot):
-                return len(rows)
-        raise CoreInferError(
-            f"{TRIES} worker processes died at shard {shard} (passages {rows.start} to {rows.stop - 1}; {_how(code)}): "
-            "give fewer --workers if memory ran out, or leave those passages out; what was done is kept"
-        )
-
-    def _ask(self, shard: int) -> dict[str, Any] | None:
-        """The worker's answer; None if it is dead."""
+    def ask(self, shard: int) -> Answer | None:
+        """See ``Hand``."""
         try:
             process = self._alive()
             assert process.stdin is not None
@@ -126,56 +74,55 @@ class Hand:
             if self._process is None:
                 self._process = _start()
                 assert self._process.stdin is not None
-                job = {"kind": type(self.task).__name__, "task": self.task.plain(), "slot": self.slot}
-                self._process.stdin.write(json.dumps(job | {"threads": self.threads}) + "\n")
+                self._process.stdin.write(json.dumps(self.job.plain()) + "\n")
             return self._process
 
-    def bury(self) -> int:
-        """End what is left of the process, and say how it ended."""
+    def bury(self) -> str:
+        """See ``Hand``."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:
-            return 0
+            return "it was gone"
         process.kill()  # whose pipe is closed, whatever else it still does
         code = process.wait()
-        _close(process)
-        return code
+        close_pipes(process)
+        return _how(code)
 
     def stop(self) -> None:
-        """No more of it, now."""
+        """See ``Stoppable``."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
                 self._process.kill()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
 
 def _start() -> "subprocess.Popen[str]":
+    return talking("pipeline.shards.worker", None)
+
+
+def talking(module: str, errors: int | None, **more: str) -> "subprocess.Popen[str]":
+    """A process that runs a module of ours, with ``more`` in its environment, and speaks through pipes; what it says
+    on stderr goes where ours does, or to ``errors``.
+    """
     root = str(Path(pipeline.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.shards.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        encoding="utf-8", env=os.environ | {"PYTHONPATH": path},
+        [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+        encoding="utf-8", env=os.environ | {"PYTHONPATH": path} | more,
     )  # fmt: skip
 
 
-def _close(process: "subprocess.Popen[str]") -> None:
+def close_pipes(process: "subprocess.Popen[str]") -> None:
     for pipe in (process.stdin, process.stdout):
         try:
             if pipe is not None:
                 pipe.close()
         except OSError:  # what was not sent yet has nobody to go to
             pass
-
-
-def _heeded(answer: dict[str, Any]) -> int:
-    """The passages that were done, or the worker's fault as one of ours."""
-    if "refused" in answer:
-        raise CoreInferError(str(answer["refused"]))
-    if "disk" in answer:
-        raise OSError(*answer["disk"])
-    if "fault" in answer:
-        raise RuntimeError(f"a worker process failed:\n{answer['fault']}")
-    return int(answer["done"])
 
 
 def _how(code: int) -> str:

@@ -57,9 +57,9 @@ def _put_all(file: FileIO, data: memoryview) -> None:
         data = data[taken:]
 
 
-def write_sealed(path: Path, key: str, content: Iterable[bytes | memoryview]) -> None:
+def write_sealed(path: Path, key: str, content: Iterable[bytes | memoryview], first: bool = False) -> None:
     """The same, and a seal at its end."""
-    write_whole(path, _with_seal(key, content))
+    write_whole(path, _with_seal(key, content), first)
 
 
 def _with_seal(key: str, content: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from platform import node
 from typing import Any
 
 from coreinfer.caching import is_abandoned, remove
@@ -34,7 +35,7 @@ class Store:
 
     def plain(self) -> list[str]:
         """As JSON has it."""
-        return [str(self.folder), self.key]
+        return [str(self.folder.absolute()), self.key]
 
     @classmethod
     def of(cls, raw: list[str]) -> "Store":
@@ -73,6 +74,18 @@ def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bo
         if not shared or is_abandoned(part):
             remove(part)
     return Store(folder, key_of(facts))
+
+
+def facts_of(store: Store) -> Facts:
+    """What an open store's parts are made from and with.
+
+    Raises:
+        CoreInferError: it is not there, or not the one that was opened.
+    """
+    facts = (_read(store.at("key.json")) or {}).get("facts")
+    if not isinstance(facts, dict) or key_of(facts) != store.key:
+        raise CoreInferError(f"{node()} does not see {store.folder} as it was opened: run it again")
+    return facts
 
 
 def _check_version(folder: Path, found: dict[str, Any]) -> None:

@@ -3,26 +3,30 @@ sent to a process as JSON; the models come from whoever works on it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+from pyarrow import ArrowException
 
 from coreinfer.embedder import Embedder
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.hub import DEFAULT
 from coreinfer.models import load_model
+from coreinfer.places import absolute
 from coreinfer.progress import Tick
 from coreinfer.settings import StatisticSettings
 from pipeline.data import Statistics
-from pipeline.embed import embed_texts
+from pipeline.heap import give_back
 from pipeline.passages import read_rows
 from pipeline.record import Recorder, record_texts
+from pipeline.shards.careful import BadShard, Careful, embedded
 from pipeline.shards.parts import read_clusters, read_embeddings, read_sums, write_embeddings, write_sums
 from pipeline.shards.plan import Plan
 from pipeline.shards.store import Store
 
-Do = Callable[[int, Tick], None]  # one shard, committed when this returns
+Do = Callable[[int, Tick, int | None], None]  # one shard, committed when this returns; texts run together at most
 
 
 class Task(Protocol):
@@ -36,6 +40,10 @@ class Task(Protocol):
     @property
     def store(self) -> Store:
         """Where it writes."""
+        ...
+
+    def on(self, device: str) -> Self:
+        """The same on another device of the same kind."""
         ...
 
     def plain(self) -> dict[str, Any]:
@@ -64,12 +72,19 @@ class Place:
     device: str
 
     def texts(self, shard: int) -> list[str]:
-        """The passages of a shard."""
-        return read_rows(self.passages, self.plan.rows(shard))
+        """The passages of a shard.
+
+        Raises:
+            BadShard: they cannot be read.
+        """
+        try:
+            return read_rows(self.passages, self.plan.rows(shard))
+        except (OSError, ArrowException) as error:
+            raise BadShard(f"its texts cannot be read ({in_words(error)})") from error
 
     def plain(self) -> list[Any]:
         """As JSON has it."""
-        return [str(self.passages), self.plan.passages, self.plan.size, self.device]
+        return [str(self.passages.absolute()), self.plan.passages, self.plan.size, self.device]
 
     @classmethod
     def of(cls, raw: list[Any]) -> Self:
@@ -84,13 +99,16 @@ class EmbedTask:
     store: Store
     embedder: str
 
+    def on(self, device: str) -> Self:
+        return replace(self, place=replace(self.place, device=device))
+
     def load(self) -> Embedder:
         return Embedder(self.embedder, self.place.device)
 
     def begin(self, model: Embedder, slot: str) -> Do:
-        def do(shard: int, tick: Tick) -> None:
-            vectors = embed_texts(self.place.texts(shard), model, tick)
-            write_embeddings(self.store, shard, vectors)
+        def do(shard: int, tick: Tick, together: int | None = None) -> None:
+            write_embeddings(self.store, shard, embedded(self.place.texts(shard), model, together, tick))
+            give_back()
 
         return do
 
@@ -98,7 +116,7 @@ class EmbedTask:
         return read_embeddings(self.store, shard) is not None
 
     def plain(self) -> dict[str, Any]:
-        return {"place": self.place.plain(), "store": self.store.plain(), "embedder": self.embedder}
+        return {"place": self.place.plain(), "store": self.store.plain(), "embedder": absolute(self.embedder, DEFAULT)}
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Self:
@@ -117,6 +135,9 @@ class RecordTask:
     statistic: StatisticSettings
     most: int
 
+    def on(self, device: str) -> Self:
+        return replace(self, place=replace(self.place, device=device))
+
     def load(self) -> Recorder:
         model, tokenizer = load_model(self.model, self.dtype, self.place.device)
         return Recorder(model, tokenizer, self.statistic, self.most)
@@ -132,11 +153,14 @@ class RecordTask:
         if before:
             out = Statistics(*(np.array(each) for each in vars(before.stats).values()))
 
-        def do(shard: int, tick: Tick) -> None:
-            rows = self.place.plan.rows(shard)
-            record_texts(self.place.texts(shard), options.labels[:, rows.start : rows.stop], model, out, tick)
+        def do(shard: int, tick: Tick, together: int | None = None) -> None:
+            rows, careful = self.place.plan.rows(shard), Careful.of(model, together)
+            labels = options.labels[:, rows.start : rows.stop]
+            if (labels[0] >= 0).any():  # of a shard without embeddings nothing belongs anywhere
+                record_texts(self.place.texts(shard), labels, careful, out, tick)
             done.add(shard)
             write_sums(store, slot, done, out)
+            give_back()
 
         return do
 
@@ -147,8 +171,8 @@ class RecordTask:
     def plain(self) -> dict[str, Any]:
         kind = self.statistic
         return {
-            "place": self.place.plain(), "store": self.store.plain(), "clusters": str(self.clusters),
-            "model": self.model, "dtype": self.dtype, "most": self.most,
+            "place": self.place.plain(), "store": self.store.plain(), "clusters": str(self.clusters.absolute()),
+            "model": absolute(self.model, "demo"), "dtype": self.dtype, "most": self.most,
             "statistic": [kind.kind, kind.token_fraction, kind.mode],
         }  # fmt: skip
 
@@ -158,3 +182,6 @@ class RecordTask:
             Place.of(raw["place"]), Store.of(raw["store"]), Path(raw["clusters"]), raw["model"], raw["dtype"],
             StatisticSettings(*raw["statistic"]), raw["most"],
         )  # fmt: skip
+
+
+KINDS: dict[str, type[EmbedTask] | type[RecordTask]] = {"EmbedTask": EmbedTask, "RecordTask": RecordTask}

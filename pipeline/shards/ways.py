@@ -3,17 +3,20 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from platform import node
-from typing import Literal
+from typing import Literal, get_args
 
 from coreinfer.caching import REMEDY, cache_folder
 from coreinfer.errors import CoreInferError
 from coreinfer.places import check_place
-from coreinfer.settings import at_least
+from coreinfer.settings import at_least, one_of
+from pipeline.joblog import Log
 from pipeline.passages import BLOCK
+from pipeline.shards.address import check_ray
 from pipeline.shards.plan import Part, check_size
 
 KEPT = f"{REMEDY}, or add --no-cache"
 Pass = Literal["embed", "record"]
+Engine = Literal["local", "ray"]
 USUAL, GPU_USUAL = BLOCK, 8 * BLOCK  # passages of a shard: minutes of work, against which a commit takes no time
 
 
@@ -22,23 +25,38 @@ class Ways:
     """Where and how the long stages run.
 
     Attributes:
-        workers: processes on this machine; 1: this one.
+        engine: local, or ray.
+        address: HOST:PORT of a Ray cluster's head, or auto: the one that this machine is in; None: a Ray of our own.
+        workers: processes on this machine, 1: this one; or Ray's actors. None: 1, or one a GPU or machine of Ray's.
         shard_passages: passages of a shard, a multiple of 512; None: as usual on the device.
         cache: whether what is done is kept in the user's cache, to go on from.
-        work: a folder that several machines share, instead of that cache; all parts must be in it when a build ends.
+        work: a folder that several machines share, instead of that cache.
         only: which pass of it to run, and no more.
         part: which of the machines this is.
+        complete: all parts must be in ``work`` already: none is made.
+        bad_shards: files of the dataset and shards that may be unusable and are left out, at most.
+        log: where what happens is written.
     """
 
-    workers: int = 1
+    engine: Engine = "local"
+    address: str | None = None
+    workers: int | None = None
     shard_passages: int | None = None
     cache: bool = True
     work: Path | None = None
     only: Pass | None = None
     part: Part = field(default_factory=Part)
+    complete: bool = False
+    bad_shards: int = 0
+    log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
-        at_least("--workers", self.workers, 1)
+        one_of("--engine", self.engine, get_args(Engine))
+        if self.address is not None and self.engine != "ray":
+            raise CoreInferError(f"--address {self.address} is of a Ray cluster: add --engine ray")
+        if self.workers is not None:
+            at_least("--workers", self.workers, 1)
+        at_least("--max-bad-shards", self.bad_shards, 0)
         if self.shard_passages is not None:
             check_size(self.shard_passages)
         if self.only not in (None, "embed", "record"):
@@ -51,6 +69,11 @@ class Ways:
             )
         if self.work is not None and not self.cache:
             raise CoreInferError(f"--no-cache and --work {self.work} contradict each other: leave out one of them")
+
+    @property
+    def processes(self) -> int:
+        """Workers beside this process, as far as they are known before a cluster is."""
+        return self.workers or 1 if self.engine == "ray" else self.workers if self.workers and self.workers > 1 else 0
 
     def size_on(self, device: str) -> int:
         """Passages of a shard."""
@@ -68,7 +91,9 @@ class Ways:
         """What to do when the place of the parts cannot be written."""
         return KEPT if self.work is None else "name another --work"
 
-    def check_places(self) -> None:
-        """Refuse a place for parts before any work is done, where none can be."""
+    def check(self) -> None:
+        """Refuse before any work is done a place where no parts can be, and a cluster that is not there."""
+        if self.engine == "ray":
+            check_ray(self.address)
         if self.work is not None or self.cache:
             check_place(self.work or cache_folder("builds"), self.remedy)

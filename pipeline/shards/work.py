@@ -4,8 +4,9 @@ In the user's cache each stage has a folder of its own name and key, that one bu
 that machines share each stage has one, and whoever comes with other settings is refused.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,23 +15,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.caching import cache_folder
+from coreinfer.caching import cache_folder, is_abandoned, remove
 from coreinfer.claims import claimed
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.places import writing
-from coreinfer.progress import Tick
+from coreinfer.progress import Gauge
+from coreinfer.wording import counted
 from pipeline.data import Candidates, Statistics
 from pipeline.embed import write_vectors
 from pipeline.record import Recorder
-from pipeline.shards import parts
+from pipeline.shards import marks, parts
+from pipeline.shards.account import BAD, Account
+from pipeline.shards.actors import Actors, Cluster
 from pipeline.shards.cache import tidy
 from pipeline.shards.crew import Crew, Here, Slots
+from pipeline.shards.measured import Measured
 from pipeline.shards.plan import Plan, listed
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Facts, Store, key_of, open_store
 from pipeline.shards.tasks import EmbedTask, Place, RecordTask, Task
 from pipeline.shards.ways import Ways
+
+WHAT = {"embed": "embeddings", "record": "recorded sums"}  # that a stage makes
 
 
 @dataclass
@@ -38,14 +45,22 @@ class Work:
     """The long stages of one build; a context manager, inside which their folders are this build's.
 
     Attributes:
-        reused: shards that were done before, by stage.
+        reused: shards that were done before, by what they hold.
+        accounts: what became of the others, by stage.
+        bad: shards that could not be made, by anybody, by stage.
+        measurements: the steps of measurements that were there before.
     """
 
     ways: Ways
     say: Callable[[str], Any] = lambda text: None
     reused: dict[str, int] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    bad: dict[str, dict[int, str]] = field(default_factory=dict)
+    measurements: list[str] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
-    _record: Store | None = None
+    _cluster: Cluster | None = None
+    _stores: dict[str, Store] = field(default_factory=dict)
+    _measured: Measured | None = None
     _unsaid: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Work":
@@ -53,6 +68,8 @@ class Work:
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+        if self._cluster is not None:
+            self._cluster.close()
         if self.ways.work is None and self.ways.cache:
             tidy(cache_folder("builds"))
 
@@ -60,88 +77,107 @@ class Work:
         """How a corpus is cut."""
         return Plan(passages, self.ways.size_on(device))
 
-    def embed(self, place: Place, facts: Facts, name: str, model: Embedder, start: Callable[[int], Tick]) -> Store:
+    def embed(self, place: Place, facts: Facts, name: str, model: Embedder, start: Callable[[int], Gauge]) -> Store:
         """Embed what is not embedded yet. ``start``, of a number of passages, shows it."""
         store, plan = self._open("embed", facts, place), place.plan
         with self._writing(store):
             done = parts.embedded(store, plan)
+        task = EmbedTask(place, store, name)
+        if self.ways.complete:
+            self._check_complete("embed", store, plan, done)
+            return store
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
         self._say_reused("embeddings", len(done), plan.count, at_once=bool(mine))
-        if self._merging and mine:
-            self._refuse("embeddings", mine, plan, store)
-        tick = start(plan.passages_of(mine))
-        self._do(EmbedTask(place, store, name), model, mine, set(), tick)
+        self._do("embed", task, model, mine, set(), start(plan.passages_of(mine)))
         return store
 
     def find_embeddings(self, place: Place, facts: Facts) -> Store:
         """The embeddings of all machines; refuse to go on where some are missing."""
         store = self._open("embed", facts, place)
-        if missing := set(range(place.plan.count)) - parts.embedded(store, place.plan):
-            self._refuse("embeddings", missing, place.plan, store)
+        self._check_complete("embed", store, place.plan, parts.embedded(store, place.plan))
         return store
 
     def gather(self, store: Store, plan: Plan, out: Path, dimension: int) -> None:
-        """All embeddings into one .npy file, each shard's checksum verified."""
+        """All embeddings into one .npy file, each shard's checksum verified; of a bad shard zeros, for nobody's use."""
 
         def pieces() -> Iterator[NDArray[np.float32]]:
             for shard in range(plan.count):
-                if (vectors := parts.read_embeddings(store, shard)) is None:
+                if shard in self.bad.get("embed", {}):
+                    yield np.zeros((len(plan.rows(shard)), dimension), "<f4")
+                elif (vectors := parts.read_embeddings(store, shard)) is None:
                     raise CoreInferError(f"{store.folder} lost the embeddings of shard {shard}: run it again")
-                yield vectors
+                else:
+                    yield vectors
 
         write_vectors(out, plan.passages, dimension, pieces())
 
     def cluster(self, store: Store, facts: Facts, make: Callable[[], Candidates]) -> Candidates:
-        """The clusterings of these facts, from the store of the embeddings, or made and put there."""
+        """The clusterings of these facts, from the store of the embeddings, or made and put there. In a folder that
+        machines share one of them makes them, and the others wait and use those.
+
+        Raises:
+            CoreInferError: two that could not wait for each other found different ones.
+        """
         key = key_of(facts)
         path = store.at(f"clusters-{key[:32]}")
-        with self._writing(store):
+        busy = partial(self.say, "another machine is finding the clusters: waiting for them")
+        with self._writing(store), claimed(path, busy) if self.ways.work is not None else nullcontext():
             if (found := parts.read_clusters(path, key)) is not None:
                 self._unsaid += ["clusters"] if self._unsaid else []
                 return found
-            options = make()
-            parts.write_clusters(path, key, options)
-        return options
+            return parts.begin_clusters(path, key, make())
 
     def record(
         self, place: Place, facts: Facts, options: Candidates, name: str, dtype: str, model: Recorder,
-        start: Callable[[int], Tick],
+        start: Callable[[int], Gauge],
     ) -> Store:  # fmt: skip
         """Record what is not recorded yet."""
         self._held.close()  # the embeddings are gathered: whoever waits for them may have them
-        self._record = store = self._open("record", facts, place)
+        self._measured = None
+        store = self._open("record", facts, place)
         plan, clusters = place.plan, store.at("clusters")
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
                 parts.write_clusters(clusters, store.key, options)
             counted, left_out = parts.disjoint(store)
         done = {shard for running in counted for shard in running.shards}
+        if self.ways.complete:
+            self._check_complete("record", store, plan, done)
+            return store
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
         self._say_reused("recorded sums", len(done), plan.count, at_once=True)
-        if self._merging and mine:
-            self._refuse("recorded sums", mine, plan, store)
         tick = start(sum(int((options.labels[0][list(plan.rows(shard))] >= 0).sum()) for shard in mine))
         task = RecordTask(place, store, clusters, name, dtype, model.settings, model.max_tokens)
-        self._do(task, model, mine, left_out, tick)
+        self._do("record", task, model, mine, left_out, tick)
         return store
 
     def sums(self, store: Store, plan: Plan, shape: tuple[int, int, int]) -> Statistics:
-        """All sums, (K, L, F): each shard exactly once."""
+        """All sums, (K, L, F): each shard exactly once, but for bad ones."""
         counted = parts.disjoint(store)[0]
-        shards = sorted(shard for running in counted for shard in running.shards)
-        if shards != list(range(plan.count)):
-            self._refuse("recorded sums", set(range(plan.count)) - set(shards), plan, store)
+        shards = {shard for running in counted for shard in running.shards}
+        if missing := set(range(plan.count)) - shards - set(self.bad.get("record", {})):
+            self._refuse("record", missing, plan, store)
         return parts.added(counted, shape)
 
-    def finish(self) -> None:
-        """The artifact is there: sums are needed no more, embeddings may be needed for another."""
-        if self._record is not None and self.ways.work is None:
-            self._record.remove()
+    def measured(self, facts: Facts, place: Place) -> Measured:
+        """Where measurements on a corpus's held-out texts are kept, by the ``facts`` of the first call."""
+        if self._measured is None:
+            store = self._open("measure", facts, place)
+            self._measured = Measured(store, lambda: self._writing(store), self.measurements)
+        return self._measured
 
-    @property
-    def _merging(self) -> bool:
-        """Whether all parts must have been made elsewhere."""
-        return self.ways.work is not None and self.ways.only is None
+    @contextmanager
+    def scratch(self, beside: Path | None = None) -> Iterator[Path]:
+        """A folder for the corpus while it is worked on: with the parts, where machines share them, else ``beside``."""
+        if (shared := self.ways.work) is None:
+            assert beside is not None, "only a folder that machines share can stand in for it"
+            yield beside
+            return
+        for left in shared.glob(".scratch.*"):
+            if is_abandoned(left):
+                remove(left)
+        with tempfile.TemporaryDirectory(prefix=".scratch.", dir=shared) as folder:
+            yield Path(folder)
 
     def folder(self, stage: str, facts: Facts, place: Place) -> Path:
         """Where a stage's parts lie: with others', in the cache, or beside the passages, with which they go."""
@@ -156,17 +192,39 @@ class Work:
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            if not shared:
+            if not shared or self.ways.only is None:  # in a pass, others are at the same stage
                 self._held.enter_context(claimed(folder, busy))
-            return open_store(folder, facts, self.say, shared)
+            store = self._stores[stage] = open_store(folder, facts, self.say, shared)
+        return store
 
-    def _do(self, task: Task, model: Any, shards: list[int], taken: set[str], tick: Tick) -> None:
-        crew: Crew = Processes(self.ways.workers) if min(self.ways.workers, len(shards)) > 1 else Here(model)
-        with self._writing(task.store):
-            crew.work(task, shards, Slots(self.ways.slot, taken), tick)
+    def _do(self, stage: str, task: Task, model: Any, shards: list[int], taken: set[str], gauge: Gauge) -> None:
+        before = sum(map(len, self.bad.values()))
+        allowed = self.ways.bad_shards - before
+        account = Account(task.place.plan, task.store, len(shards), allowed, gauge, self.ways.log, before)
+        self.accounts[stage], self.bad[stage] = account, account.bad
+        if shards:
+            with self._writing(task.store):
+                crew = self._crew(task.place.device, model, len(shards))
+                crew.work(task, shards, Slots(self.ways.slot, taken), gauge, account.hear)
+        for shard, why in account.bad.items():
+            self.say(f"{stage}: shard {shard} is left out: {why}")
+
+    def _crew(self, device: str, model: Any, shards: int) -> Crew:
+        ways = self.ways
+        if ways.engine == "ray":
+            if self._cluster is None:
+                self.say("starting Ray" if ways.address is None else f"connecting to Ray at {ways.address}")
+                self._cluster = Cluster(ways.address, ways.workers, device.startswith("cuda"))
+            return Actors(self._cluster)
+        return Processes(ways.processes) if min(ways.processes, shards) > 1 else Here(model)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
         return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()
+
+    @property
+    def in_smaller_batches(self) -> dict[str, list[int]]:
+        """Shards that were, by anybody, by stage."""
+        return {stage: sorted(marks.read(store, marks.FEWER)) for stage, store in self._stores.items()}
 
     @property
     def _kept(self) -> bool:
@@ -176,16 +234,32 @@ class Work:
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""
         self.reused[what] = done
-        if done and not self._merging:
+        if done:
             self._unsaid.append(f"{what} of {done} of {count} shards")
         if self._unsaid and at_once:
             self.say(f"reusing {', '.join(self._unsaid)}")
             self._unsaid.clear()
 
-    def _refuse(self, what: str, missing: Any, plan: Plan, store: Store) -> None:
-        stage = "embed" if what == "embeddings" else "record"
+    def _check_complete(self, stage: str, store: Store, plan: Plan, done: Collection[int]) -> None:
+        """That every shard is done, or was found to be bad, and not too many were."""
+        self.reused[WHAT[stage]] = len(done)
+        missing = set(range(plan.count)) - set(done)
+        self.bad[stage] = {
+            shard: str(facts["why"]) for shard, facts in marks.read(store, marks.BAD).items() if shard in missing
+        }
+        if untried := missing - set(self.bad[stage]):
+            self._refuse(stage, untried, plan, store)
+        if (bad := sum(map(len, self.bad.values()))) > self.ways.bad_shards:
+            raise CoreInferError(
+                f"{counted(bad, 'shard')} could not be done, the last of them {max(self.bad[stage])} ({stage}: "
+                f"{self.bad[stage][max(self.bad[stage])]}): run --pass {stage} again, or {BAD} {bad}"
+            )
+
+    def _refuse(self, stage: str, missing: Collection[int], plan: Plan, store: Store) -> None:
+        damaged = parts.damaged(store, missing)
+        more = f"; {len(damaged)} of them damaged, or made with other settings" * bool(damaged)
         raise CoreInferError(
-            f"{what} of {len(missing)} of {plan.count} shards are missing in {store.folder} ({listed(missing)}): run "
-            f"the same command with --pass {stage} --shard i/n on the machines that have not, or with --pass {stage} "
-            "alone for all that are missing"
+            f"{WHAT[stage]} of {len(missing)} of {plan.count} shards are missing in {store.folder} ({listed(missing)}"
+            f"{more}): run the same command with --pass {stage} --shard i/n on the machines that have not, or with "
+            f"--pass {stage} alone for all that are missing"
         )

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import sys
-import traceback
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from coreinfer.errors import CoreInferError
+if TYPE_CHECKING:
+    from pipeline.shards.labour import Labour
 
 
 def main() -> None:
@@ -21,40 +21,34 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     lines = SimpleQueue[str]()
     Thread(target=_listen, args=(lines,), daemon=True).start()
-    do: Any = None
-    job = json.loads(lines.get())
+    desk = Desk(json.loads(lines.get()))
     while True:
-        shard = int(lines.get())
+        _answer(answers, desk.do(int(lines.get())))
+
+
+class Desk:
+    """Where a worker sits: its labour begins with its first shard, so that what is wrong then is answered too."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job = job
+        self._labour: Labour | None = None
+
+    def do(self, shard: int) -> dict[str, Any]:
+        """Do a shard, and answer."""
+        from coreinfer.errors import CoreInferError
+        from pipeline.shards.job import Job
+
         try:
-            do = do or _begin(job)
-            ticks = list[int]()
-            do(shard, ticks.append)
-            _answer(answers, {"done": sum(ticks)})
+            self._labour = self._labour or Job.of(self._job).begin()
         except CoreInferError as error:
-            _answer(answers, {"refused": str(error)})
-        except OSError as error:
-            _answer(answers, {"disk": [error.errno, error.strerror or str(error)]})
-        except Exception:
-            _answer(answers, {"fault": traceback.format_exc()})
+            return {"refused": str(error)}
+        return self._labour.answer(shard)
 
 
 def _listen(lines: "SimpleQueue[str]") -> None:
     for line in sys.stdin:
         lines.put(line)
     os._exit(1)  # at once, also in the midst of a shard: nothing half-done is ever committed
-
-
-def _begin(job: dict[str, Any]) -> Any:
-    import torch
-
-    from coreinfer.libraries import quiet_libraries
-    from pipeline.shards.tasks import EmbedTask, RecordTask
-
-    quiet_libraries()
-    torch.set_num_threads(job["threads"])
-    kinds: dict[str, Any] = {"EmbedTask": EmbedTask, "RecordTask": RecordTask}
-    task = kinds[job["kind"]].of(job["task"])
-    return task.begin(task.load(), job["slot"])
 
 
 def _answer(answers: TextIO, what: dict[str, Any]) -> None:

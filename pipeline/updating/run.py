@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.artifact import Artifact
+from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.json_fields import LARGEST
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest, describe
-from coreinfer.neurons import FIXED_POINT, overlap
+from coreinfer.neurons import FIXED_POINT, NeuronSet, overlap
 from coreinfer.progress import Stage, unseen
-from coreinfer.upkeep.verifying import check_statistics, global_mean
+from coreinfer.upkeep.verifying import check_statistics
 from pipeline import index
-from pipeline.cluster import nearest_of, pieces
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
 from pipeline.folder import appearing
+from pipeline.kmeans import nearest_of, pieces
 from pipeline.passages import write_passages
 from pipeline.record import Recorder, longest_passage, record
 from pipeline.sources import Counts, SourceSettings, read_passages
@@ -72,7 +72,7 @@ def update(
         CoreInferError: an unusable dataset or model, or a place that cannot be written.
     """
     artifact, counts = engine.artifact, Counts()
-    check_statistics(artifact)
+    whole = check_statistics(artifact)
     recorder = recorder_of(engine, source.max_tokens)
     with appearing(output, overwrite) as (made, scratch):
         passages = scratch / "passages.parquet"
@@ -81,7 +81,7 @@ def update(
         )
         new = _recorded(engine, recorder, passages, total, scratch / "embeddings.npy", stage)
         stage("write", None)
-        drift = _write(Layout(made), artifact, new, source)
+        drift = _write(Layout(made), artifact, whole, new, source)
         check_statistics(written := Artifact.load(made))
     return Updated(written.manifest, counts, drift)
 
@@ -112,38 +112,54 @@ def _recorded(engine: Engine, recorder: Recorder, passages: Path, total: int, ve
     return _Recorded(labels, similarities, centroids, np.concatenate(now), stats, texts)
 
 
-def _write(layout: Layout, artifact: Artifact, new: _Recorded, source: SourceSettings) -> Drift:
+def _write(
+    layout: Layout, artifact: Artifact, whole: NDArray[np.float64], new: _Recorded, source: SourceSettings
+) -> Drift:
     """All files, the manifest last; budgets and weights as they are."""
-    made, stats, old = artifact.manifest, new.stats, Layout(artifact.root)
-    if made.tokens + int(stats.tokens.sum()) >= LARGEST:
+    made, tokens = artifact.manifest, artifact.manifest.tokens + int(new.stats.tokens.sum())
+    if tokens >= LARGEST:
         raise CoreInferError(
             f"with the new texts there are {LARGEST} tokens or more: build an artifact of part of them"
         )
-    keep = made.default_keep
-    index.write_neurons(layout.neurons, _priors(artifact, stats), lambda p: artifact.core(p, keep), made.width)
-    for path in (old.layers, old.sensitivity):
-        shutil.copyfile(path, layout.root / path.name)
-        if describe((layout.root / path.name,))[path.name] != made.files[path.name]:
-            raise CoreInferError(f"{path} was replaced after it was opened: run it again")
+    _copy_rankings(layout, artifact)
+    drift = _drift(artifact, _write_neurons(layout, artifact, whole, new.stats), new)
     index.write_index(layout, new.centroids)
     _write_clusters(layout, artifact, new)
-    facts = {f.name: getattr(made, f.name) for f in fields(made) if f.name != "files"}
-    facts |= {"passages": made.passages + len(new.labels), "tokens": made.tokens + int(stats.tokens.sum())}
     evidence = {name: value for name, value in artifact.calibration.items() if name != "policy"}
-    index.write_calibration(layout, artifact.policy, evidence)
-    index.write_manifest(layout, **facts)
-    drift = _drift(artifact, Artifact.load(layout.root), new)
     updates = [*_updates(artifact), {"dataset": source.dataset, **drift.as_json()}]
     index.write_calibration(layout, artifact.policy, {**evidence, "updates": updates})
-    index.write_manifest(layout, **facts)
+    facts = {f.name: getattr(made, f.name) for f in fields(made) if f.name != "files"}
+    index.write_manifest(layout, **facts | {"passages": made.passages + len(new.labels), "tokens": tokens})
     return drift
 
 
-def _priors(artifact: Artifact, stats: Statistics) -> Iterator[NDArray[np.float64]]:
+def _copy_rankings(layout: Layout, artifact: Artifact) -> None:
+    """What neurons are ranked by, if it is still what was opened."""
+    for path in (Layout(artifact.root).layers, Layout(artifact.root).sensitivity):
+        shutil.copyfile(path, layout.root / path.name)
+        if describe((layout.root / path.name,))[path.name] != artifact.manifest.files[path.name]:
+            raise CoreInferError(f"{path} was replaced after it was opened: run it again")
+
+
+def _write_neurons(
+    layout: Layout, artifact: Artifact, whole: NDArray[np.float64], stats: Statistics
+) -> NDArray[np.float64]:
+    """``neurons.parquet``; returns what each cluster's core set has in common with the one before, (K,)."""
+    common = list[float]()  # of the global prior's first
+
+    def core(prior: NDArray[np.float64]) -> NeuronSet:
+        picked = artifact.core(prior, artifact.manifest.default_keep)
+        common.append(overlap(artifact.core_set(GLOBAL + len(common)), picked))
+        return picked
+
+    index.write_neurons(layout.neurons, _priors(artifact, whole, stats), core, artifact.manifest.width)
+    return np.array(common[1:])
+
+
+def _priors(artifact: Artifact, whole: NDArray[np.float64], stats: Statistics) -> Iterator[NDArray[np.float64]]:
     """The global prior, then each cluster's, (L, F) each, as a file of them is written."""
-    made, shrink, whole = artifact.manifest, artifact.policy.shrink, global_mean(artifact)
-    added = stats.sums.sum(0) / FIXED_POINT
-    now = merged_whole(whole, made.passages, added, int(stats.passages.sum()))
+    shrink, added = artifact.policy.shrink, stats.sums.sum(0) / FIXED_POINT
+    now = merged_whole(whole, artifact.manifest.passages, added, int(stats.passages.sum()))
     yield now
     for cluster, size in enumerate(artifact.sizes.tolist()):
         sums, count = stats.sums[cluster] / FIXED_POINT, int(stats.passages[cluster])
@@ -178,17 +194,16 @@ def _updates(artifact: Artifact) -> list[dict[str, Any]]:
     return list(found)
 
 
-def _drift(before: Artifact, after: Artifact, new: _Recorded) -> Drift:
-    far, earlier = strange(new.similarities, new.labels, before.quantiles), _updates(before)
-    cores = [overlap(before.core_set(c), after.core_set(c)) for c in range(len(before.sizes))]
+def _drift(before: Artifact, cores: NDArray[np.float64], new: _Recorded) -> Drift:
+    far, earlier, counts = strange(new.similarities, new.labels, before.quantiles), _updates(before), new.stats.passages
     return Drift(
         passages=len(new.labels),
         grown=grown(before.manifest.passages, earlier, len(new.labels)),
         foreign=sum((one["foreign"] for one in earlier), int(far.sum())),
         similarity=float(np.median(new.similarities)),
-        before=float(np.average(before.quantiles[:, 2], weights=new.stats.passages)),
+        before=float(np.average(before.quantiles[:, 2], weights=counts)),
         strange=float(far.mean()),
         usual=float(usually_strange(before.sizes)[new.labels].mean()),
         weak=float((new.similarities < before.policy.threshold).mean()),
-        cores=np.array(cores), sizes=after.sizes, new=new.stats.passages,
+        cores=cores, sizes=before.sizes + counts, new=counts,
     )  # fmt: skip

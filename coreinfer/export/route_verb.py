@@ -1,0 +1,81 @@
+"""``coreinfer route``: parse, call, print. Heavy packages load inside the function."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coreinfer.cli_options import (
+    ArtifactOption,
+    EmbedderOption,
+    FileOption,
+    PromptsArgument,
+    QuietOption,
+    open_artifact,
+    say_if_files,
+)
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.export.names import INDEX
+from coreinfer.json_fields import record, text, whole
+
+ModelsOption = Annotated[
+    Path | None, typer.Option("--models", help="Folder of an export of several clusters: choose among those.")
+]
+
+
+def route(
+    prompts: PromptsArgument = None,
+    file: FileOption = None,
+    artifact: ArtifactOption = None,
+    models: ModelsOption = None,
+    embedder: EmbedderOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Say only which cluster each prompt belongs to, a JSON object a line; no language model is loaded."""
+    from coreinfer.prompts import read_prompts
+
+    wanted = list(read_prompts(prompts, file))
+    folders = None if models is None else read_models(models)
+    opened = open_artifact(artifact, "auto")
+    say_if_files(prompts, quiet)
+    if folders is not None:
+        _check_made_from(models / INDEX if models else Path(INDEX), folders[0], opened.root)
+    from coreinfer.libraries import load_libraries
+
+    load_libraries(quiet, None, embedder)
+    from coreinfer.routing import Router, row_of
+
+    places = None if folders is None else folders[1]
+    router = Router(opened, embedder, None if places is None else list(places))
+    for found in router.route(wanted):
+        print(json.dumps(row_of(found, places), ensure_ascii=False), flush=True)
+
+
+def read_models(folder: Path) -> tuple[str, dict[int, str]]:
+    """Of an export of several clusters: the sha256 of the manifest that it was made from, and each cluster's folder.
+
+    Raises:
+        CoreInferError: there is no such export.
+    """
+    from coreinfer import strict_json
+
+    path = folder / INDEX
+    try:
+        raw = record(INDEX, strict_json.read(path), None)
+        rows = [record("a model", one, None) for one in raw["models"]]
+        return text("artifact", raw["artifact"]), {
+            whole("cluster", one["cluster"]): text("folder", one["folder"]) for one in rows
+        }
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CoreInferError(
+            f"cannot read {path} ({in_words(error)}): give the folder of an export of several clusters"
+        ) from error
+
+
+def _check_made_from(path: Path, digest: str, root: Path) -> None:
+    from coreinfer.layout import Layout
+    from coreinfer.manifest import sha256_of
+
+    if sha256_of(Layout(root).manifest) != digest:
+        raise CoreInferError(f"{path} was made from another artifact than {root}: give that one by --artifact")

@@ -1,0 +1,75 @@
+"""Only "which cluster": for whoever has a model for each of some clusters and picks one per prompt.
+
+No language model is loaded. A server of one's own keeps a ``Router`` and calls ``route``, or ``row_of`` for JSON.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coreinfer.artifact import Artifact
+from coreinfer.belonging import check_identity, named_by_artifact
+from coreinfer.embedder import Embedder
+from coreinfer.errors import CoreInferError
+from coreinfer.match import make_index, nearest
+from coreinfer.prompts import Prompt, words_of
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a prompt belongs. ``strong``: whether the similarity reaches the artifact's threshold; below it, no cluster
+    fits, and the dense model is the safe choice. ``margin``: how much nearer than the next one the cluster is.
+    """
+
+    cluster: int
+    similarity: float
+    margin: float
+    strong: bool
+    terms: tuple[str, ...]
+
+
+class Router:
+    """The embedder and the clusters, or those ``among`` them that there are models for.
+
+    Raises:
+        CoreInferError: another embedder than the artifact's, or a cluster that it does not have.
+    """
+
+    def __init__(
+        self, artifact: Artifact, embedder: str | None = None, among: Sequence[int] | None = None, device: str = "cpu"
+    ) -> None:
+        self.artifact = artifact
+        every = artifact.manifest.clusters
+        self.among = np.array(range(every) if among is None else sorted(set(among)), np.int64)
+        if not len(self.among) or self.among[0] < 0 or self.among[-1] >= every:
+            raise CoreInferError(f"to choose among the clusters {list(among or ())}: give some of 0 to {every - 1}")
+        with named_by_artifact(artifact.root, "embedder", embedder):
+            self.embedder = Embedder(embedder or artifact.manifest.embedder.id, device)
+        check_identity("embedder", self.embedder.identity, artifact.manifest.embedder)
+        self._index = make_index(artifact.centroids[self.among])
+
+    def route(self, prompts: Sequence[Prompt]) -> list[Route]:
+        """Each prompt's cluster; they are embedded in batches.
+
+        Raises:
+            CoreInferError: an empty prompt.
+        """
+        found = nearest(self._index, self.embedder.embed([words_of(prompt) for prompt in prompts]), 2)
+        return [
+            Route(
+                cluster := int(self.among[match.cluster]), match.similarity, match.margin,
+                match.similarity >= self.artifact.policy.threshold, tuple(self.artifact.terms[cluster][:8]),
+            )
+            for match in found
+        ]  # fmt: skip
+
+
+def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any]:
+    """A route as a JSON object; ``folders``: where each cluster's model lies."""
+    row: dict[str, Any] = {
+        "cluster": route.cluster, "similarity": round(route.similarity, 6), "margin": round(route.margin, 6),
+        "strong": route.strong, "terms": list(route.terms),
+    }  # fmt: skip
+    return row if folders is None else row | {"model": folders[route.cluster]}
