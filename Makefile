@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= passive
 WORKERS ?= 2
 
-.PHONY: demo demo-gemma test test-page test-faults test-ray fuzz test-gemma test-llama test-runtimes test-gpu scale lint clean
+.PHONY: demo demo-gemma test test-page test-faults test-ray fuzz test-gemma test-llama test-runtimes test-gpu test-serve scale lint clean
 
 demo: $(READY)
 	$(BIN)/python demo.py
@@ -47,6 +47,10 @@ test-gemma: $(READY) $(VENV)/.gemma
 test-llama: $(READY) $(VENV)/.llama
 	$(BIN)/python -m pytest -q tests_llama
 
+# A server under load: a soak of ten minutes, 200 swaps, two minutes of requests made from its description.
+test-serve: $(READY) $(VENV)/.schemathesis
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests_faults/test_serve_soak.py
+
 # Exports in the runtimes that they are for, and lm-evaluation-harness: a quarter of an hour.
 test-runtimes: $(READY) $(VENV)/.runtimes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_runtimes
@@ -76,6 +80,10 @@ $(VENV)/.gemma: $(READY)
 
 $(VENV)/.ray: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	touch $@
+
+$(VENV)/.schemathesis: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt schemathesis
 	touch $@
 
 # llama-cpp-python comes as source: a C++ compiler, and some minutes.

@@ -16,6 +16,7 @@ try:
     from coreinfer.export.route_verb import route
     from coreinfer.export.verb import export, import_sets
     from coreinfer.report.verb import report
+    from coreinfer.serve.verb import serve
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
@@ -41,6 +42,7 @@ def options(version: VersionOption = False) -> None:
 for verb in (  # in the order in which --help shows them
     build_clusters, merge, verbs.predict, verbs.generate, verbs.inspect, report, evaluate, analyze, calibrate, update,
     verify, diff, adapt, bench, export, route,
+    serve,
 ):  # fmt: skip
     app.command()(verb)
 app.command("import")(import_sets)

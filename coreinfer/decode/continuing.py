@@ -41,16 +41,19 @@ NEUTRAL = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Sampling:
-    """Greedy at temperature 0."""
+    """Greedy at temperature 0, else drawn from the nucleus ``top_p``."""
 
     temperature: float = 0.0
+    top_p: float = 1.0
 
 
 class Noise:
-    """What one text is drawn with: a seed, which follows torch's own and is drawn where it is first needed."""
+    """What one text is drawn with: a seed; where none is given it follows torch's own, and is drawn where it is first
+    needed.
+    """
 
-    def __init__(self) -> None:
-        self._seed: int | None = None
+    def __init__(self, seed: int | None = None) -> None:
+        self._seed = seed
 
     def seed(self, sampling: Sampling) -> int:
         if not sampling.temperature:
@@ -91,8 +94,8 @@ def shaped_by(model: Any, options: dict[str, Any]) -> str | None:
 
 @dataclass
 class Begun:
-    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token, and the
-    seed that it was drawn with.
+    """A prompt (1, P) after prefill: its cache as Transformers keeps it, the set to go on with, the next token, the
+    seed that it was drawn with, and the float32 logits (V,) that it was drawn from.
     """
 
     ids: Tensor
@@ -100,6 +103,7 @@ class Begun:
     kept: NeuronSet
     first: int
     seed: int = 0
+    logits: Tensor | None = None
 
 
 class Decodes(Protocol):
@@ -162,8 +166,9 @@ class Continuing:
         """Run a prompt dense."""
         seed = noise.seed(sampling)
         out, kept = self._prefill(ids, neurons)
-        first = drawn(out.logits[0, -1].float().cpu(), sampling.temperature, seed, ids.shape[1] - 1)
-        return Begun(ids, out.past_key_values, kept, first, seed)
+        logits = out.logits[0, -1].float().cpu()
+        first = drawn(logits, sampling.temperature, seed, ids.shape[1] - 1, sampling.top_p)
+        return Begun(ids, out.past_key_values, kept, first, seed, logits)
 
     @torch.inference_mode()
     def _prefill(self, ids: Tensor, neurons: NeuronSet | Decide) -> tuple[Any, NeuronSet]:

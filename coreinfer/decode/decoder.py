@@ -1,7 +1,7 @@
 """Prefill by Transformers, then tokens by steps of the project's own; sets change between two steps at no cost."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
@@ -57,6 +57,7 @@ class Decoder:
         self._step: Runs | None = None
         self._dense: Looks | None = None
         self._warm = False  # whether the compiled loops are there
+        self.sets, self.gathers = SETS, 0  # how many a CPU keeps; how many were made
         self._new_state(min(context or self.network.context, self.network.context))
 
     @property
@@ -97,7 +98,7 @@ class Decoder:
         key: Hashable = (tuple(neurons.per_layer), texts > 1) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
-            while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else SETS):
+            while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else self.sets):
                 self._steps.popitem(last=False)
         network = self.network
         if self.held is not None:
@@ -106,6 +107,7 @@ class Decoder:
         if key not in self._steps:
             made = self._gpu_step(network, neurons, texts) if self.on_gpu else self._on_cpu(network, neurons)
             self._steps[key] = made
+            self.gathers += 1
         self._steps.move_to_end(key)
         self._step = self._steps[key]
 
@@ -213,12 +215,22 @@ class Decoder:
 
     def rounds(self) -> Iterator[dict[int, int]]:
         """The next token of each slot that is in use, again and again until none is; ``leave`` ends a slot's text."""
+        feed = self.state.feed
+        while feed.count:
+            made = self.once()
+            yield dict(zip(feed.slot[: feed.count].tolist(), made, strict=True))
+
+    def once(self) -> list[int]:
+        """The next token of each row in use."""
         step, feed = self._step, self.state.feed
         assert step is not None, "keep comes first"
-        while feed.count:
-            step.run()
-            rows = slice(feed.count)
-            yield dict(zip(feed.slot[rows].tolist(), feed.token[rows].tolist(), strict=True))
+        step.run()
+        made: list[int] = feed.token[: feed.count].tolist()
+        return made
+
+    def only(self, sets: Sequence[NeuronSet]) -> None:
+        """From now on each row in use has neurons of its own, a part of those kept; on a CPU, until another set is."""
+        cast(Any, self._step).only(sets)
 
     def leave(self, slot: int) -> None:
         """This slot's text is done."""

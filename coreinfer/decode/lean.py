@@ -5,7 +5,7 @@ through ``linear``, whose library is made for batches. But each such call costs 
 and a float32 one 10, so small matrices, which lie in the processor's cache, are held in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
+from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.reference import ACTS
 from coreinfer.decode.state import Feed, State
@@ -95,6 +96,11 @@ class LeanStep:
         self.final, self.head = normalizer(network.final), product(dense(network.head, dtype), network.head_bias)
         self.sign = torch.ones(network.head_dim)
         self.sign[: network.turned // 2] = -1  # of what a head's first half gets from its second
+        self.neurons, self.own = neurons, list[Tensor]()
+
+    def only(self, sets: Sequence[NeuronSet]) -> None:
+        """As ``swift.SwiftStep``'s."""
+        self.own = [torch.from_numpy(masks) for masks in own(self.neurons, sets)]
 
     def run(self) -> None:
         self.look()
@@ -111,7 +117,8 @@ class LeanStep:
                 x += net.positions[at]
             for number, layer in enumerate(self.layers):
                 x = x + layer.after(layer.out(self._attend(number, layer.qkv(layer.before(x)), at, slot)))
-                x += layer.after_mlp(layer.down(self._active(layer.inputs, layer.before_mlp(x))))
+                active = self._active(layer.inputs, layer.before_mlp(x))
+                x += layer.after_mlp(layer.down(active * self.own[number][row] if self.own else active))
             logits, cap = self.head(self.final(x)), net.softcap
             feed.logits[row] = logits if cap is None else torch.tanh(logits / cap) * cap
         pick(feed)

@@ -21,7 +21,7 @@ class Feed:
 
     Attributes:
         token, position, slot: int32 (R,), the next step's input, of which the first ``count`` rows are in use.
-        temperature, seed: float32 and int32 (R,), of sampling.
+        temperature, seed, top_p: float32, int32 and float32 (R,), of sampling; kernels know no ``top_p``.
         logits, next: float32 (R, V) and int32 (R,), of the last step: what it gave, and the token picked from that.
     """
 
@@ -30,7 +30,7 @@ class Feed:
         self.token, self.position, self.slot, self.seed, self.next = torch.zeros(
             5, rows, dtype=torch.int32, device=device
         )
-        self.temperature = torch.zeros(rows, device=device)
+        self.temperature, self.top_p = torch.zeros(rows, device=device), torch.ones(rows, device=device)
         self.logits = torch.zeros(rows, len(network.head), device=device)
         self.used = torch.full((1,), rows, dtype=torch.int32, device=device)  # for kernels
         self._count = rows
@@ -47,7 +47,7 @@ class Feed:
     def drop(self, row: int) -> None:
         """The last row in use takes this one's place."""
         self.count -= 1
-        for held in (self.token, self.position, self.slot, self.seed, self.temperature):
+        for held in (self.token, self.position, self.slot, self.seed, self.temperature, self.top_p):
             held[row] = held[self.count].clone()
 
 

@@ -4,7 +4,7 @@ Everything between weights lies in one array a purpose, made once. A step takes 
 once for all of them, and what a row gives does not depend on which others there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coreinfer.decode import compiled, compiled_int
 from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, gathered
+from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
 from coreinfer.neurons import NeuronSet
@@ -146,6 +147,11 @@ class SwiftStep:
         self.done = np.empty((most, net.heads, net.head_dim), np.float32)
         self.scores = np.empty((most * net.heads, state.context), np.float32)
         self.logits = self.feed.logits.numpy()
+        self.neurons, self.own = neurons, list[Floats]()
+
+    def only(self, sets: Sequence[NeuronSet]) -> None:
+        """Each row in use runs on its own one of ``sets``, a part of the gathered ones: the rest is 0 for it."""
+        self.own = own(self.neurons, sets)
 
     def run(self) -> None:
         self.look()
@@ -164,7 +170,10 @@ class SwiftStep:
             layer.after(y, z)
             x += z
             layer.before_mlp(x, y)
-            layer.down(self._active(layer, y), y)
+            active = self._active(layer, y)
+            if self.own:
+                active *= self.own[number]
+            layer.down(active, y)
             layer.after_mlp(y, z)
             x += z
         self.final(x, y)

@@ -1,0 +1,90 @@
+"""A prompt of a request -> texts that may take a slot: matched, planned and prefilled."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from coreinfer.decode.continuing import Begun, Noise
+from coreinfer.decode.picking import drawn
+from coreinfer.decode.seats import Seat, Table
+from coreinfer.launching import launching_on
+from coreinfer.match import Match, nearest
+from coreinfer.neurons import every
+from coreinfer.planning import plan
+from coreinfer.serve.jobs import Began, Job
+from coreinfer.serve.joining import Waits
+from coreinfer.serve.metrics import Metrics
+from coreinfer.serve.running import Text
+from coreinfer.serve.versions import Version
+from coreinfer.serve.words import Words
+
+
+@dataclass
+class Prompted:
+    """The ``number``-th prompt of a job, which waits for its prefill."""
+
+    job: Job
+    number: int
+
+    @property
+    def words(self) -> str:
+        return self.job.prompts[self.number].words
+
+
+class Preparing:
+    """Of one version. Its texts hold a prompt's prefill until each has a slot."""
+
+    def __init__(self, version: Version, context: int, ends: frozenset[int], metrics: Metrics) -> None:
+        self.version, self.context, self.ends, self.metrics = version, context, ends, metrics
+
+    def matches(self, some: Sequence[Prompted]) -> list[Match]:
+        """Embedded together."""
+        vectors = self.version.engine.embedder.embed([one.words for one in some])
+        return nearest(self.version.engine.index, vectors, self.version.artifact.policy.mixture)
+
+    def texts(self, one: Prompted, match: Match) -> list[Text]:
+        """Prefill a prompt, tell of its first tokens, and hand on what is not done with them."""
+        job, wish, asked = one.job, one.job.wish, one.job.prompts[one.number]
+        started = time.monotonic()
+        planned = plan(self.version.artifact, match, wish.policy, self.version.keep(wish.keep))
+        with launching_on(asked.ids.device):
+            begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, Noise(wish.seed))
+        if wish.lossless:
+            begun = replace(begun, kept=every(len(begun.kept.layers), begun.kept.width))
+        now = time.monotonic()
+        self.metrics.began(planned.prediction, asked.ids.shape[1], now - job.arrived)
+        job.tell(Began(one.number, planned.prediction, self.version.digest))
+        return self._first(one, begun, started - job.arrived, now - job.arrived)
+
+    def _first(self, one: Prompted, begun: Begun, queue_s: float, first_s: float) -> list[Text]:
+        job, wish, waits = one.job, one.job.wish, begun.kept.mask().reshape(-1)
+        room, texts = self.context - begun.ids.shape[1], list[Text]()
+        assert begun.logits is not None
+        for number in range(one.number * job.n, (one.number + 1) * job.n):
+            words = Words(self._decode, wish.stops)
+            text = Text(
+                job, number, Waits(waits), begun.kept, words, min(wish.max_tokens, room), room, queue_s, first_s
+            )
+            seed, at = wish.seed_of(number), begun.ids.shape[1] - 1
+            first = drawn(begun.logits, wish.sampling.temperature, seed, at, wish.sampling.top_p)
+            self.metrics.tokens.labels("new").inc()
+            if why := text.take(first, begun.logits, self.ends):
+                text.end(why)
+            else:
+                texts.append(text)
+        begun.logits = None
+        for text in texts:
+            text.prefill = begun
+        return texts
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self.version.engine.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def seated(table: Table, text: Text) -> Seat:
+    """Bring a text's prefill into a slot; it is held no longer by this text."""
+    begun, text.prefill = text.prefill, None
+    assert begun is not None
+    slot, wish = table.take(begun.ids, begun.cache), text.job.wish
+    heat, seed = wish.sampling.temperature, wish.seed_of(text.number)
+    return Seat(slot, text.made[-1], begun.ids.shape[1], heat, seed, wish.sampling.top_p, text.neurons)

@@ -1,0 +1,184 @@
+"""Texts that have a slot, in groups that take turns; a group's texts decode together on the union of their sets."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coreinfer.decode.continuing import Begun
+from coreinfer.decode.seats import Seat, Table
+from coreinfer.grouping import joined
+from coreinfer.neurons import NeuronSet
+from coreinfer.serve.jobs import Ended, Job, Piece
+from coreinfer.serve.joining import Join, Mask, Waits, choose, overtake
+from coreinfer.serve.logprobs import chances
+from coreinfer.serve.metrics import Metrics
+from coreinfer.serve.words import Words
+
+STEPS = 8  # of a group before it is another's turn, or a waiting text's
+Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
+SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
+
+
+@dataclass(eq=False)
+class Text:
+    """One continuation. ``number``: among its request's; ``most``: tokens that it may have, ``room``: could have;
+    ``prefill``: its prompt's, until it has a slot.
+    """
+
+    job: Job
+    number: int
+    waits: Waits
+    neurons: NeuronSet
+    words: Words
+    most: int
+    room: int
+    queue_s: float
+    first_s: float
+    prefill: Begun | None = None
+    seat: Seat | None = None
+    made: list[int] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    last: float = 0.0
+
+    def take(self, token: int, logits: object, ends: frozenset[int]) -> str | None:
+        """One more token; why it was the last, if it was."""
+        wish = self.job.wish
+        self.made.append(token)
+        end = token in ends
+        piece = "" if end else self.words.take(token)
+        found = None if wish.logprobs is None else chances(logits, token, wish.logprobs)  # type: ignore[arg-type]
+        why = "eos" if end else "stop" if self.words.stopped else self._full()
+        if why in ("eos", "length", "context", "time"):
+            piece += self.words.rest()
+        self.job.tell(Piece(self.number, piece, found))
+        self.last = time.monotonic()
+        return why
+
+    def _full(self) -> str | None:
+        if len(self.made) >= self.most:
+            return "length" if self.most < self.room else "context"
+        return "time" if self.job.late else None
+
+    def end(self, why: str) -> None:
+        took = max(0.0, self.last - self.began)
+        self.job.tell(Ended(self.number, why, len(self.made), self.queue_s, self.first_s, took))
+
+
+@dataclass(eq=False)
+class Group:
+    """``held``: what is gathered for it, which holds each one's neurons."""
+
+    texts: list[Text] = field(default_factory=list)
+    held: NeuronSet | None = None
+
+    @property
+    def union(self) -> Mask:
+        union: Mask = np.logical_or.reduce([text.waits.mask for text in self.texts])
+        return union
+
+    @property
+    def largest(self) -> int:
+        return max(int(text.waits.mask.sum()) for text in self.texts)
+
+    def gathered(self) -> NeuronSet:
+        """What the next steps run on: what is held, where that has all and not much more."""
+        union = self.union
+        if self.held is not None:
+            held = self.held.mask().reshape(-1)
+            if not (union & ~held).any() and union.sum() >= SLACK * held.sum():
+                return self.held
+        self.held = joined([text.neurons for text in self.texts])
+        return self.held
+
+
+class Running:
+    """The groups, over one decoder's slots. ``flush``: called after each step, when what was told may be sent."""
+
+    def __init__(
+        self, table: Table, ends: frozenset[int], metrics: Metrics, flush: Callable[[], object], pick: Pick = choose
+    ) -> None:
+        self.table, self.ends, self.metrics, self.flush, self.pick = table, ends, metrics, flush, pick
+        self.groups = list[Group]()
+        self._sat: tuple[Group, list[Text]] | None = None
+
+    @property
+    def texts(self) -> list[Text]:
+        return [text for group in self.groups for text in group.texts]
+
+    @property
+    def free(self) -> int:
+        return len(self.table.free)
+
+    def fill(self, waiting: list[Text], seat: Callable[[Text], Seat]) -> None:
+        """Give free slots to those that wait; ``seat`` brings a text's prefill into its slot."""
+        while waiting and self.table.free:
+            order = [text.waits for text in waiting]
+            join = self.pick(order, [g.union for g in self.groups], [g.largest for g in self.groups])
+            overtake(order, join.text)
+            text = waiting.pop(join.text)
+            text.seat = seat(text)
+            if join.group is None:
+                self.groups.append(Group())
+            self.groups[-1 if join.group is None else join.group].texts.append(text)
+
+    def release(self) -> None:
+        """Take slots back from texts whose clients have left."""
+        for group in self.groups:
+            self._leave(group, [text for text in group.texts if text.job.gone], None)
+        self.groups = [group for group in self.groups if group.texts]
+
+    def clear(self) -> list[Text]:
+        """Give all slots back; whose they were."""
+        texts = self.texts
+        for text in texts:
+            if text.seat is not None:
+                self.table.leave(text.seat.slot)
+        self.groups, self._sat = [], None
+        return texts
+
+    def run(self, interrupted: Callable[[], bool]) -> None:
+        """The turn of the first group; it ends early where it is ``interrupted``."""
+        group = self.groups[0]
+        for _ in range(STEPS):
+            self._leave(group, [text for text in group.texts if text.job.gone], None)
+            if not group.texts:
+                break
+            self._sit(group)
+            self._step(group)
+            if interrupted():
+                break
+        self.groups = [g for g in (*self.groups[1:], group) if g.texts]
+
+    def _sit(self, group: Group) -> None:
+        if self._sat is not None and self._sat[0] is group and self._sat[1] == group.texts and self.table.seats:
+            return
+        held, before = group.gathered(), self.table.decoder.gathers
+        self.table.sit([text.seat for text in group.texts if text.seat], held)
+        self.metrics.sat(self.table.decoder.gathers > before)
+        self._sat = group, list(group.texts)
+
+    def _step(self, group: Group) -> None:
+        begun = time.monotonic()
+        tokens = self.table.step()
+        self.metrics.stepped(len(tokens), time.monotonic() - begun)
+        done = dict[str, list[Text]]()
+        for row, (text, token) in enumerate(zip(list(group.texts), tokens, strict=True)):
+            self.metrics.between.observe(time.monotonic() - text.last)
+            logits = self.table.logits(row) if text.job.wish.logprobs is not None else None
+            if why := text.take(token, logits, self.ends):
+                done.setdefault(why, []).append(text)
+        for why, texts in done.items():
+            self._leave(group, texts, why)
+        self.flush()
+
+    def _leave(self, group: Group, texts: Sequence[Text], why: str | None) -> None:
+        for text in texts:
+            group.texts.remove(text)
+            assert text.seat is not None
+            self.table.leave(text.seat.slot)
+            if why is not None:
+                text.end(why)
+            elif text.job.left:
+                self.metrics.freed.observe(time.monotonic() - text.job.left)

@@ -1,0 +1,178 @@
+"""Who gets a slot and with whom: like ones meet, and no text waits for more than it is told."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coreinfer.decode.continuing import Sampling
+from coreinfer.decode.seats import Seat
+from coreinfer.grouping import CAP
+from coreinfer.neurons import NeuronSet
+from coreinfer.serve.jobs import Ended, Job, Wish
+from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come
+from coreinfer.serve.metrics import Metrics
+from coreinfer.serve.running import STEPS, Running, Text
+from coreinfer.serve.words import Words
+
+WIDTH = 24
+
+
+def mask(topic: int, wide: bool = False) -> Mask:
+    """A third of all neurons, or nearly all."""
+    out = np.zeros(WIDTH, bool)
+    out[topic * 8 : topic * 8 + 8] = True
+    return ~out if wide else out
+
+
+def unions(groups: Sequence[Sequence[Mask]]) -> list[Mask]:
+    return [np.logical_or.reduce(group) for group in groups]
+
+
+def alone(groups: Sequence[Sequence[Mask]]) -> list[int]:
+    return [max(int(one.sum()) for one in group) for group in groups]
+
+
+def test_like_ones_meet_and_unlike_ones_stay_apart() -> None:
+    river, rice, law = (mask(topic) for topic in range(3))
+    waiting = [Waits(one) for one in (rice, river, law)]
+    made = choose(waiting, [river], [8])
+    assert (made.text, made.group) == (1, 0)
+    made = choose([Waits(rice), Waits(law)], [river], [8])
+    assert (made.text, made.group) == (0, None)
+    most = [river, rice, law][:GROUPS]
+    wide = choose([Waits(mask(0, wide=True))], most, [8] * GROUPS)
+    assert wide.group in range(GROUPS)  # a slot is never left free
+    assert (first_come(waiting, [law], [8]).text, first_come(waiting, [], []).group) == (0, None)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
+    st.lists(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=4), max_size=GROUPS),
+)
+def test_a_group_stays_near_its_largest_set(some: Any, there: Any) -> None:
+    waiting = [Waits(mask(*one)) for one in some]
+    groups = [[mask(*one) for one in group] for group in there]
+    made = choose(waiting, unions(groups), alone(groups))
+    if made.group is None:
+        assert made.text == 0
+        assert len(groups) < GROUPS
+        return
+    joined = [*groups[made.group], waiting[made.text].mask]
+    fits = unions([joined])[0].sum() <= CAP * alone([joined])[0]
+    assert fits or (len(groups) == GROUPS and made.text == 0)
+
+
+class FakeTable:
+    """A decoder that makes the same token for ever, by a clock that counts steps."""
+
+    def __init__(self, slots: int) -> None:
+        self.free, self.seats = list(range(slots)), list[Seat]()
+        self.decoder, self.clock = SimpleNamespace(gathers=0), 0
+        self.since, self.longest = dict[int, int](), 0
+
+    def sit(self, seats: Sequence[Seat], union: NeuronSet) -> None:
+        held = union.mask()
+        assert all((held | ~one.neurons.mask()).all() for one in seats)
+        self.seats = list(seats)
+
+    def step(self) -> list[int]:
+        self.clock += 1
+        for seat in self.seats:
+            self.longest = max(self.longest, self.clock - self.since.get(seat.slot, self.clock))
+            self.since[seat.slot] = self.clock
+        return [1] * len(self.seats)
+
+    def leave(self, slot: int) -> None:
+        self.free.append(slot)
+        self.since.pop(slot, None)
+
+
+class Served:
+    """The real groups over a fake decoder; texts come by its clock."""
+
+    def __init__(self, slots: int) -> None:
+        self.table, self.begun, self.ended = FakeTable(slots), list[int](), list[int]()
+        self.running = Running(self.table, frozenset(), Metrics(), lambda: None)  # type: ignore[arg-type]
+        self.waiting = list[Text]()
+
+    def come(self, name: int, tokens: int, neurons: NeuronSet) -> None:
+        wish = Wish("auto", None, False, Sampling(), 0, tokens)
+        job = Job(
+            [], 1, wish, lambda event: self.ended.append(name) if isinstance(event, Ended) else None, float("inf")
+        )
+        waits = Waits(neurons.mask().reshape(-1))
+        self.waiting.append(Text(job, name, waits, neurons, Words(lambda some: "a" * len(some)), tokens, 1 << 9, 0, 0))
+
+    def seat(self, text: Text) -> Seat:
+        self.begun.append(text.number)
+        slot = self.table.free.pop()
+        self.table.since[slot] = self.table.clock
+        return Seat(slot, 0, 0, 0.0, 0, 1.0, text.neurons)
+
+    def turn(self) -> None:
+        self.running.fill(self.waiting, self.seat)
+        assert not (self.waiting and self.table.free)  # no slot stays free while a text waits
+        if self.running.groups:
+            self.running.run(lambda: False)
+        else:
+            self.table.clock += STEPS
+
+
+def a_set(topic: int, wide: bool) -> NeuronSet:
+    return NeuronSet((np.flatnonzero(mask(topic, wide)).astype(np.int32),), WIDTH)
+
+
+TEXT = st.tuples(st.integers(0, 12), st.integers(1, 40), st.integers(0, 2), st.booleans())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=50), st.integers(1, 4))
+def test_no_text_is_overtaken_by_more_than_its_patience(texts: Any, slots: int) -> None:
+    """Whatever comes when, and whatever it needs; and who has a slot has a step within two other groups' turns."""
+    served, came = Served(slots), 0
+    arrivals = np.cumsum([pause for pause, *_ in texts]).tolist()
+    while len(served.ended) < len(texts):
+        while came < len(texts) and arrivals[came] <= served.table.clock:
+            _, tokens, topic, wide = texts[came]
+            served.come(came, tokens, a_set(topic, wide))
+            came += 1
+        served.turn()
+    assert sorted(served.begun) == sorted(served.ended) == list(range(len(texts)))
+    place = {name: at for at, name in enumerate(served.begun)}
+    for name in range(len(texts)):
+        assert sum(place[later] < place[name] for later in range(name + 1, len(texts))) <= PATIENCE
+        assert place[name] <= name + PATIENCE
+    assert served.table.longest <= (GROUPS - 1) * STEPS + 1
+    assert sorted(served.table.free) == list(range(slots))
+
+
+def test_patience_is_used_and_ends() -> None:
+    """One unlike text behind many like ones, of which one slot at a time is free."""
+    served = Served(1)
+    served.come(0, 20, a_set(0, False))
+    served.turn()
+    served.come(1, 20, a_set(1, False))
+    for name in range(2, 60):
+        served.come(name, 20, a_set(0, False))
+    while 1 not in served.begun:
+        served.turn()
+    assert served.begun.index(1) <= 1 + PATIENCE
+
+
+def test_who_has_left_gives_its_slot_back_before_the_next_step() -> None:
+    served = Served(2)
+    for name in range(2):
+        served.come(name, 400, a_set(name, False))
+    served.turn()
+    (gone,) = (text for text in served.running.texts if text.number == 0)
+    gone.job.leave()
+    while gone in served.running.texts:
+        before = len(gone.made)
+        served.turn()
+    assert len(gone.made) == before
+    assert len(served.table.free) == 1
+    assert served.ended == []
