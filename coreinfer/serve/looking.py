@@ -103,7 +103,7 @@ async def embeddings(service: Service, body: Embeddings) -> Response:
         {"object": "embedding", "index": i, "embedding": _packed(row) if packed else row.tolist()}
         for i, row in enumerate(vectors)
     ]
-    count = sum(engine.embedder._lengths(list(texts)))
+    count = sum(engine.embedder.lengths(list(texts)))
     used = {"prompt_tokens": count, "total_tokens": count}
     return JSONResponse({"object": "list", "data": data, "model": embedder, "usage": used})
 
