@@ -11,7 +11,7 @@ from families import LAYERS, WIDTH, build, tokens
 from families import one_thread as one_thread
 from slow_truths import logits, some
 from streamed import each, opened
-from test_decode_step import kernels as kernels
+from test_decode_kernels import kernels as kernels
 from torch import Tensor
 
 from coreinfer.decode.decoder import Decoder

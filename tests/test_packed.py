@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, build
+from families import FAMILIES, LAYERS, WIDTH, build
 from families import one_thread as one_thread
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +71,7 @@ def test_a_row_holds_its_texts_and_little_else(texts: list[list[int]]) -> None:
 def test_recording_ends_at_the_last_activations() -> None:
     runs, seen = recorder("Llama"), list[str]()
     model = runs.model.base_model
+    assert runs.shape == (LAYERS, WIDTH)  # its MLPs are tried out now, not below
     hooks = [
         module.register_forward_hook(lambda module, args, out, name=name: seen.append(name))
         for name, module in (("first down", model.layers[0].mlp.down_proj), ("up", model.layers[-1].mlp.up_proj),
