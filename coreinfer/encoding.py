@@ -48,7 +48,7 @@ class PackedEncoder:
     def _forward(self, texts: list[list[int]]) -> Tensor:
         row, inner = Row.of(texts), self.model[0].auto_model
         with packing(inner):
-            tokens = inner(**row.inputs())[0][0]
+            tokens: Tensor = inner(**row.inputs())[0][0]
         if self.pooling == "cls":
             return tokens[torch.from_numpy(row.starts[:-1])].float()
         return torch.stack([tokens[begin:end].float().mean(0) for begin, end in pairwise(row.starts.tolist())])

@@ -48,7 +48,7 @@ class Row:
     def spans(self) -> list[int]:
         """Where texts, and what belongs to none, begin and end."""
         size, end = self.ids.shape[1], int(self.starts[-1])
-        return self.starts.tolist() + ([size] if size > end else [])
+        return [*self.starts.tolist(), *([size] if size > end else [])]
 
     def inputs(self) -> dict[str, Tensor]:
         """What a model inside ``packing`` is called with; the place of the mask tells its attention of the texts."""

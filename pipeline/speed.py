@@ -76,7 +76,7 @@ def recording(recorder: Recorder, texts: Sequence[str]) -> Work:
 def embedding(embedder: Embedder, texts: Sequence[str]) -> Work | None:
     """Of embedding them; None for an embedder that is no Transformer of the usual kind."""
     inner = getattr(embedder.model[0], "auto_model", None)
-    config = getattr(inner, "config", None)
+    config: Any = getattr(inner, "config", None)
     if inner is None or not hasattr(config, "intermediate_size"):
         return None
     pieces = [piece for windows in embedder.windows(list(texts)) for piece in windows]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def in_turn(works: dict[str, Callable[[], Any]], device: str, rounds: int) -> di
 
 def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict[str, Any]:
     """``record_texts``, from texts to sums, over the model's bare forward in the very batches that are recorded."""
-    model, most = recorder.model.base_model, recorder.max_tokens
+    model, most = cast(Any, recorder.model.base_model), recorder.max_tokens
     encoded = recorder.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
     sizes = np.array([len(ids) for ids in encoded])
     batches = [[encoded[i] for i in picked] for picked in recorder._batches(sizes)]

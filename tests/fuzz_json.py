@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["coreinfer", "json"]):
     from coreinfer.manifest import Manifest
     from coreinfer.paths import DEMO_CLUSTERS
 
-LEAVES = (
+LEAVES: tuple[Any, ...] = (
     None, True, 0, 1, -1, 0.5, 2.0, 1e308, float("nan"), float("inf"), 1 << 31, 1 << 63, 1 << 200, "", "..", "a/b",
     "\x1b", "0" * 64, [], {}, [[]], {"": {}},
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Texts packed behind each other against each text alone, in every family; how they share rows."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def rows_of(lengths: tuple[int, ...] = LENGTHS) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in (*REFUSED, "Falcon")])
 def test_a_packed_forward_is_each_text_alone(name: str) -> None:
-    model = build(name).base_model
+    model: Any = build(name).base_model
     before = model.config._attn_implementation
     texts = rows_of()
     row = Row.of(texts)
@@ -38,7 +39,7 @@ def test_a_packed_forward_is_each_text_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_attention_of_another_kind_is_refused(name: str) -> None:
-    model = build(name).base_model
+    model: Any = build(name).base_model
     with pytest.raises(NotImplementedError, match="attention with s"), torch.no_grad(), packing(model):
         model(**Row.of(rows_of()).inputs(), use_cache=False)
     assert model.config._attn_implementation != "coreinfer_packed"
@@ -70,7 +71,7 @@ def test_a_row_holds_its_texts_and_little_else(texts: list[list[int]]) -> None:
 
 def test_recording_ends_at_the_last_activations() -> None:
     runs, seen = recorder("Llama"), list[str]()
-    model = runs.model.base_model
+    model: Any = runs.model.base_model
     assert runs.shape == (LAYERS, WIDTH)  # its MLPs are tried out now, not below
     hooks = [
         module.register_forward_hook(lambda module, args, out, name=name: seen.append(name))

@@ -11,8 +11,8 @@ from families import one_thread as one_thread
 from quantising import KNOWN, both, known, narrow
 from quantising import float32_around as float32_around
 from slow_truths import greedy, logits, naive, some
+from stepping import caches, every, kept
 from test_decode_kernels import kernels as kernels
-from test_decode_step import caches, every, kept
 
 from coreinfer import CoreInferError, slim
 from coreinfer.bench import limits

@@ -14,6 +14,7 @@ from conftest import demo_texts, run_cli, tree, write_corpus
 from coreinfer import Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.upkeep.verifying import verified
+from pipeline import index
 from pipeline.calibrate import priors
 from pipeline.data import Statistics
 from pipeline.embed import embed_passages, open_vectors
@@ -114,7 +115,7 @@ def test_no_work_is_done_twice(artifact: Path, more: Path, tmp_path: Path, monke
         monkeypatch.setattr(owner, name, wrapped)
 
     for writer in ("write_neurons", "write_cluster_rows", "write_calibration", "write_index", "write_manifest"):
-        counted(run.index, writer)
+        counted(index, writer)
     counted(run, "check_statistics")
     update(Engine.load(artifact), SourceSettings(str(more), limit=5), tmp_path / "made")
     assert done.pop("check_statistics") == 2

@@ -50,7 +50,8 @@ def items() -> list[dict[str, Any]]:
     tokenizer, out = AutoTokenizer.from_pretrained(DEMO_LM), list[dict[str, Any]]()
     for text in demo_texts(1000, 400):
         ids = tokenizer(text)["input_ids"][: CONTEXT + REST]
-        context, rest = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:CONTEXT], ids[CONTEXT:]))
+        parts = (ids[:CONTEXT], ids[CONTEXT:])
+        context, rest = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
         together = tokenizer(context + rest)["input_ids"]
         if len(ids) == CONTEXT + REST and together == ids and tokenizer(context)["input_ids"] == ids[:CONTEXT]:
             out.append({"context": context, "continuation": rest, "ids": ids})

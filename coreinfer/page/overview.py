@@ -15,7 +15,7 @@ def overview(artifact: Artifact) -> dict[str, Any]:
     ``map``: the sheet's pixels, y downwards; each of ``clusters`` has its place ``x``, ``y``, its radius ``r``, and its
     neighbourhood ``group`` (0 to 9). ``similarity``: quantiles of members at 0.05, 0.25, 0.5, 0.75, 0.95. ``curve``:
     what a keep costs, [] where it was not measured. ``budgets``: neurons of each layer at each keep. The layout takes a
-    second for 128 clusters, 10 for 1,000.
+    second for 128 clusters, half a minute for 1,000.
     """
     made = artifact.manifest
     return {

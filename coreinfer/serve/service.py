@@ -115,7 +115,7 @@ class Service:
                 if tokens is None:
                     ids, words = engine.encode(prompt), words_of(prompt)  # type: ignore[arg-type]
                 else:
-                    ids, words = self._known(tokens), words_of_tokens(engine.tokenizer, [tokens])[0]  # type: ignore[arg-type]
+                    ids, words = self._known(tokens), words_of_tokens(engine.tokenizer, [tokens])[0]
         except CoreInferError as error:
             code = "context_length_exceeded" if "context holds" in str(error) else None
             raise Refused(400, str(error), param, code) from error
