@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
 def measure(folder: Path) -> dict[str, Any]:
     import llama_cpp
 
-    models = {
+    models: dict[tuple[str, str], Any] = {
         case: llama_cpp.Llama(
             str(folder / "-".join(case) / "model.gguf"), n_ctx=128, n_batch=1, n_threads=THREADS, verbose=False
         )

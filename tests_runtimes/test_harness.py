@@ -47,7 +47,8 @@ metric_list:
 @pytest.fixture(scope="module")
 def items() -> list[dict[str, Any]]:
     """Passages in two, where the harness's way to split tokens finds the same two."""
-    tokenizer, out = AutoTokenizer.from_pretrained(DEMO_LM), list[dict[str, Any]]()
+    tokenizer: Any = AutoTokenizer.from_pretrained(DEMO_LM)
+    out = list[dict[str, Any]]()
     for text in demo_texts(1000, 400):
         ids = tokenizer(text)["input_ids"][: CONTEXT + REST]
         parts = (ids[:CONTEXT], ids[CONTEXT:])
