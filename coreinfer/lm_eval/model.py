@@ -3,6 +3,7 @@
 from contextlib import closing
 from typing import Any
 
+import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -36,7 +37,7 @@ class CoreInferLM(TemplateLM):  # type: ignore[misc]
         if keep is not None:
             check_keep(float(keep))
         chosen = DEMO_CLUSTERS if artifact is None else artifact
-        self.engine = Engine.load(chosen, model=pretrained, embedder=embedder, dtype=dtype, device=device or "cpu")
+        self.engine = Engine.load(chosen, model=pretrained, embedder=embedder, dtype=dtype, device=_there(device))
         self.scorer = Scorer(self.engine, policy, None if keep is None else float(keep))
         self.most, self.tokenizer = int(max_gen_toks), self.engine.tokenizer
 
@@ -117,3 +118,8 @@ class CoreInferLM(TemplateLM):  # type: ignore[misc]
         """The end of a context that leaves room for so many tokens."""
         ids, room = self.tok_encode(context), max(1, self.max_length - new)
         return context if len(ids) <= room else str(self.tokenizer.decode(ids[-room:], skip_special_tokens=True))
+
+
+def _there(device: str | None) -> str:
+    """The harness names a GPU unless it is told otherwise, also where there is none."""
+    return "cpu" if device is None or (device.startswith("cuda") and not torch.cuda.is_available()) else device
