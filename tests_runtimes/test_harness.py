@@ -54,7 +54,8 @@ def items() -> list[dict[str, Any]]:
         parts = (ids[:CONTEXT], ids[CONTEXT:])
         context, rest = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
         together = tokenizer(context + rest)["input_ids"]
-        if len(ids) == CONTEXT + REST and together == ids and tokenizer(context)["input_ids"] == ids[:CONTEXT]:
+        bare = context == context.strip() and rest == rest.rstrip()  # the harness moves or drops other spaces
+        if bare and len(ids) == CONTEXT + REST and together == ids and tokenizer(context)["input_ids"] == ids[:CONTEXT]:
             out.append({"context": context, "continuation": rest, "ids": ids})
     assert len(out) >= ITEMS
     return out[:ITEMS]
