@@ -97,7 +97,7 @@ def read_prompts(prompts: list[str] | None, file: Path | None) -> Iterator[Promp
     except (OSError, UnicodeDecodeError) as error:
         raise CoreInferError(f"cannot read {file or 'stdin'} ({error}): give a UTF-8 text file") from error
     if not text.strip():
-        raise CoreInferError(f"{file or 'stdin'} holds no prompt: give a prompt a line")
+        raise CoreInferError(f"{file or 'stdin'} holds no prompt: give a prompt a line, or as an argument")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{file or 'stdin'} line {number}"

@@ -157,7 +157,10 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
     if corpus.none_spared:
         yield "no record can be spared, so nothing is held out: the number of clusters is not measured"
     if (held := len(corpus.parts.held)) < calibrate.FEW:
-        yield f"the threshold is set low and not calibrated: that needs {calibrate.FEW} held-out texts, here are {held}"
+        yield (
+            f"the threshold is set by these texts alone, not calibrated: that needs {calibrate.FEW} "
+            f"held-out texts, here are {held}"
+        )
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
         less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
         yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{less}"

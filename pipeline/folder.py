@@ -23,15 +23,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     check_place(path, REMEDY)
     if not path.exists():
         return
+    inside = None if path.is_file() else {entry.name + "/" * entry.is_dir() for entry in path.iterdir()}
+    own = _own_files(Layout(path).manifest)
+    if inside != set() and not own:
+        raise CoreInferError(f"{path} exists already and is no artifact, so it stays: choose another --output")
     if not overwrite:
         raise CoreInferError(f"{path} exists already: choose another --output, or add --overwrite to replace it")
-    inside = None if path.is_file() else {entry.name + "/" * entry.is_dir() for entry in path.iterdir()}
-    if inside == set():
-        return
-    own = _own_files(Layout(path).manifest)
-    if inside is None or not own:
-        raise CoreInferError(f"{path} is no artifact, so it is not overwritten: choose another --output")
-    if foreign := sorted(inside - own):
+    if foreign := sorted((inside or set()) - own):
         raise CoreInferError(
             f"{path} holds {foreign[0]!r}, which is no part of the artifact there, so it is not overwritten: move that "
             "away, or choose another --output"

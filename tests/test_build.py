@@ -41,7 +41,7 @@ def test_the_number_of_clusters_is_chosen_on_what_was_held_out(llama: Path, shop
     made, said = build(settings_for(llama, shop, corpus), tmp_path / "made")
     assert made.passages == 76
     assert said == [
-        "the threshold is set low and not calibrated: that needs 20 held-out texts, here are 4",
+        "the threshold is set by these texts alone, not calibrated: that needs 20 held-out texts, here are 4",
         "calibration is left out: it needs 24 held-out texts of 128 tokens, here are 0 of 4: the policies' numbers "
         "are not measured by loss, --max-loss finds no curve; build with --passage-tokens 128 or more, or run "
         "`coreinfer "
@@ -75,7 +75,7 @@ def test_a_single_record_is_built_from_and_that_is_said(llama: Path, shop: Path,
     assert made.clusters == made.passages // 8
     assert said[:-1] == [
         "no record can be spared, so nothing is held out: the number of clusters is not measured",
-        "the threshold is set low and not calibrated: that needs 20 held-out texts, here are 0",
+        "the threshold is set by these texts alone, not calibrated: that needs 20 held-out texts, here are 0",
     ]
     assert "24 held-out texts of 128 tokens, here are 0 of 0" in said[-1]
     assert json.loads((tmp_path / "made" / "calibration.json").read_text())["held_out_passages"] == 0

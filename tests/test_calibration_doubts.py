@@ -116,5 +116,5 @@ def test_without_a_text_that_is_long_enough_nothing_doubts(small: BuildSettings,
     assert (found.policy.doubt, found.policy.doubt_fall) == (1.0, 0.0)
     assert "measured" not in found.calibration
     assert found.calibration["threshold_rule"] == GUESSED
-    assert "the threshold is set low and not calibrated: that needs 20 held-out texts, here are 3" in said
+    assert "the threshold is set by these texts alone, not calibrated: that needs 20 held-out texts, here are 3" in said
     assert "24 held-out texts of 128 tokens, here are 0 of 3" in said[-1]

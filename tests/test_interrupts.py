@@ -1,5 +1,6 @@
 """Ctrl-C that something swallows comes again, and what cleans up because of it is left alone."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -38,18 +39,38 @@ def as_another() -> None:
         raise ImportError("an extension failed to import") from error
 
 
+def called_back() -> None:
+    ctypes.CFUNCTYPE(None)(press)()
+
+
 class Destroyed:
     def __del__(self) -> None:
         press()
 
 
-@pytest.mark.parametrize("swallow", [bare, as_another, Destroyed])
+@pytest.mark.parametrize("swallow", [bare, as_another, Destroyed, called_back])
 def test_what_is_swallowed_comes_again(swallow: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.perf_counter()
     with pytest.raises(KeyboardInterrupt), arriving():  # noqa: PT012
         swallow()
         time.sleep(30)
     assert time.perf_counter() - begun < 5
+    assert capsys.readouterr().err == ""
+
+
+def test_a_polite_kill_comes_again_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as a program that handles it has
+    try:
+        with pytest.raises(SystemExit) as ended, arriving():  # noqa: PT012
+            ctypes.CFUNCTYPE(None)(killed)()
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
     assert capsys.readouterr().err == ""
 
 

@@ -59,8 +59,7 @@ def test_choices_share_their_contexts_set(demo: Engine, monkeypatch: pytest.Monk
 
     def counted(text: str, *rest: Any) -> Any:
         calls.append(text)
-        made: Planned = planned(text, *rest)
-        return made
+        return planned(text, *rest)
 
     monkeypatch.setattr(demo, "planned", counted)
     context, continuation = split(demo, demo_texts(1, 200)[0], 20)
