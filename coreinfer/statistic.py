@@ -75,13 +75,15 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
 
     ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
     ``griffin``: sum of a^2 / (the token's sum of a^2 over all neurons); a token without any activity adds nothing.
+    A neuron with an activation that is no finite number is NaN or infinite.
     """
     out = torch.empty((a.shape[0], a.shape[2]), dtype=torch.float32, device=a.device)
     for i, text in enumerate(a):  # one text's temporaries fit the cache: 10 times as fast as the whole batch at once
         if valid is not None:
             text = torch.where(valid[i, :, None], text, 0)
         if settings.kind == "count":
-            out[i] = core_tokens(text, settings.token_fraction, settings.mode).sum(0, dtype=torch.int32)
+            count = core_tokens(text, settings.token_fraction, settings.mode).sum(0, dtype=torch.int32)
+            out[i] = torch.where(text.isfinite().all(0), count, torch.nan)
         else:
             square = text.float().square()
             if settings.kind == "griffin":

@@ -167,7 +167,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:
     for picked, shares, _ in recorder.shares(texts):
-        yield picked, shares
+        yield picked, np.nan_to_num(shares)  # what is no number tells no clusterings apart
         tick(len(picked))
 
 

@@ -62,7 +62,9 @@ class Recorder:
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]] if texts else []
 
     def shares(self, texts: list[str]) -> Iterator[Batch]:
-        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little."""
+        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little.
+        Shares are NaN in a layer whose activations are no finite numbers.
+        """
         if not texts:
             return
         most = min(self.max_tokens, context_length(self.model))
