@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coreinfer.fused import by_kernels
 from coreinfer.settings import StatisticSettings
-from coreinfer.summing import by_loops
+from coreinfer.summing import by_loops, made_with
 
 
 def core_tokens(a: Tensor, fraction: float, mode: str) -> Tensor:
@@ -101,6 +101,14 @@ def reduce_texts(a: Tensor, counts: Tensor, starts: NDArray[np.int64], settings:
         return made
     spans = pairwise(starts.tolist())
     return torch.cat([reduce_tokens(a[None, begin:end], counts[None, begin:end], settings) for begin, end in spans])
+
+
+def reduced_by(device: torch.device, dtype: torch.dtype, width: int, settings: StatisticSettings) -> str:
+    """What sums up activations of ``width`` neurons on a device, as far as last bits depend on it; a GPU is tried."""
+    if device.type != "cuda":
+        return made_with()
+    a = torch.zeros(1, 32, width, dtype=dtype, device=device)
+    return "torch" if by_kernels([a], None, settings, _core_of(a, settings.token_fraction)) is None else "kernels"
 
 
 def column_energy(down_rows: Tensor) -> Tensor:

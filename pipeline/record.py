@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
+from coreinfer.statistic import reduced_by
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
 
@@ -56,6 +57,11 @@ class Recorder:
         """L, F."""
         mlps = find_mlps(self.model)
         return len(mlps), mlps[0].width
+
+    @property
+    def reduced_by(self) -> str:
+        """See ``statistic.reduced_by``."""
+        return reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text, as they would be recorded, uncut."""

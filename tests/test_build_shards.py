@@ -24,6 +24,7 @@ from pipeline.recorded import record_settings, recorded
 from pipeline.settings import BuildSettings
 from pipeline.shards import parts
 from pipeline.shards.plan import Part
+from pipeline.shards.store import VERSION
 from pipeline.shards.ways import Pass, Ways
 from pipeline.sources import SourceSettings
 
@@ -133,7 +134,10 @@ def test_what_a_folder_was_begun_with_is_kept(settings: BuildSettings, work: Pat
     place = work / "build.json"
     raw = json.loads(place.read_text("utf-8"))
     for damaged, words in (
-        (json.dumps(raw | {"version": 99}), r"another version of coreinfer \(99, here 1\): use one version everywhere"),
+        (
+            json.dumps(raw | {"version": 99}),
+            rf"another version of coreinfer \(99, here {VERSION}\): use one version everywhere",
+        ),
         (json.dumps({name: raw[name] for name in ("format", "version")}), "build.json is damaged"),
         ("{", "build.json cannot be read"),
     ):
