@@ -94,7 +94,7 @@ def test_a_full_disk_of_numba_is_named(task: RecordTask, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(summing, "by_loops", full)
-    with pytest.raises(CoreInferError, match="Numba cannot keep what it compiled .*another folder in NUMBA_CACHE_DIR"):
+    with pytest.raises(CoreInferError, match=r"Numba cannot keep what it compiled .*another folder in NUMBA_CACHE_DIR"):
         task.begin(recorder("Llama"), "slot")
 
 
