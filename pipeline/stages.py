@@ -23,6 +23,8 @@ from pipeline.shards.work import Work
 from pipeline.speed import SAMPLE, Speed, embedding, recording, speed
 from pipeline.stopwatch import Stopwatch
 
+WORTH = 60  # seconds of the long stages after which those of a comparison do not matter
+
 
 def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
     """Facts -> where the measurements that they decide are kept, of a corpus that is measured on."""
@@ -146,14 +148,28 @@ class Stages:
         for stage, account in self.work.accounts.items():
             dropped = {"bad shard": self.plan.passages_of(account.bad)}
             out[stage] = {"seen": self.corpus.total, "dropped": dropped, **account.row()}
-            if (made := self._speed(stage, account.passages)) is not None:
-                out[stage]["speed"] = made.row()
+        self.watch.stop()
+        for stage, made in self._speeds().items():
+            out[stage]["speed"] = made.row()
         return out
+
+    def _speeds(self) -> dict[str, Speed]:
+        """Of the long stages that did something in this run, if that is wanted: a stage of its own."""
+        did = {stage: account.passages for stage, account in self.work.accounts.items() if account.passages}
+        wanted = self.work.ways.speeds
+        if wanted is None:
+            wanted = sum(self.watch.seconds.get(stage, 0.0) for stage in did) > WORTH
+        if not (wanted and did):
+            return {}
+        self.watch.show("measure the limit")
+        found = {stage: self._speed(stage, passages) for stage, passages in did.items()}
+        self.watch.stop()
+        return {stage: made for stage, made in found.items() if made is not None}
 
     def _speed(self, stage: str, passages: int) -> Speed | None:
         """Of a long stage that did so many passages in this run; their tokens are counted on held-out ones."""
         seconds, some = self.watch.seconds.get(stage, 0.0), self.corpus.texts[:SAMPLE]
-        if not (passages and seconds and some):
+        if not (seconds and some):
             return None
         if stage == "record":
             return speed(recording(self.corpus.recorder, some), passages, seconds)

@@ -138,15 +138,25 @@ def measure_workers(passages: Path, count: int, embedder: Embedder, device: str,
 
 
 def _rate(task: EmbedTask, workers: int) -> float:
-    times, done = list[float](), list[int]()
+    done = list[tuple[float, int, int]]()
 
     def hear(event: Event) -> None:
         if event.what == "done":
-            times.append(time.perf_counter())
-            done.append(event.passages)
+            done.append((time.perf_counter(), event.worker, event.passages))
 
     Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), lambda passages: None, hear)
-    return sum(done[workers:]) / (times[-1] - times[workers - 1])
+    return rate(done)
+
+
+def rate(done: Sequence[tuple[float, int, int]]) -> float:
+    """(seconds, worker, passages) of each shard, as they were done -> passages a second, from when each worker has done
+    one: whoever starts later is not waited for twice.
+    """
+    first = dict[int, float]()
+    for at, worker, _ in done:
+        first.setdefault(worker, at)
+    begun = max(first.values())
+    return sum(passages for at, _, passages in done if at > begun) / (done[-1][0] - begun)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

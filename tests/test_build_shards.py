@@ -180,6 +180,7 @@ def test_a_bad_shard_is_left_out(
     assert f"{stage}: shard 1 is left out: its texts cannot be read (input/output error)" in said
     evidence = Artifact.load(tmp_path / "made").calibration
     assert evidence["bad_shards"] == {stage: [1]}
+    assert (evidence["k_means"]["passages"] > 512) == (stage == "record")  # k-means saw what was lost only later
 
 
 def test_files_that_cannot_be_read_are_left_out(settings: BuildSettings, tmp_path: Path) -> None:

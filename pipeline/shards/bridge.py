@@ -22,7 +22,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.shards.worker import Desk
 
-ROOM = 45  # seconds in which a place for an actor must be found
+ROOM = 45  # seconds in which an actor must be placed and live
+FIRST = 180  # ... the first in a place, whose machine may have to read Python and torch from a slow drive
 PATIENCE = 45  # ... and in which an actor that works must say that it lives
 EVERY = 5  # seconds between two such questions
 
@@ -61,6 +62,7 @@ class Place:
         self._options, self._answers, self._number = options, answers, number
         self._job: Line = {}
         self._actor: Any = None
+        self._room = FIRST
 
     def serve(self) -> None:
         """Line after line."""
@@ -84,11 +86,13 @@ class Place:
         try:
             if self._actor is None:
                 self._actor = ray.remote(Actor).options(**self._options).remote(self._job)
-                ray.get(self._actor.lives.remote(), timeout=ROOM)
+                ray.get(self._actor.lives.remote(), timeout=self._room)
+                self._room = ROOM
             return self._answer(self._actor.do.remote(shard))
         except GetTimeoutError:
             self._end()
-            return {"left": f"no room for worker {self._number} in the Ray cluster within {ROOM} s"}
+            why = f"did not begin in the Ray cluster within {self._room} s, for want of room or on a slow machine"
+            return {"left": f"worker {self._number} {why}"}
         except RayError as error:
             self._end()
             return {"dead": _in_words(error)}

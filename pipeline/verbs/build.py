@@ -87,7 +87,7 @@ def build_clusters(
     ] = None,
     max_bad_shards: MaxBadOption = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would need in time, memory and disk; write nothing.")
+        bool, typer.Option("--dry-run", help="Say what it would need in time, memory and disk; build nothing.")
     ] = False,
     log: LogOption = None,
     stats: StatsOption = None,
@@ -115,7 +115,7 @@ def build_clusters(
     part = Part.parse(shard) if shard else Part()
     ways = Ways(
         engine, address, workers, shard_passages, not no_cache, work, only, part,  # type: ignore[arg-type]
-        bad_shards=max_bad_shards, log=Log(log),
+        bad_shards=max_bad_shards, log=Log(log), speeds=True if as_json or stats else False if quiet else None,
     )  # fmt: skip
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
     if only is None and not dry_run:
