@@ -159,7 +159,7 @@ class Stages:
         wanted = self.work.ways.speeds
         if wanted is None:
             wanted = sum(self.watch.seconds.get(stage, 0.0) for stage in did) > WORTH
-        if not (wanted and did):
+        if not (wanted and did and self.corpus.texts):
             return {}
         self.watch.show("measure the limit")
         found = {stage: self._speed(stage, passages) for stage, passages in did.items()}
@@ -169,7 +169,7 @@ class Stages:
     def _speed(self, stage: str, passages: int) -> Speed | None:
         """Of a long stage that did so many passages in this run; their tokens are counted on held-out ones."""
         seconds, some = self.watch.seconds.get(stage, 0.0), self.corpus.texts[:SAMPLE]
-        if not (seconds and some):
+        if not seconds:
             return None
         if stage == "record":
             return speed(recording(self.corpus.recorder, some), passages, seconds)

@@ -21,11 +21,16 @@ def test_passes_and_their_merge(tmp_path: Path) -> None:
         (row,) = fine(run_cli(*build, "--work", at / "w", "--pass", only, "--stats", stats, "--json")).rows
         assert (row["pass"], row["done"], row["stages"][only]["done"]) == (only, 2, 2)
         assert json.loads(stats.read_text()) == row
+        assert row["stages"][only]["speed"]["share"] > 0
+        assert list(row["seconds"])[-1] == "measure the limit"
     merged = fine(run_cli("merge", at / "w", "-o", at / "made", "--stats", stats, "--json", "--log", log))
     (row,) = merged.rows
     assert json.loads(stats.read_text()) == row
     assert (row["clusters"], row["stages"]["record"]["tokens"]) == (2, row["tokens"])
     assert f"next: coreinfer predict --artifact {at / 'made'}" not in merged.err
     assert '"job ended"' in log.read_text().splitlines()[-1]
+    unasked = fine(run_cli(*build, "-o", at / "alone", "--limit", 100))
+    assert "100 passages" in unasked.err
+    assert "measure the limit" not in unasked.err  # after so few seconds
     again = fine(run_cli("merge", at / "w", "-o", at / "made", "--overwrite"))
     assert f"next: coreinfer predict --artifact {at / 'made'}" in again.err

@@ -9,9 +9,9 @@ When stdin ends, the actors do, and a Ray that was started here.
 
 import json
 import os
+import shutil
 import signal
 import sys
-import tempfile
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -32,11 +32,14 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """``address``: of a cluster's head, or local; ``workers``: None: one a GPU, or one a machine."""
+    """``address``: of a cluster's head, or local, whose files are in the ``folder``, which goes with it.
+    ``workers``: None: one a GPU, or one a machine.
+    """
 
     address: str
     workers: int | None
     gpus: bool
+    folder: str
 
 
 class Actor:
@@ -132,21 +135,27 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who gave the work ends it
     answers = Answers()
     wanted = Wanted(**json.loads(sys.stdin.readline()))
-    with tempfile.TemporaryDirectory(prefix="coreinfer-ray-", ignore_cleanup_errors=True) as folder:
-        try:
-            _connect(wanted.address, folder)
-            count, threads, options = _shared_out(wanted)
-        except Exception as error:  # Ray raises bare ones too, where it does not start in time
-            answers.put("", {"refused": _in_words(error)})
-            return
-        places = [Place(options, answers, number) for number in range(count)]
-        for place in places:
-            Thread(target=place.serve, daemon=True).start()
-        answers.put("", {"workers": count, "threads": threads})
-        for text in sys.stdin:
-            line = json.loads(text)
-            places[line["place"]].lines.put(line)
-        ray.shutdown()
+    try:
+        _work(wanted, answers)
+    finally:
+        shutil.rmtree(wanted.folder, ignore_errors=True)  # also where who asked was killed
+
+
+def _work(wanted: Wanted, answers: Answers) -> None:
+    try:
+        _connect(wanted.address, wanted.folder)
+        count, threads, options = _shared_out(wanted)
+    except Exception as error:  # Ray raises bare ones too, where it does not start in time
+        answers.put("", {"refused": _in_words(error)})
+        return
+    places = [Place(options, answers, number) for number in range(count)]
+    for place in places:
+        Thread(target=place.serve, daemon=True).start()
+    answers.put("", {"workers": count, "threads": threads})
+    for text in sys.stdin:
+        line = json.loads(text)
+        places[line["place"]].lines.put(line)
+    ray.shutdown()
 
 
 def _connect(address: str, folder: str) -> None:
