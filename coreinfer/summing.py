@@ -42,7 +42,7 @@ def made_with() -> str:
     import numba
     from llvmlite.binding import get_host_cpu_name
 
-    chosen = numba.config
+    chosen: Any = numba.config
     return " ".join(
         filter(None, ["numba", numba.__version__, chosen.CPU_NAME or get_host_cpu_name(), chosen.CPU_FEATURES])
     )
