@@ -20,7 +20,7 @@ demo-gemma: $(READY) $(VENV)/.gemma
 # Two workers with one thread each: most of what the tests do runs on one core. Each begins with half of the files, in
 # their order, and who is done takes of what the other has left: no long file at the end keeps one of them alone.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
 
 # The page and the report in a browser: Debian's chromium and chromium-driver, or what CHROMIUM and CHROMEDRIVER name.
 # `make test` runs these too, where there is one.

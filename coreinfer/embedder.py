@@ -5,6 +5,7 @@ window weighing half as much as the one after it: what comes next depends most o
 conversation are joined by newlines and treated the same.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,12 @@ class Embedder:
             out[i] = weights @ vectors[start : start + len(windows)]
             start += len(windows)
         return unit(out)
+
+    def embed_each(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same, one text at a time: no last bit of a vector, and so no neuron of a set, depends on what else is
+        asked.
+        """
+        return np.concatenate([self.embed([text]) for text in texts]) if texts else self.embed([])
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Sorted by length inside, where a batch is padded."""

@@ -85,8 +85,8 @@ class Engine:
         return self._opening.early_tokenizer or self._lm[1]
 
     def match(self, prompts: Sequence[Prompt]) -> list[Match]:
-        """The nearest clusters of each prompt; embeds all of them in batches."""
-        vectors = self.embedder.embed([words_of(p) for p in prompts])
+        """The nearest clusters of each prompt, which do not depend on the others."""
+        vectors = self.embedder.embed_each([words_of(p) for p in prompts])
         return nearest(self.index, vectors, self.artifact.policy.mixture)
 
     def predict(

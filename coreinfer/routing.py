@@ -56,7 +56,7 @@ class Router:
         Raises:
             CoreInferError: an empty prompt.
         """
-        found = nearest(self._index, self.embedder.embed([words_of(prompt) for prompt in prompts]), 2)
+        found = nearest(self._index, self.embedder.embed_each([words_of(prompt) for prompt in prompts]), 2)
         return [
             Route(
                 cluster := int(self.among[match.cluster]), match.similarity, match.margin,

@@ -93,7 +93,7 @@ def test_output(shop: Path, tmp_path: Path) -> None:
 
 
 STAGES = (
-    "corpus.load_model", "corpus.Embedder", "corpus.write_passages", "corpus.hold_out", "shards.tasks.embed_texts",
+    "corpus.load_model", "corpus.Embedder", "corpus.write_passages", "corpus.hold_out", "shards.careful.embed_texts",
     "stages.candidates", "shards.tasks.record_texts", "build.sample_texts",
 )  # fmt: skip
 WRITERS = (

@@ -95,7 +95,7 @@ def test_weights_of_16_bits_meet_all_of_a_vector(kernels: Any) -> None:
         state.feed.token.fill_(token)
         made.run()
         wanted = step(net, token, position, room[0], room[1], [torch.from_numpy(x).long() for x in neurons.layers])
-        assert torch.allclose(made.v.logits[0], wanted, atol=1e-3)
+        assert torch.allclose(made.v.logits[0], wanted, atol=2e-3)
 
 
 @pytest.fixture
