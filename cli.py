@@ -20,9 +20,10 @@ try:
     from coreinfer.upkeep.verbs import diff, verify
     from pipeline.verbs.adapt import adapt
     from pipeline.verbs.analyze import analyze
-    from pipeline.verbs.build import build_clusters, merge
+    from pipeline.verbs.build import build_clusters
     from pipeline.verbs.calibrate import calibrate
     from pipeline.verbs.evaluate import evaluate
+    from pipeline.verbs.merge import merge
     from pipeline.verbs.update import update
 except KeyboardInterrupt:  # the first tenth of a second; ``run`` looks after the rest
     raise SystemExit(130) from None

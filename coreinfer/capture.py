@@ -107,36 +107,41 @@ class Reducer:
 
     def shares_of(self, forward: Callable[[], Any]) -> NDArray[np.float64]:
         """``shares()`` of an announced ``forward``, which ends at the last MLP's activations: its down projection, and
-        what comes after it, add nothing to them.
+        what comes after it, add nothing to them. Activations that are no finite numbers make their layer's NaN.
         """
         self._stops = True
         try:
             with suppress(_Reached):
                 forward()
-            return self.shares()
+            return self._made(lenient=False)
         finally:
             self._stops = False
 
-    @torch.no_grad()
     def shares(self) -> NDArray[np.float64]:
-        """The statistic of each text of the last forward, normalised to sum 1 in each layer: (B, L, F).
+        """The statistic of each text of the last forward, normalised to sum 1 in each layer: (B, L, F). A layer without
+        any activity, or with activations that are no finite numbers, is uniform, so that it ranks nothing.
 
         What runs next is not reduced until it is announced.
         """
+        return self._made(lenient=True)
+
+    @torch.no_grad()
+    def _made(self, lenient: bool) -> NDArray[np.float64]:
         assert self._valid is not None, "no forward was announced"
         self._reduce()
         sums = torch.stack([s for s in self._sums if s is not None], dim=1)
         assert sums.shape[1] == len(self.mlps), "a layer did not run"
-        out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings))
+        out = _shares(finish(sums, self._valid.sum(1), self.columns, self.settings), lenient)
         self._valid = None
         return out
 
 
-def _shares(statistic: Tensor) -> NDArray[np.float64]:
-    """``neurons.share``, where the statistic is, and on all threads."""
+def _shares(statistic: Tensor, lenient: bool) -> NDArray[np.float64]:
+    """``neurons.share``, where the statistic is, and on all threads; what is no finite number is uniform or NaN."""
     total = statistic.sum(-1, keepdim=True, dtype=torch.float64)
     uniform = 1.0 / statistic.shape[-1]
-    made = torch.where(total > 0, statistic / total, uniform)
+    silent = (total == 0) | ~total.isfinite() if lenient else total == 0
+    made = torch.where(silent, uniform, statistic / total)
     if made.is_cuda:  # a copy to memory that is not pinned takes several times as long
         made = torch.empty_like(made, device="cpu", pin_memory=True).copy_(made)
     found: NDArray[np.float64] = made.numpy()

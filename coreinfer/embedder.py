@@ -56,6 +56,11 @@ class Embedder:
         return sum(p.nbytes for p in self.model.parameters())
 
     @property
+    def encoder(self) -> str:
+        """How texts share a forward, which decides the last bits of their vectors: packed or padded."""
+        return "padded" if self._packed is None else "packed"
+
+    @property
     def identity(self) -> ModelIdentity:
         """What the manifest stores, and what a later run must equal."""
         return ModelIdentity(self.name, fingerprint(self.model), self.setup, self.dtype, self.window)

@@ -1,7 +1,7 @@
 """Texts -> vectors by a sentence-transformers model on a CPU, packed: tokenized together, and no padding computed.
 
-It knows models whose modules are a Transformer, its tokens' mean or its first token, and unit length. It is compared
-with sentence-transformers' own vectors before it is trusted.
+It knows models whose modules are a Transformer, its tokens' mean or its first token, and unit length, and whose places
+are counted from 0. It is compared with sentence-transformers' own vectors before it is trusted.
 """
 
 from itertools import pairwise
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from coreinfer.packed import Row, packing, together
 from coreinfer.separable import TOLERANCE
 
 TRIAL = ["The tide goes out at noon, and the boats lie on the sand until the evening.", "Why?"]
+COSINE = 1e-3  # what a trial's vectors may lack to 1
 
 
 class PackedEncoder:
@@ -55,17 +57,23 @@ class PackedEncoder:
 
 
 def packed_encoder(model: Any, window: int) -> PackedEncoder | None:
-    """Of a SentenceTransformer on a CPU; None where its modules or its attention are others."""
+    """Of a SentenceTransformer on a CPU; None where its modules, places or attention are others."""
     kinds = [type(module).__name__ for module in model]
     if model.device.type != "cpu" or kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         return None
     pooling = model[1]
     mode = str(getattr(pooling, "pooling_mode", None) or pooling.get_pooling_mode_str())
     fast = getattr(model.tokenizer, "backend_tokenizer", None) is not None
-    if mode not in ("mean", "cls") or not fast or not hasattr(model[0], "auto_model"):
+    if mode not in ("mean", "cls") or not fast or not hasattr(model[0], "auto_model") or _shifted(model[0].auto_model):
         return None
     made = PackedEncoder(model, window, mode)
     return made if _same(made) else None
+
+
+def _shifted(inner: nn.Module) -> bool:
+    """Whether places are counted from behind a padding's, as RoBERTa's are: a few places off, vectors look alike."""
+    places = [module for path, module in inner.named_modules() if path.endswith("position_embeddings")]
+    return any(getattr(module, "padding_idx", None) is not None for module in places)
 
 
 def _same(made: PackedEncoder) -> bool:
@@ -76,5 +84,6 @@ def _same(made: PackedEncoder) -> bool:
         got = torch.from_numpy(made.encode(TRIAL))
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):  # other shapes or arguments
         return False
-    apart = torch.nn.functional.normalize(got) - torch.nn.functional.normalize(wanted)
-    return bool(apart.abs().max() <= TOLERANCE.get(made.model[0].auto_model.dtype, 0.05) * wanted.abs().max())
+    got, wanted = normalize(got), normalize(wanted)
+    near = (got - wanted).abs().max() <= TOLERANCE.get(made.model[0].auto_model.dtype, 0.05) * wanted.abs().max()
+    return bool(near and ((got * wanted).sum(1) > 1 - COSINE).all())

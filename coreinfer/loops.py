@@ -12,6 +12,8 @@ from numba import njit, prange
 
 ENERGY, GRIFFIN, COUNT = range(3)
 MAGNITUDE = np.uint32(0x7FFFFFFF)  # the bits of a float32 without its sign, which as integers are in order of size
+INFINITE = np.uint32(0x7F800000)  # from here on they are of no finite number
+NONE = np.float32(np.nan)
 TINY = np.float32(np.finfo(np.float32).tiny)
 FIXED_POINT = 2.0**36  # as ``coreinfer.neurons``'; a test compares
 ROUNDING = 1.5 * 2.0**52  # a number below 2^51, added to this, is rounded, and stands in the lowest bits
@@ -54,7 +56,7 @@ def _add_token(token: Any, shift: int, kind: int, core: int, bits: Any, x: Any, 
             bits[f] &= MAGNITUDE
         least = max(_threshold(bits, core, shift), np.uint32(1))  # 0 is never core
         for f in range(len(bits)):
-            out[f] += np.float32(bits[f] >= least)
+            out[f] += NONE if bits[f] >= INFINITE else np.float32(bits[f] >= least)
 
 
 @njit(**FAST)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coreinfer.fused import by_kernels
 from coreinfer.settings import StatisticSettings
-from coreinfer.summing import by_loops
+from coreinfer.summing import by_loops, made_with
 
 
 def core_tokens(a: Tensor, fraction: float, mode: str) -> Tensor:
@@ -75,13 +75,15 @@ def reduce_tokens(a: Tensor, valid: Tensor | None, settings: StatisticSettings) 
 
     ``energy``: sum of a^2. ``count``: the number of tokens in which the neuron is core (eq. 2 before its division).
     ``griffin``: sum of a^2 / (the token's sum of a^2 over all neurons); a token without any activity adds nothing.
+    A neuron with an activation that is no finite number is NaN or infinite.
     """
     out = torch.empty((a.shape[0], a.shape[2]), dtype=torch.float32, device=a.device)
     for i, text in enumerate(a):  # one text's temporaries fit the cache: 10 times as fast as the whole batch at once
         if valid is not None:
             text = torch.where(valid[i, :, None], text, 0)
         if settings.kind == "count":
-            out[i] = core_tokens(text, settings.token_fraction, settings.mode).sum(0, dtype=torch.int32)
+            count = core_tokens(text, settings.token_fraction, settings.mode).sum(0, dtype=torch.int32)
+            out[i] = torch.where(text.isfinite().all(0), count, torch.nan)
         else:
             square = text.float().square()
             if settings.kind == "griffin":
@@ -99,6 +101,14 @@ def reduce_texts(a: Tensor, counts: Tensor, starts: NDArray[np.int64], settings:
         return made
     spans = pairwise(starts.tolist())
     return torch.cat([reduce_tokens(a[None, begin:end], counts[None, begin:end], settings) for begin, end in spans])
+
+
+def reduced_by(device: torch.device, dtype: torch.dtype, width: int, settings: StatisticSettings) -> str:
+    """What sums up activations of ``width`` neurons on a device, as far as last bits depend on it; a GPU is tried."""
+    if device.type != "cuda":
+        return made_with()
+    a = torch.zeros(1, 32, width, dtype=dtype, device=device)
+    return "torch" if by_kernels([a], None, settings, _core_of(a, settings.token_fraction)) is None else "kernels"
 
 
 def column_energy(down_rows: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """``statistic.reduce_texts`` on a CPU, and sums of shares in fixed point, in compiled loops; where there is no Numba,
-torch and NumPy take several passes for the same.
+torch and NumPy take several passes for the same, and that is said.
 """
 
+import logging
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -11,21 +12,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import Sums, fixed
 from coreinfer.settings import StatisticSettings
 from coreinfer.sharing import TURN
 
 SHIFTS = {torch.bfloat16: 16, torch.float32: 0}  # from a float's bits to those of a float32
 
+log = logging.getLogger(__name__)
+
 
 @cache
 def _loops() -> ModuleType | None:
-    """None where there is no Numba, or no folder where it may keep what it compiled."""
+    """None where there is no Numba, or no folder where it may keep what it compiled; that is said once."""
     try:
         from coreinfer import loops
-    except (ImportError, RuntimeError):
+    except (ImportError, RuntimeError) as error:
+        log.warning(
+            "torch takes the statistics, several times slower, since loops cannot compile (%s)", in_words(error)
+        )
         return None
     return loops
+
+
+def made_with() -> str:
+    """What the loops' last bits depend on: Numba, and the processor that it compiles for; ``none`` without loops."""
+    if _loops() is None:
+        return "none"
+    import numba
+    from llvmlite.binding import get_host_cpu_name
+
+    chosen: Any = numba.config
+    return " ".join(
+        filter(None, ["numba", numba.__version__, chosen.CPU_NAME or get_host_cpu_name(), chosen.CPU_FEATURES])
+    )
+
+
+def compile_loops(dtype: torch.dtype) -> None:
+    """Compile them for activations of this ``dtype``, or load what was compiled, before they are needed.
+
+    Raises:
+        CoreInferError: what was compiled cannot be kept.
+    """
+    a, starts = torch.ones(2, 8, dtype=dtype), np.arange(3)
+    try:
+        by_loops(a, torch.ones(2, dtype=torch.bool), starts, StatisticSettings(), 1)
+        add_shares(np.zeros((1, 1, 8), np.int64), np.zeros((1, 2), np.int32), np.zeros((2, 1, 8)))
+    except OSError as error:
+        raise CoreInferError(
+            f"Numba cannot keep what it compiled ({in_words(error)}): make room there, or name another folder in "
+            "NUMBA_CACHE_DIR"
+        ) from error
 
 
 def by_loops(

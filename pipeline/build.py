@@ -98,16 +98,17 @@ def build_clusters(
             manifest, policy = calibrate_new(
                 made, recorder.model, recorder.tokenizer, corpus.embedder, texts, stage, learned.remember
             )
-        watch.stop()
+        counters = stages.counters()
     return Report(
         manifest, corpus.counts, watch.seconds, watch.usage, policy.threshold, stages.plan.count, work.reused,
-        stages.counters(),
+        counters,
     )  # fmt: skip
 
 
 def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     """The long stages, then what is chosen and computed from them."""
     options = stages.cluster(stages.embed())
+    clustered = len(stages.corpus.parts.kept)
     recorded = stages.record(options)
     stats = stages.sums(recorded, options)
     corpus, options = stages.corpus, options.without(stages.lost)
@@ -127,7 +128,7 @@ def _learned(corpus: Corpus, stages: Stages) -> "_Learned":
     watch.show("write")
     sampled = sample_texts(corpus.passages, labels, len(clustering.centroids), settings.seed)
     evidence = _evidence(corpus.parts, tried, corpus.tried) | {"threshold_rule": rule} | stages.spoilt()
-    evidence |= {"k_means": how(vectors, kept, corpus.ks, clustering)}
+    evidence |= {"k_means": how(vectors, kept, clustered, corpus.ks, clustering)}
     remember = stages.remember(recorded, stats, len(clustering.centroids))
     return _Learned(clustering, stats.part(options.rows[best]), policy, sampled, evidence, remember)
 
@@ -170,7 +171,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:
     for picked, shares, _ in recorder.shares(texts):
-        yield picked, shares
+        yield picked, np.nan_to_num(shares)  # what is no number tells no clusterings apart
         tick(len(picked))
 
 

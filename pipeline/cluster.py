@@ -82,10 +82,14 @@ def coarser(fine: Clustering, k: int, seed: int) -> NDArray[np.float32]:
     return unit(sums[np.unique(groups)])
 
 
-def how(vectors: NDArray[np.float32], rows: NDArray[np.int64], ks: list[int], made: Clustering) -> dict[str, Any]:
-    """What a reader should know of how ``made`` came from k-means for the finest of ``ks`` over the ``rows``."""
+def how(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], seen: int, ks: list[int], made: Clustering
+) -> dict[str, Any]:
+    """What a reader should know of how ``made``, of the ``rows``, came from k-means for the finest of ``ks`` over the
+    passages ``seen``, some of which may have been lost since.
+    """
     facts = {
-        "passages": len(rows), "trained_on": sample_size(len(rows), ks[-1], vectors.shape[1]), "finest": ks[-1],
+        "passages": seen, "trained_on": sample_size(seen, ks[-1], vectors.shape[1]), "finest": ks[-1],
         "levels": 1 + (ks[-1] > FLAT), "search": "exact",
     }  # fmt: skip
     if len(made.centroids) > EXACT:

@@ -1,7 +1,7 @@
 """Rows of an array that may be a memory map, read from its file: pages of a map stay in memory as long as it does."""
 
 import mmap
-import os
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,14 @@ def rows_of(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np
     edges = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2, append=rows[-1] - 1) != 1)  # of runs of rows
     with Path(str(vectors.filename)).open("rb", buffering=0) as file:
         for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            _read(file.fileno(), out[start:end], vectors.offset + int(rows[start]) * vectors.strides[0])
+            file.seek(vectors.offset + int(rows[start]) * vectors.strides[0])
+            _read(file, out[start:end])
     return np.asarray(out, np.float32)
 
 
-def _read(file: int, out: NDArray[np.float32], at: int) -> None:
+def _read(file: FileIO, out: NDArray[np.float32]) -> None:
     data = out.reshape(-1).view(np.uint8).data
     while data:
-        if not (taken := os.preadv(file, [data], at)):
+        if not (taken := file.readinto(data)):
             raise OSError("embeddings end before they should")
-        data, at = data[taken:], at + taken
+        data = data[taken:]

@@ -52,8 +52,8 @@ def run_pass(
             corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
             stages = Stages(corpus if ways.only == "embed" else _with_statistic(corpus, work, watch), work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
-            watch.stop()
-    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, stages.counters())
+            counters = stages.counters()
+    return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, counters)
 
 
 def _with_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
+from coreinfer.statistic import reduced_by
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
 
@@ -57,12 +58,19 @@ class Recorder:
         mlps = find_mlps(self.model)
         return len(mlps), mlps[0].width
 
+    @property
+    def reduced_by(self) -> str:
+        """See ``statistic.reduced_by``."""
+        return reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
+
     def lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text, as they would be recorded, uncut."""
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]] if texts else []
 
     def shares(self, texts: list[str]) -> Iterator[Batch]:
-        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little."""
+        """(indices into ``texts``, shares (B, L, F), tokens (B,)) a batch; sorted by length, so that it pads little.
+        Shares are NaN in a layer whose activations are no finite numbers.
+        """
         if not texts:
             return
         most = min(self.max_tokens, context_length(self.model))

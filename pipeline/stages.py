@@ -1,6 +1,7 @@
 """The long stages of one corpus: embed, cluster, record; for a whole build, or for one machine's part of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
 from coreinfer.progress import Gauge
+from coreinfer.settings import StatisticSettings
 from coreinfer.wording import counted
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
@@ -15,11 +17,13 @@ from pipeline.corpus import Corpus
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.shards import keys, parts
-from pipeline.shards.store import Facts, Store
+from pipeline.shards.store import Facts, Store, key_of
 from pipeline.shards.tasks import Place
 from pipeline.shards.work import Work
 from pipeline.speed import SAMPLE, Speed, embedding, recording, speed
 from pipeline.stopwatch import Stopwatch
+
+WORTH = 60  # seconds of the long stages after which those of a comparison do not matter
 
 
 def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
@@ -27,7 +31,8 @@ def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
     if not corpus.settings.calibrate or len(corpus.ids) < LEAST:
         return lambda facts: forget
     device = corpus.settings.device
-    facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), device)
+    recorder = replace(corpus.recorder, settings=StatisticSettings())  # the same before the statistic is chosen
+    facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), recorder.reduced_by, device)
     return work.measured(facts, place_of(corpus, work)).under
 
 
@@ -47,7 +52,9 @@ class Stages:
         self.lost: NDArray[np.int64] = np.array([], np.int64)  # passages of bad shards
         if corpus.counts.bad_files:
             work.bad["read passages"] = dict(enumerate(corpus.counts.bad_files.values()))
-        self.facts = keys.embed_facts(corpus.passages, self.plan, corpus.embedder_identity, settings.device)
+        self.facts = keys.embed_facts(
+            corpus.passages, self.plan, corpus.embedder_identity, corpus.embedder.encoder, settings.device
+        )
 
     @property
     def begun(self) -> bool:
@@ -84,8 +91,9 @@ class Stages:
         """What is not recorded yet."""
         made, recorder = self.corpus.settings, self.corpus.recorder
         facts: Facts = keys.record_facts(
-            self.facts, options, self.corpus.model_identity, recorder.settings, made.device, made.seed
-        )
+            self.facts, options, self.corpus.model_identity, recorder.settings, recorder.reduced_by, made.device,
+            made.seed,
+        )  # fmt: skip
         shown = self._shown("record")
         store = self.work.record(self.place, facts, options, made.model, made.dtype, recorder, shown)
         self._lose("record")
@@ -105,7 +113,7 @@ class Stages:
         """What keeps measurements of all ``stats`` that were recorded, or of the clustering of so many ``clusters``."""
         facts: Facts = {
             "recorded": recorded.key, "passages": keys.array_digest(stats.passages), "clusters": clusters,
-            "embedder": self.facts["embedder"], "held out": keys.array_digest(self.corpus.parts.held),
+            "embeddings": key_of(self.facts), "held out": keys.array_digest(self.corpus.parts.held),
         }  # fmt: skip
         return remembering(self.corpus, self.work)(facts)
 
@@ -140,14 +148,28 @@ class Stages:
         for stage, account in self.work.accounts.items():
             dropped = {"bad shard": self.plan.passages_of(account.bad)}
             out[stage] = {"seen": self.corpus.total, "dropped": dropped, **account.row()}
-            if (made := self._speed(stage, account.passages)) is not None:
-                out[stage]["speed"] = made.row()
+        self.watch.stop()
+        for stage, made in self._speeds().items():
+            out[stage]["speed"] = made.row()
         return out
+
+    def _speeds(self) -> dict[str, Speed]:
+        """Of the long stages that did something in this run, if that is wanted: a stage of its own."""
+        did = {stage: account.passages for stage, account in self.work.accounts.items() if account.passages}
+        wanted = self.work.ways.speeds
+        if wanted is None:
+            wanted = sum(self.watch.seconds.get(stage, 0.0) for stage in did) > WORTH
+        if not (wanted and did and self.corpus.texts):
+            return {}
+        self.watch.show("measure the limit")
+        found = {stage: self._speed(stage, passages) for stage, passages in did.items()}
+        self.watch.stop()
+        return {stage: made for stage, made in found.items() if made is not None}
 
     def _speed(self, stage: str, passages: int) -> Speed | None:
         """Of a long stage that did so many passages in this run; their tokens are counted on held-out ones."""
         seconds, some = self.watch.seconds.get(stage, 0.0), self.corpus.texts[:SAMPLE]
-        if not (passages and seconds and some):
+        if not seconds:
             return None
         if stage == "record":
             return speed(recording(self.corpus.recorder, some), passages, seconds)

@@ -29,6 +29,7 @@ from pipeline.embed import embed_texts
 from pipeline.passages import BLOCK, write_passages
 from pipeline.record import Recorder, longest_passage, pad, record_texts
 from pipeline.shards.crew import Event, Slots
+from pipeline.shards.keys import embed_facts
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import open_store
@@ -114,19 +115,20 @@ def _ratio(took: dict[str, list[float]], ours: str, theirs: str, power: int) -> 
     return Ratio(round(median(took[ours]), 4), round(median(took[theirs]), 4), theirs, round(median(each), 4))
 
 
-def measure_workers(passages: Path, count: int, name: str, device: str, rounds: int) -> dict[str, Any]:
+def measure_workers(passages: Path, count: int, embedder: Embedder, device: str, rounds: int) -> dict[str, Any]:
     """Passages a second of two worker processes over those of one, embedding, each with one thread; from when all have
     done a shard, so that their starts do not count.
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
-    threads = torch.get_num_threads()
+    threads, plan = torch.get_num_threads(), Plan(count, count // SHARDS)
+    facts = embed_facts(passages, plan, embedder.identity, embedder.encoder, device)
     try:
-        for number in range(rounds):
+        for _ in range(rounds):
             for workers, found in rates.items():
                 torch.set_num_threads(workers)  # which the crew shares out
                 with tempfile.TemporaryDirectory() as folder:
-                    store = open_store(Path(folder) / f"{workers}", {"round": number}, lambda text: None, False)
-                    task = EmbedTask(Place(passages, Plan(count, count // SHARDS), device), store, name)
+                    store = open_store(Path(folder) / "embed", facts, lambda text: None, False)
+                    task = EmbedTask(Place(passages, plan, device), store, embedder.name)
                     found.append(_rate(task, workers))
     finally:
         torch.set_num_threads(threads)
@@ -136,15 +138,25 @@ def measure_workers(passages: Path, count: int, name: str, device: str, rounds: 
 
 
 def _rate(task: EmbedTask, workers: int) -> float:
-    times, done = list[float](), list[int]()
+    done = list[tuple[float, int, int]]()
 
     def hear(event: Event) -> None:
         if event.what == "done":
-            times.append(time.perf_counter())
-            done.append(event.passages)
+            done.append((time.perf_counter(), event.worker, event.passages))
 
     Processes(workers).work(task, range(task.place.plan.count), Slots("measured", ()), lambda passages: None, hear)
-    return sum(done[workers:]) / (times[-1] - times[workers - 1])
+    return rate(done)
+
+
+def rate(done: Sequence[tuple[float, int, int]]) -> float:
+    """(seconds, worker, passages) of each shard, as they were done -> passages a second, from when each worker has done
+    one: whoever starts later is not waited for twice.
+    """
+    first = dict[int, float]()
+    for at, worker, _ in done:
+        first.setdefault(worker, at)
+    begun = max(first.values())
+    return sum(passages for at, _, passages in done if at > begun) / (done[-1][0] - begun)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "passages.parquet"
             count = write_passages(iter(some), path) // SHARDS * SHARDS
-            made["workers"] = measure_workers(path, count, arguments.embedder, device, arguments.workers)
+            made["workers"] = measure_workers(path, count, embedder, device, arguments.workers)
     return made
 
 

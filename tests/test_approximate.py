@@ -82,13 +82,13 @@ def test_few_centroids_are_all_compared(made: Synthetic) -> None:
 def test_an_artifact_says_how_its_clusters_were_found(made: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, rows = made.block(0, 3000), np.arange(0, 3000, 2)
     exact = assign(vectors, rows, vectors[:200])
-    assert how(vectors, rows, [200], exact) == {
+    assert how(vectors, rows, len(rows), [200], exact) == {
         "passages": 1500, "trained_on": 1500, "finest": 200, "levels": 1, "search": "exact"
     }  # fmt: skip
     assert recall(vectors, rows, exact) == 1
     monkeypatch.setattr(match, "EXACT", 100)
     monkeypatch.setattr("pipeline.cluster.EXACT", 100)
-    said = how(vectors, rows, [200], assign(vectors, rows, vectors[:200]))
+    said = how(vectors, rows, len(rows), [200], assign(vectors, rows, vectors[:200]))
     assert (said["search"], 0.9 < said["recall"] <= 1) == ("approximate", True)
 
 

@@ -24,6 +24,7 @@ from pipeline.recorded import record_settings, recorded
 from pipeline.settings import BuildSettings
 from pipeline.shards import parts
 from pipeline.shards.plan import Part
+from pipeline.shards.store import VERSION
 from pipeline.shards.ways import Pass, Ways
 from pipeline.sources import SourceSettings
 
@@ -133,7 +134,10 @@ def test_what_a_folder_was_begun_with_is_kept(settings: BuildSettings, work: Pat
     place = work / "build.json"
     raw = json.loads(place.read_text("utf-8"))
     for damaged, words in (
-        (json.dumps(raw | {"version": 99}), r"another version of coreinfer \(99, here 1\): use one version everywhere"),
+        (
+            json.dumps(raw | {"version": 99}),
+            rf"another version of coreinfer \(99, here {VERSION}\): use one version everywhere",
+        ),
         (json.dumps({name: raw[name] for name in ("format", "version")}), "build.json is damaged"),
         ("{", "build.json cannot be read"),
     ):
@@ -176,6 +180,7 @@ def test_a_bad_shard_is_left_out(
     assert f"{stage}: shard 1 is left out: its texts cannot be read (input/output error)" in said
     evidence = Artifact.load(tmp_path / "made").calibration
     assert evidence["bad_shards"] == {stage: [1]}
+    assert (evidence["k_means"]["passages"] > 512) == (stage == "record")  # k-means saw what was lost only later
 
 
 def test_files_that_cannot_be_read_are_left_out(settings: BuildSettings, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from coreinfer.capture import Capture, valid_tokens
-from coreinfer.models import load_model
+from coreinfer.models import find_mlps, load_model
 from coreinfer.settings import StatisticSettings
 
 KINDS = [StatisticSettings(), StatisticSettings("count", 0.3), StatisticSettings("count", 0.5, "positive")]
@@ -129,3 +129,15 @@ def test_the_demo_in_bfloat16_is_close_to_float32() -> None:
     ids = tokenizer("The cell divides and its chromosomes are copied.", return_tensors="pt").input_ids
     a, b = (run(model, StatisticSettings(), ids) for model in (exact, rough))
     assert np.abs(a - b).sum(-1).max() < 0.1
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=["energy", "magnitude", "positive"])
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_prompt_that_gives_no_numbers_ranks_nothing(settings: StatisticSettings, odd: float) -> None:
+    model: Any = build("Llama")
+    find_mlps(model)  # tries them out
+    hook = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(lambda module, args: (args[0] * odd,))
+    shares = run(model, settings, tokens(1, 9))
+    hook.remove()
+    assert len(set(shares[0, 0])) > 1
+    assert set(shares[0, 1]) == {1 / shares.shape[2]}

@@ -21,6 +21,7 @@ from coreinfer.settings import StatisticSettings
 from pipeline import passages
 from pipeline.passages import Passage, write_passages
 from pipeline.record import BATCH, LONGEST, USUAL, Recorder, longest_passage, pad, record
+from pipeline.shards.careful import BadShard, Careful
 
 Floats = NDArray[np.float64]
 KINDS = [StatisticSettings(), StatisticSettings("count", 0.3), StatisticSettings("count", 0.5, "positive")]
@@ -203,3 +204,22 @@ def test_pad_makes_multiples_of_16(rows: list[list[int]], room: int) -> None:
     for row, mine, real in zip(rows, ids.tolist(), mask.tolist(), strict=True):
         assert mine == row + [0] * (len(mine) - len(row))
         assert real == [1] * len(row) + [0] * (len(mine) - len(row))
+
+
+@pytest.mark.parametrize(
+    "chosen", [*KINDS, StatisticSettings("griffin")], ids=lambda chosen: f"{chosen.kind} {chosen.mode}"
+)
+def test_what_is_no_number_is_recorded_as_none(chosen: StatisticSettings) -> None:
+    """Not as shares that are all alike: those of one text are NaN, the others as they were, and a build refuses."""
+    runs, texts = recorder("Llama", chosen), ["w4 w5 w6", "w7 w8"]
+    clean = all_shares(runs, texts)[0]
+    assert np.isfinite(clean).all()
+    weights: Any = runs.model.get_input_embeddings().weight
+    with torch.no_grad():
+        weights[8] = torch.nan
+    found = all_shares(runs, texts)[0]
+    assert found[0] == pytest.approx(clean[0])
+    assert np.isnan(found[1]).all()
+    with pytest.raises(BadShard, match="not all finite numbers"):
+        list(Careful.of(runs, None).shares(texts))
+    list(Careful.of(runs, None).shares(texts[:1]))

@@ -190,8 +190,7 @@ def test_what_happens_is_shown_and_logged(tmp_path: Path) -> None:
 class Failing(FakeTask):
     """Runs in this process; a shard fails as often as ``faults`` says, with what it says."""
 
-    def load(self) -> Any:
-        return "a model"
+    def load(self) -> Any: ...
 
     def begin(self, model: Any, slot: str) -> Do:
         def do(shard: int, tick: Tick, together: int | None = None) -> None:
@@ -237,7 +236,7 @@ class Leaving:
 
 
 def test_who_finds_no_room_leaves_the_others_to_it(tmp_path: Path) -> None:
-    """Also when that is at the very last shard; only when nobody is left it is an error."""
+    """Also at the very last shard; only when nobody is left it is an error."""
     task, ticks, events = FakeTask(tmp_path, {}), list[int](), list[Event]()
     work_all([Leaving(0, None), Leaving(1, 8)], task, range(9), ticks.append, events.append)
     assert sum(ticks) == 9

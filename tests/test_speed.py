@@ -1,13 +1,18 @@
 """Tokens a second and shares of the machine's products: the work of a tiny model, counted by hand."""
 
-import numpy as np
+from pathlib import Path
+
 import pytest
+import torch
 from families import HIDDEN, LAYERS, WIDTH
 from families import one_thread as one_thread
+from small_models import save_bert
 from test_record import recorder
 
-from coreinfer.bench.limits import multiplications
-from pipeline.speed import recording, sentence, speed
+from coreinfer.bench import limits
+from coreinfer.embedder import Embedder
+from pipeline.speed import embedding, recording, sentence, speed
+from pipeline.throughput import rate
 
 
 def test_the_work_of_recording_is_weights_and_attention() -> None:
@@ -34,7 +39,24 @@ def test_a_speed_adds_up() -> None:
     )
 
 
-def test_products_are_counted_twice_a_weight_and_row() -> None:
-    import torch
+def test_products_are_counted_twice_a_weight_and_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "seconds", lambda work, device: 1.0)
+    assert limits.multiplications("cpu", torch.float32, 4, 8, 16) == 2 * 4 * 8 * 16
 
-    assert np.isfinite(multiplications("cpu", torch.float32, 4, 8, 8))
+
+def test_the_work_of_embedding_is_weights_and_attention(tmp_path: Path) -> None:
+    """A BERT of one layer of 2 heads of 16: its pooler is not read, and every token looks at every other."""
+    model = Embedder(str(save_bert(tmp_path)), dtype="float32")
+    work = embedding(model, ["water stone", "river"])  # 4 tokens and 3, with two special ones each
+    assert work is not None
+    weights, pairs = 4 * 32 * 32 + 2 * 32 * 32, (4**2 + 3**2) / 2
+    assert work.tokens == 3.5
+    assert work.flops == pytest.approx(2 * weights * 3.5 + 4 * 32 * pairs)
+    assert (work.shape, work.dtype) == ((32, 32), torch.float32)
+
+
+def test_a_rate_begins_when_all_workers_have_done_a_shard() -> None:
+    """The second worker is late: what the first did until then does not count."""
+    done = [(1.0, 0, 9), (2.0, 0, 9), (3.0, 0, 9), (3.5, 1, 9), (4.0, 0, 9), (4.5, 1, 9), (5.5, 0, 9)]
+    assert rate(done) == 27 / 2
+    assert rate([(1.0, 0, 9), (2.0, 0, 7), (3.0, 0, 7)]) == 7

@@ -53,6 +53,24 @@ def test_counts_are_exact() -> None:
             assert torch.equal(reduce_texts(a, counts, STARTS, chosen), slowly(a, counts, chosen))
 
 
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chosen", KINDS, ids=lambda chosen: chosen.kind)
+def test_what_is_no_number_stays_none(
+    chosen: StatisticSettings, dtype: torch.dtype, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the loops and in torch; of a token that does not count it does not matter."""
+    a, counts = activations(dtype)
+    counts[8], counts[9] = True, False
+    a[8, 3] = a[9] = odd
+    for loops in (summing._loops, lambda: None):
+        monkeypatch.setattr(summing, "_loops", loops)
+        got = reduce_texts(a, counts, STARTS, chosen)
+        assert not got[3, 3].isfinite()
+        assert got[:3].isfinite().all()
+        assert chosen.kind == "griffin" or got[3].isfinite().sum() == 76
+
+
 def test_what_loops_do_not_know_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
     a, counts = activations(torch.float32)
     positive = StatisticSettings("count", 0.3, "positive")

@@ -11,7 +11,7 @@ import pytest
 from command_line import fine
 from conftest import demo_texts, run_cli, tree, write_corpus
 
-from coreinfer import Engine
+from coreinfer import CoreInferError, Engine
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.upkeep.verifying import verified
 from pipeline import index
@@ -121,6 +121,21 @@ def test_no_work_is_done_twice(artifact: Path, more: Path, tmp_path: Path, monke
     assert done.pop("check_statistics") == 2
     assert set(done.values()) == {1}
     assert len(done) == 5
+
+
+@pytest.mark.parametrize("what", ["statistics", "embeddings"])
+def test_what_is_no_number_is_not_added(
+    artifact: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    engine = Engine.load(artifact)
+    weights: Any = engine.model.get_input_embeddings().weight
+    if what == "statistics":
+        weights.data.fill_(np.nan)
+    else:
+        monkeypatch.setattr(engine.embedder, "embed", lambda texts: np.full((len(texts), 384), np.nan, np.float32))
+    with pytest.raises(CoreInferError, match=f"the {what} of the new passages are not all finite numbers"):
+        update(engine, SourceSettings(str(more), limit=5), tmp_path / "made")
+    assert not list(tmp_path.iterdir())
 
 
 def test_texts_from_elsewhere_ask_for_a_rebuild(artifact: Path, tmp_path: Path) -> None:

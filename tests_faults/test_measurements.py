@@ -59,10 +59,6 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "MOST", 24)
 
 
-def text(i: int) -> str:
-    return " ".join(f"{TOPICS[(i + j) % 5]} on day {i + j} of {1000 + 7 * i}." for j in range(16))
-
-
 def build(settings: BuildSettings, place: Path, ways: Ways | None = None) -> tuple[Report, list[str]]:
     """And the steps that it measured."""
     steps = list[str]()
@@ -110,7 +106,7 @@ def test_another_keep_measures_what_it_touches(settings: BuildSettings, cache: P
     fixed = replace(settings, statistic=StatisticSettings("energy"), clusters=4)
     steps = build(fixed, tmp_path / "first")[1]
     again, anew = build(replace(fixed, keep=0.3), tmp_path / "again")
-    assert again.reused == {"embeddings": 2, "recorded sums": 2}
+    assert again.reused == {"embeddings": 2, "recorded sums": 2, "measurements": 2}
     assert [step for step in steps if step not in anew] == ["layer budgets", "gradients"]
 
 

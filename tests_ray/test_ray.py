@@ -16,8 +16,10 @@ from breaking import sentences, shop_for
 from conftest import ROOT, tree, write_corpus
 
 from coreinfer import CoreInferError
+from coreinfer.embedder import Embedder
 from coreinfer.machine import versions
 from coreinfer.settings import StatisticSettings
+from coreinfer.summing import made_with
 from pipeline.data import Candidates
 from pipeline.passages import BLOCK, Passage, write_passages
 from pipeline.shards import keys, parts
@@ -75,7 +77,8 @@ def cluster() -> Iterator[Cluster]:
 
 def tasks(shop: Path, place: Path) -> list[Task]:
     """To embed and to record, in new stores."""
-    facts: Facts = {"processor": keys.processor("cpu"), "version": versions()}
+    kinds = {"encoder": Embedder(str(shop / "bert")).encoder, "loops": made_with()}
+    facts: Facts = {"processor": keys.processor("cpu"), "version": versions(), **kinds}
     stores = [open_store(place / name, facts, print, shared=False) for name in ("embed", "record")]
     corpus = Place(shop / "passages.parquet", Plan(SHARDS * BLOCK, BLOCK), "cpu")
     labels = np.arange(SHARDS * BLOCK, dtype=np.int32)[None] % 3

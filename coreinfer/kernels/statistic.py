@@ -120,7 +120,8 @@ def over_tokens(
         x = tl.load(a + token[:, None] * F + f, mask=counts[:, None] & (f < F), other=0.0)
         if KIND == "count":
             least = tl.maximum(tl.load(each + token, mask=counts, other=1), 1)  # 0 is never core
-            total += (magnitude(x) >= least[:, None]).to(tl.float32)
+            y = x.to(tl.float32)
+            total += (magnitude(x) >= least[:, None]).to(tl.float32) + (y - y)  # NaN where y is no finite number
         else:
             y = x.to(tl.float32)
             y *= y

@@ -3,7 +3,11 @@ process (``bridge.py``); this is how it is spoken to.
 """
 
 import json
+import os
+import shutil
+import signal
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,10 +45,11 @@ class Cluster:
         self._queues = dict[str, SimpleQueue[Answer]]({"": SimpleQueue()})
         self._lock = Lock()
         more = NO_TALK | (LOOPBACK if self.address == LOCAL else {})
-        self._process = talking("pipeline.shards.bridge", subprocess.DEVNULL, **more)
+        self._folder = tempfile.mkdtemp(prefix="coreinfer-ray-")  # of a local Ray
+        self._process = talking("pipeline.shards.bridge", subprocess.DEVNULL, apart=True, **more)
         Thread(target=self._listen, daemon=True).start()
         try:
-            self._say({"address": self.address, "workers": workers, "gpus": gpus})
+            self._say({"address": self.address, "workers": workers, "gpus": gpus, "folder": self._folder})
             answer = self._first()
         except BaseException:
             self.close()
@@ -108,7 +113,7 @@ class Cluster:
             queue.put({"gone": True})
 
     def close(self) -> None:
-        """The actors end, and a local Ray."""
+        """The actors end, and a local Ray, whatever state it is in."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
@@ -116,8 +121,11 @@ class Cluster:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError, AttributeError):  # nobody is left; Windows, which has no groups
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         close_pipes(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Actors:

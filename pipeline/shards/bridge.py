@@ -9,9 +9,9 @@ When stdin ends, the actors do, and a Ray that was started here.
 
 import json
 import os
+import shutil
 import signal
 import sys
-import tempfile
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -22,7 +22,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.shards.worker import Desk
 
-ROOM = 45  # seconds in which a place for an actor must be found
+ROOM = 45  # seconds in which an actor must be placed and live
+FIRST = 180  # ... the first in a place, whose machine may have to read Python and torch from a slow drive
 PATIENCE = 45  # ... and in which an actor that works must say that it lives
 EVERY = 5  # seconds between two such questions
 
@@ -31,11 +32,14 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """``address``: of a cluster's head, or local; ``workers``: None: one a GPU, or one a machine."""
+    """``address``: of a cluster's head, or local, whose files are in the ``folder``, which goes with it.
+    ``workers``: None: one a GPU, or one a machine.
+    """
 
     address: str
     workers: int | None
     gpus: bool
+    folder: str
 
 
 class Actor:
@@ -61,6 +65,7 @@ class Place:
         self._options, self._answers, self._number = options, answers, number
         self._job: Line = {}
         self._actor: Any = None
+        self._room = FIRST
 
     def serve(self) -> None:
         """Line after line."""
@@ -84,11 +89,13 @@ class Place:
         try:
             if self._actor is None:
                 self._actor = ray.remote(Actor).options(**self._options).remote(self._job)
-                ray.get(self._actor.lives.remote(), timeout=ROOM)
+                ray.get(self._actor.lives.remote(), timeout=self._room)
+                self._room = ROOM
             return self._answer(self._actor.do.remote(shard))
         except GetTimeoutError:
             self._end()
-            return {"left": f"no room for worker {self._number} in the Ray cluster within {ROOM} s"}
+            why = f"did not begin in the Ray cluster within {self._room} s, for want of room or on a slow machine"
+            return {"left": f"worker {self._number} {why}"}
         except RayError as error:
             self._end()
             return {"dead": _in_words(error)}
@@ -128,21 +135,27 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who gave the work ends it
     answers = Answers()
     wanted = Wanted(**json.loads(sys.stdin.readline()))
-    with tempfile.TemporaryDirectory(prefix="coreinfer-ray-", ignore_cleanup_errors=True) as folder:
-        try:
-            _connect(wanted.address, folder)
-            count, threads, options = _shared_out(wanted)
-        except Exception as error:  # Ray raises bare ones too, where it does not start in time
-            answers.put("", {"refused": _in_words(error)})
-            return
-        places = [Place(options, answers, number) for number in range(count)]
-        for place in places:
-            Thread(target=place.serve, daemon=True).start()
-        answers.put("", {"workers": count, "threads": threads})
-        for text in sys.stdin:
-            line = json.loads(text)
-            places[line["place"]].lines.put(line)
-        ray.shutdown()
+    try:
+        _work(wanted, answers)
+    finally:
+        shutil.rmtree(wanted.folder, ignore_errors=True)  # also where who asked was killed
+
+
+def _work(wanted: Wanted, answers: Answers) -> None:
+    try:
+        _connect(wanted.address, wanted.folder)
+        count, threads, options = _shared_out(wanted)
+    except Exception as error:  # Ray raises bare ones too, where it does not start in time
+        answers.put("", {"refused": _in_words(error)})
+        return
+    places = [Place(options, answers, number) for number in range(count)]
+    for place in places:
+        Thread(target=place.serve, daemon=True).start()
+    answers.put("", {"workers": count, "threads": threads})
+    for text in sys.stdin:
+        line = json.loads(text)
+        places[line["place"]].lines.put(line)
+    ray.shutdown()
 
 
 def _connect(address: str, folder: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from coreinfer.caching import remove
 from coreinfer.claims import claimed
 
-BUDGET = 16 << 30  # bytes of embeddings, and of sums of builds that did not end, which stay
+BUDGET = 16 << 30  # bytes of embeddings, recorded sums and measurements, all of which stay after a build
 
 
 class _InUse(Exception):

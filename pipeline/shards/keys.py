@@ -70,11 +70,24 @@ def check_here(store: Store, device: str) -> None:
     here = {"processor": processor(device), "version": {name: _version(name) for name in wanted["version"]}}
     mine, theirs = flat(here), flat(wanted)
     for name, value in mine.items():
-        if value != theirs[name]:
-            raise CoreInferError(
-                f"{node()} has {name} {value!r}, the build was begun with {theirs[name]!r}: use machines of one kind "
-                "with the same versions"
-            )
+        _check_same(name, value, theirs[name])
+
+
+def check_fact(store: Store, name: str, value: str) -> None:
+    """Refuse to work for a store that was begun with another ``value`` of this fact.
+
+    Raises:
+        CoreInferError: it was, or is not to be seen from here.
+    """
+    _check_same(name, value, facts_of(store)[name])
+
+
+def _check_same(name: str, mine: Any, theirs: Any) -> None:
+    if mine != theirs:
+        raise CoreInferError(
+            f"{node()} has {name} {mine!r}, the build was begun with {theirs!r}: use machines of one kind with the "
+            "same versions"
+        )
 
 
 def _version(name: str) -> str:
@@ -84,11 +97,12 @@ def _version(name: str) -> str:
         return "none"
 
 
-def embed_facts(passages: Path, plan: Plan, embedder: ModelIdentity, device: str) -> Facts:
-    """Of the embeddings."""
+def embed_facts(passages: Path, plan: Plan, embedder: ModelIdentity, encoder: str, device: str) -> Facts:
+    """Of the embeddings; ``encoder``: packed or padded."""
     return {
         "corpus": {"sha256 of its texts": digest_of(passages), "passages": plan.passages},
-        "--shard-passages": plan.size, "embedder": _weights(embedder), "processor": processor(device),
+        "--shard-passages": plan.size, "embedder": _weights(embedder), "encoder": encoder,
+        "processor": processor(device),
         "version": versions() | {"sentence-transformers": installed("sentence-transformers")},
     }  # fmt: skip
 
@@ -102,22 +116,24 @@ def cluster_facts(embedded: Facts, kept: NDArray[np.int64], ks: Iterable[int], s
 
 
 def record_facts(
-    embedded: Facts, options: Candidates, model: ModelIdentity, statistic: StatisticSettings, device: str, seed: int
-) -> Facts:
-    """Of the recorded sums. What the clusters came from matters by what they are."""
+    embedded: Facts, options: Candidates, model: ModelIdentity, statistic: StatisticSettings, loops: str, device: str,
+    seed: int,
+) -> Facts:  # fmt: skip
+    """Of the recorded sums; ``loops``: see ``Recorder.reduced_by``. Clusters matter by what they are."""
     return {
         "corpus": embedded["corpus"], "--shard-passages": embedded["--shard-passages"],
-        "model": _weights(model), "statistic": asdict(statistic), "processor": processor(device),
+        "model": _weights(model), "statistic": asdict(statistic), "loops": loops, "processor": processor(device),
         "version": versions(), "--clusters": [len(each) for each in options.centroids], "--seed": seed,
         "cluster of each passage": array_digest(options.labels),
     }  # fmt: skip
 
 
-def measure_facts(model: ModelIdentity, ids: NDArray[np.int64], device: str) -> Facts:
+def measure_facts(model: ModelIdentity, ids: NDArray[np.int64], loops: str, device: str) -> Facts:
     """Of what is measured with a model on held-out texts, whose token ``ids`` these are."""
     return {
         "model": _weights(model),
         "held-out texts": array_digest(ids),
+        "loops": loops,
         "processor": processor(device),
         "version": versions(),
     }

@@ -17,12 +17,12 @@ class Measured:
 
     Attributes:
         writing: what a failing disk is reported by.
-        reused: the steps that were there.
+        reused: called for each step that was there.
     """
 
     store: Store
     writing: Callable[[], AbstractContextManager[None]]
-    reused: list[str]
+    reused: Callable[[], None]
 
     def under(self, facts: Facts) -> Remember:
         """For steps whose numbers ``facts`` decide, beside those of the store and what each step adds."""
@@ -31,10 +31,11 @@ class Measured:
             key = key_of({"store": self.store.key, "step": step, "of": facts, "and": more})
             path = self.store.at(f"{step.replace(' ', '-')}-{key[:32]}")
             if (found := read_arrays(path, key)) is not None:
-                self.reused.append(step)
+                self.reused()
                 return found[1]
             made = make()
             with self.writing():
+                path.parent.mkdir(parents=True, exist_ok=True)  # others may tidy, since nobody claims it
                 write_arrays(path, key, {"step": step}, made)
             return made
 

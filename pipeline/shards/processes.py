@@ -104,15 +104,15 @@ def _start() -> "subprocess.Popen[str]":
     return talking("pipeline.shards.worker", None)
 
 
-def talking(module: str, errors: int | None, **more: str) -> "subprocess.Popen[str]":
+def talking(module: str, errors: int | None, apart: bool = False, **more: str) -> "subprocess.Popen[str]":
     """A process that runs a module of ours, with ``more`` in its environment, and speaks through pipes; what it says
-    on stderr goes where ours does, or to ``errors``.
+    on stderr goes where ours does, or to ``errors``. ``apart``: it and all that it starts are a process group.
     """
     root = str(Path(pipeline.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-        encoding="utf-8", env=os.environ | {"PYTHONPATH": path} | more,
+        encoding="utf-8", env=os.environ | {"PYTHONPATH": path} | more, start_new_session=apart,
     )  # fmt: skip
 
 

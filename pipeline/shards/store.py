@@ -14,7 +14,8 @@ from coreinfer.errors import CoreInferError
 from coreinfer.wording import flat
 from pipeline.shards.sealed import begin
 
-MADE = FORMAT, VERSION = "coreinfer-build", 1
+# Raised with each change of the arithmetic: what was made before is other numbers, and is made again.
+MADE = FORMAT, VERSION = "coreinfer-build", 2
 Facts = dict[str, Any]
 
 
@@ -41,20 +42,17 @@ class Store:
     def of(cls, raw: list[str]) -> "Store":
         return cls(Path(raw[0]), raw[1])
 
-    def remove(self) -> None:
-        """All of it: nothing will go on with it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bool) -> Store:
-    """Open a folder, or begin it. One of another format version is begun anew, unless others work in it (``shared``).
+def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bool, alone: bool = False) -> Store:
+    """Open a folder, or begin it. One of another format version is begun anew, unless others may have begun it with
+    other facts (``shared``). What a killed process left half-written goes at once if nobody else writes (``alone``).
 
     Raises:
         CoreInferError: parts with other facts lie there; the first that differs is named.
         OSError: the place cannot be read or written.
     """
     place, wanted = folder / "key.json", json.loads(json.dumps(facts))
-    found = _read(place)
+    damaged, found = place.exists(), _read(place)
     if found is not None and shared:
         _check_version(folder, found)
         _check_same(folder, found.get("facts"), wanted)
@@ -64,14 +62,14 @@ def open_store(folder: Path, facts: Facts, say: Callable[[str], Any], shared: bo
         found = None
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        if not shared:
-            place.unlink(missing_ok=True)  # what cannot be read
+        if not shared and damaged:
+            place.unlink(missing_ok=True)
         text = json.dumps({"format": FORMAT, "version": VERSION, "facts": wanted}, indent=1) + "\n"
         begin(place, [text.encode()])
         _check_same(folder, (_read(place) or {}).get("facts"), wanted)  # another machine may have begun it first
     place.touch()  # used now: what was used longest ago leaves a full cache first
     for part in folder.glob(".*.part"):
-        if not shared or is_abandoned(part):
+        if alone or is_abandoned(part):
             remove(part)
     return Store(folder, key_of(facts))
 

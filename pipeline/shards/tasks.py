@@ -17,11 +17,13 @@ from coreinfer.models import load_model
 from coreinfer.places import absolute
 from coreinfer.progress import Tick
 from coreinfer.settings import StatisticSettings
+from coreinfer.summing import compile_loops
 from pipeline.data import Statistics
 from pipeline.heap import give_back
 from pipeline.passages import read_rows
 from pipeline.record import Recorder, record_texts
 from pipeline.shards.careful import BadShard, Careful, embedded
+from pipeline.shards.keys import check_fact
 from pipeline.shards.parts import read_clusters, read_embeddings, read_sums, write_embeddings, write_sums
 from pipeline.shards.plan import Plan
 from pipeline.shards.store import Store
@@ -106,6 +108,8 @@ class EmbedTask:
         return Embedder(self.embedder, self.place.device)
 
     def begin(self, model: Embedder, slot: str) -> Do:
+        check_fact(self.store, "encoder", model.encoder)
+
         def do(shard: int, tick: Tick, together: int | None = None) -> None:
             write_embeddings(self.store, shard, embedded(self.place.texts(shard), model, together, tick))
             give_back()
@@ -144,6 +148,8 @@ class RecordTask:
 
     def begin(self, model: Recorder, slot: str) -> Do:
         store = self.store
+        check_fact(store, "loops", model.reduced_by)
+        compile_loops(model.model.dtype)
         options = read_clusters(self.clusters, store.key)
         if options is None:
             raise CoreInferError(f"{self.clusters} is damaged: remove {store.folder} and build again")
@@ -158,6 +164,7 @@ class RecordTask:
             labels = options.labels[:, rows.start : rows.stop]
             if (labels[0] >= 0).any():  # of a shard without embeddings nothing belongs anywhere
                 record_texts(self.place.texts(shard), labels, careful, out, tick)
+            check_fact(store, "loops", model.reduced_by)  # which a kernel that fails only now changes
             done.add(shard)
             write_sums(store, slot, done, out)
             give_back()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from platform import node
 from typing import Literal, get_args
+from uuid import getnode
 
 from coreinfer.caching import REMEDY, cache_folder
 from coreinfer.errors import CoreInferError
@@ -36,6 +37,8 @@ class Ways:
         complete: all parts must be in ``work`` already: none is made.
         bad_shards: files of the dataset and shards that may be unusable and are left out, at most.
         log: where what happens is written.
+        speeds: whether the machine's own limit is measured beside the stages' speeds, which takes seconds; None: if the
+            stages took more than a minute.
     """
 
     engine: Engine = "local"
@@ -49,6 +52,7 @@ class Ways:
     complete: bool = False
     bad_shards: int = 0
     log: Log = field(default_factory=Log)
+    speeds: bool | None = None
 
     def __post_init__(self) -> None:
         one_of("--engine", self.engine, get_args(Engine))
@@ -81,10 +85,10 @@ class Ways:
 
     @property
     def slot(self) -> str:
-        """How the names of this build's running sums begin. In a folder that machines share, each machine has its own:
-        a part that is given to two costs time twice, and loses nothing.
+        """How the names of this build's running sums begin. In a folder that machines share, each machine has its own,
+        whatever they are called: a part that is given to two costs time twice, and loses nothing.
         """
-        return self.part.name if self.work is None else f"{self.part.name}-{node() or 'unnamed'}"
+        return self.part.name if self.work is None else f"{self.part.name}-{node() or 'unnamed'}-{getnode():012x}"
 
     @property
     def remedy(self) -> str:

@@ -1,7 +1,8 @@
 """The long stages of a build over shards: what is there is used, what is missing is made, and nothing is done twice.
 
-In the user's cache each stage has a folder of its own name and key, that one build at a time works in. In a folder
-that machines share each stage has one, and whoever comes with other settings is refused.
+In the user's cache each stage has a folder of its own name and key, that one build at a time works in, but for
+measurements: each is a file of its own. In a folder that machines share each stage has one, and whoever comes with
+other settings is refused.
 """
 
 import tempfile
@@ -21,23 +22,21 @@ from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.places import writing
 from coreinfer.progress import Gauge
-from coreinfer.wording import counted
 from pipeline.data import Candidates, Statistics
 from pipeline.embed import write_vectors
 from pipeline.record import Recorder
 from pipeline.shards import marks, parts
-from pipeline.shards.account import BAD, Account
+from pipeline.shards.account import Account
 from pipeline.shards.actors import Actors, Cluster
 from pipeline.shards.cache import tidy
+from pipeline.shards.complete import WHAT, bad_ones, check_few, refuse
 from pipeline.shards.crew import Crew, Here, Slots
 from pipeline.shards.measured import Measured
-from pipeline.shards.plan import Plan, listed
+from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Facts, Store, key_of, open_store
 from pipeline.shards.tasks import EmbedTask, Place, RecordTask, Task
 from pipeline.shards.ways import Ways
-
-WHAT = {"embed": "embeddings", "record": "recorded sums"}  # that a stage makes
 
 
 @dataclass
@@ -45,10 +44,9 @@ class Work:
     """The long stages of one build; a context manager, inside which their folders are this build's.
 
     Attributes:
-        reused: shards that were done before, by what they hold.
+        reused: shards that were done before, by what they hold, and steps of measurements.
         accounts: what became of the others, by stage.
         bad: shards that could not be made, by anybody, by stage.
-        measurements: the steps of measurements that were there before.
     """
 
     ways: Ways
@@ -56,7 +54,6 @@ class Work:
     reused: dict[str, int] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     bad: dict[str, dict[int, str]] = field(default_factory=dict)
-    measurements: list[str] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
     _cluster: Cluster | None = None
     _stores: dict[str, Store] = field(default_factory=dict)
@@ -133,7 +130,6 @@ class Work:
     ) -> Store:  # fmt: skip
         """Record what is not recorded yet."""
         self._held.close()  # the embeddings are gathered: whoever waits for them may have them
-        self._measured = None
         store = self._open("record", facts, place)
         plan, clusters = place.plan, store.at("clusters")
         with self._writing(store):
@@ -156,15 +152,19 @@ class Work:
         counted = parts.disjoint(store)[0]
         shards = {shard for running in counted for shard in running.shards}
         if missing := set(range(plan.count)) - shards - set(self.bad.get("record", {})):
-            self._refuse("record", missing, plan, store)
+            refuse("record", missing, plan, store)
         return parts.added(counted, shape)
 
     def measured(self, facts: Facts, place: Place) -> Measured:
-        """Where measurements on a corpus's held-out texts are kept, by the ``facts`` of the first call."""
+        """Where measurements on a corpus's held-out texts are kept, by these ``facts``, the same at each call."""
         if self._measured is None:
-            store = self._open("measure", facts, place)
-            self._measured = Measured(store, lambda: self._writing(store), self.measurements)
+            store = self._open("measure", facts, place, alone=False)
+            self._measured = Measured(store, lambda: self._writing(store), self._measured_before)
+        assert self._measured.store.key == key_of(facts), "one corpus is measured on in a build"
         return self._measured
+
+    def _measured_before(self) -> None:
+        self.reused["measurements"] = self.reused.get("measurements", 0) + 1
 
     @contextmanager
     def scratch(self, beside: Path | None = None) -> Iterator[Path]:
@@ -187,14 +187,15 @@ class Work:
             return cache_folder("builds") / f"{stage}-{key_of(facts)[:32]}"
         return place.passages.parent / stage
 
-    def _open(self, stage: str, facts: Facts, place: Place) -> Store:
+    def _open(self, stage: str, facts: Facts, place: Place, alone: bool = True) -> Store:
+        """``alone``: what lies there is written over, so one build at a time may be there."""
         folder, shared = self.folder(stage, facts, place), self.ways.work is not None
         busy = partial(self.say, f"another build is at the same work ({stage}): waiting for it to end or get on")
         with writing(folder, self.ways.remedy) if self._kept else nullcontext():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            if not shared or self.ways.only is None:  # in a pass, others are at the same stage
+            if alone and (not shared or self.ways.only is None):  # in a pass, others are at the same stage
                 self._held.enter_context(claimed(folder, busy))
-            store = self._stores[stage] = open_store(folder, facts, self.say, shared)
+            store = self._stores[stage] = open_store(folder, facts, self.say, shared, alone and not shared)
         return store
 
     def _do(self, stage: str, task: Task, model: Any, shards: list[int], taken: set[str], gauge: Gauge) -> None:
@@ -231,6 +232,12 @@ class Work:
         """Whether parts outlive the build; else they lie beside its output, whose faults others word."""
         return self.ways.cache or self.ways.work is not None
 
+    def _check_complete(self, stage: str, store: Store, plan: Plan, done: Collection[int]) -> None:
+        """That every shard is done, or was found to be bad, and not too many were."""
+        self.reused[WHAT[stage]] = len(done)
+        self.bad[stage] = bad_ones(stage, store, plan, done)
+        check_few(self.bad, stage, self.ways.bad_shards)
+
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""
         self.reused[what] = done
@@ -239,27 +246,3 @@ class Work:
         if self._unsaid and at_once:
             self.say(f"reusing {', '.join(self._unsaid)}")
             self._unsaid.clear()
-
-    def _check_complete(self, stage: str, store: Store, plan: Plan, done: Collection[int]) -> None:
-        """That every shard is done, or was found to be bad, and not too many were."""
-        self.reused[WHAT[stage]] = len(done)
-        missing = set(range(plan.count)) - set(done)
-        self.bad[stage] = {
-            shard: str(facts["why"]) for shard, facts in marks.read(store, marks.BAD).items() if shard in missing
-        }
-        if untried := missing - set(self.bad[stage]):
-            self._refuse(stage, untried, plan, store)
-        if (bad := sum(map(len, self.bad.values()))) > self.ways.bad_shards:
-            raise CoreInferError(
-                f"{counted(bad, 'shard')} could not be done, the last of them {max(self.bad[stage])} ({stage}: "
-                f"{self.bad[stage][max(self.bad[stage])]}): run --pass {stage} again, or {BAD} {bad}"
-            )
-
-    def _refuse(self, stage: str, missing: Collection[int], plan: Plan, store: Store) -> None:
-        damaged = parts.damaged(store, missing)
-        more = f"; {len(damaged)} of them damaged, or made with other settings" * bool(damaged)
-        raise CoreInferError(
-            f"{WHAT[stage]} of {len(missing)} of {plan.count} shards are missing in {store.folder} ({listed(missing)}"
-            f"{more}): run the same command with --pass {stage} --shard i/n on the machines that have not, or with "
-            f"--pass {stage} alone for all that are missing"
-        )

@@ -23,7 +23,7 @@ from coreinfer.json_fields import LARGEST
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest, describe
 from coreinfer.neurons import FIXED_POINT, NeuronSet, overlap
-from coreinfer.progress import Stage, unseen
+from coreinfer.progress import Stage, Tick, unseen
 from coreinfer.upkeep.verifying import check_statistics
 from pipeline import index
 from pipeline.data import Statistics
@@ -32,6 +32,7 @@ from pipeline.folder import appearing
 from pipeline.kmeans import nearest_of, pieces
 from pipeline.passages import write_passages
 from pipeline.record import Recorder, longest_passage, record
+from pipeline.shards.careful import BadShard, Careful
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.terms import sample_texts, top_terms
 from pipeline.updating.drift import Drift, grown, strange, usually_strange
@@ -69,7 +70,8 @@ def update(
     Nothing of the new passages is held out, and a passage that the artifact was built from counts twice.
 
     Raises:
-        CoreInferError: an unusable dataset or model, or a place that cannot be written.
+        CoreInferError: an unusable dataset or model, passages whose embeddings or statistics are no finite numbers, or
+            a place that cannot be written.
     """
     artifact, counts = engine.artifact, Counts()
     whole = check_statistics(artifact)
@@ -104,12 +106,26 @@ def _recorded(engine: Engine, recorder: Recorder, passages: Path, total: int, ve
     sums = np.zeros(artifact.centroids.shape)
     for at in pieces(total):
         np.add.at(sums, labels[at], open_vectors(vectors)[at])
+    if not np.isfinite(sums).all():
+        raise CoreInferError(
+            "the embeddings of the new passages are not all finite numbers: leave out what is odd in them"
+        )
     centroids = moved(artifact.centroids, artifact.quantiles, artifact.sizes, sums)
     now = [(open_vectors(vectors)[at] * centroids[labels[at]]).sum(1) for at in pieces(total)]
     clusters = artifact.manifest.clusters
-    stats = record(passages, labels[None], clusters, recorder, stage("record", total))
+    stats = _sums(passages, labels, clusters, recorder, stage("record", total))
     texts = sample_texts(passages, labels, clusters)
     return _Recorded(labels, similarities, centroids, np.concatenate(now), stats, texts)
+
+
+def _sums(passages: Path, labels: NDArray[np.int64], clusters: int, recorder: Recorder, tick: Tick) -> Statistics:
+    try:
+        return record(passages, labels[None], clusters, Careful.of(recorder, None), tick)
+    except BadShard as error:
+        raise CoreInferError(
+            "the statistics of the new passages are not all finite numbers: leave out what is odd in them, or give "
+            "another --dtype"
+        ) from error
 
 
 def _write(

@@ -1,7 +1,5 @@
 """``coreinfer build-clusters``: check cheaply, build, say what was built and what comes next."""
 
-import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,13 +19,12 @@ from coreinfer.cli_options import (
     parse_clusters,
     say,
 )
+from pipeline.verbs.telling import built, counted, say_counts, saying, tell, timed
 
 if TYPE_CHECKING:
     from coreinfer.progress import Stage
-    from pipeline.build import Report
     from pipeline.settings import BuildSettings
     from pipeline.shards.ways import Ways
-    from pipeline.sources import Counts
 
 MaxBadOption = Annotated[
     int, typer.Option(help="Shards, and files of the dataset, that may be unusable; they are left out, and named.")
@@ -90,7 +87,7 @@ def build_clusters(
     ] = None,
     max_bad_shards: MaxBadOption = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would need in time, memory and disk; write nothing.")
+        bool, typer.Option("--dry-run", help="Say what it would need in time, memory and disk; build nothing.")
     ] = False,
     log: LogOption = None,
     stats: StatsOption = None,
@@ -118,7 +115,7 @@ def build_clusters(
     part = Part.parse(shard) if shard else Part()
     ways = Ways(
         engine, address, workers, shard_passages, not no_cache, work, only, part,  # type: ignore[arg-type]
-        bad_shards=max_bad_shards, log=Log(log),
+        bad_shards=max_bad_shards, log=Log(log), speeds=True if as_json or stats else False if quiet else None,
     )  # fmt: skip
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
     if only is None and not dry_run:
@@ -149,82 +146,20 @@ def build_clusters(
         elif only is not None:
             row = _passed(settings, ways, stage, quiet)
         else:
-            row = _built(partial(build, settings), ways, place, overwrite, stage, quiet)
-    _tell(row, None if dry_run or only else place, stats, as_json, quiet)
-
-
-def merge(
-    folder: Annotated[Path, typer.Argument(help="The --work of passes that were run on all machines.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the artifact goes.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
-    max_bad_shards: MaxBadOption = 0,
-    log: LogOption = None,
-    stats: StatsOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Make the artifact of what several machines embedded and recorded in a folder, with the settings they were given.
-
-    Parts that are missing, or were made with other settings, models, versions or processors, are named.
-    """
-    from coreinfer.places import check_file
-    from pipeline.folder import check_output
-    from pipeline.joblog import Log
-    from pipeline.shards.ways import Ways
-
-    ways = Ways(bad_shards=max_bad_shards, log=Log(log))
-    check_output(output, overwrite)
-    if stats is not None:
-        check_file(stats, "choose another --stats")
-    from coreinfer.libraries import load_libraries
-
-    load_libraries(quiet)
-    from coreinfer.progress import stages
-    from pipeline.merge import merge as merged
-
-    with stages(quiet) as shown, ways.log as kept:
-        row = _built(partial(merged, folder), ways, output, overwrite, kept.shown(shown), quiet)
-    _tell(row, output, stats, as_json, quiet)
-
-
-def _tell(row: dict[str, Any], place: Path | None, stats: Path | None, as_json: bool, quiet: bool) -> None:
-    """What was done, for programs; what comes next, for people, where an artifact is in its ``place``."""
-    if stats is not None:
-        _write(stats, row)
-    if as_json:
-        print(json.dumps(row))
-    elif place is not None:
-        say(f"next: coreinfer predict --artifact {place} 'your prompt'", quiet)
-
-
-def _built(
-    build: Callable[..., "Report"], ways: "Ways", place: Path, overwrite: bool, stage: "Stage", quiet: bool
-) -> dict[str, Any]:
-    from coreinfer.output import built_in_lines
-
-    report = build(place, overwrite, stage, _say(ways, quiet), ways)
-    made = report.manifest
-    _say_counts(report.counts, report.seconds, report.stages, quiet)
-    say(built_in_lines(made, place), quiet)
-    facts = {"clusters": made.clusters, "passages": made.passages, "tokens": made.tokens}
-    done = {"threshold": report.threshold, "shards": report.shards, "reused": report.reused}
-    stages = _timed(report.stages, report.seconds)
-    stages["record"] |= {"tokens": made.tokens}
-    took = {"seconds": report.seconds, "usage": report.usage}
-    done |= {"stages": stages, "source": _counted(report.counts)}
-    return {"output": str(place), **facts, **took, **done}
+            row = built(partial(build, settings), ways, place, overwrite, stage, quiet)
+    tell(row, None if dry_run or only else place, stats, as_json, quiet)
 
 
 def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
     from pipeline.passes import run_pass
 
-    report = run_pass(settings, ways, stage, _say(ways, quiet))
-    _say_counts(report.counts, report.seconds, report.stages, quiet)
+    report = run_pass(settings, ways, stage, saying(ways, quiet))
+    say_counts(report.counts, report.seconds, report.stages, quiet)
     say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}", quiet)
     row: dict[str, Any]
     row = {"work": str(ways.work), "pass": ways.only, "shards": report.shards, "done": report.done}
-    row |= {"stages": _timed(report.stages, report.seconds)}
-    return row | {"seconds": report.seconds, "reused": report.reused, "source": _counted(report.counts)}
+    row |= {"stages": timed(report.stages, report.seconds)}
+    return row | {"seconds": report.seconds, "reused": report.reused, "source": counted(report.counts)}
 
 
 def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool) -> dict[str, Any]:
@@ -233,41 +168,4 @@ def _foretold(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bo
     made = forecast(settings, ways, stage)
     for line in made.lines():
         say(line, quiet)
-    return made.row() | {"source": _counted(made.counts)}
-
-
-def _say(ways: "Ways", quiet: bool) -> Callable[[str], Any]:
-    """Talk that is logged too."""
-
-    def both(text: str) -> None:
-        ways.log.put("said", text=text)
-        say(text, quiet)
-
-    return both
-
-
-def _timed(stages: dict[str, dict[str, Any]], seconds: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Counters and seconds of each stage, in the order in which they ran."""
-    return {name: {"seconds": taken, **stages.get(name, {})} for name, taken in seconds.items()}
-
-
-def _say_counts(counts: "Counts", seconds: dict[str, float], stages: dict[str, dict[str, Any]], quiet: bool) -> None:
-    from pipeline.speed import sentence
-
-    say(counts.sentence(), quiet)
-    say("  ".join(f"{name} {taken:.1f} s" for name, taken in seconds.items()), quiet)
-    for name, row in stages.items():
-        if "speed" in row:
-            say(f"{name}: {sentence(row['speed'])}", quiet)
-
-
-def _counted(counts: "Counts") -> dict[str, Any]:
-    """What the source held, as JSON."""
-    return {"records": counts.records, "passages": counts.passages, "split": counts.split, "dropped": counts.dropped}
-
-
-def _write(path: Path, row: dict[str, Any]) -> None:
-    from coreinfer.places import moved_in, writing
-
-    with writing(path, "choose another --stats"), moved_in(path) as part:
-        part.write_text(json.dumps(row, indent=1) + "\n", "utf-8")
+    return made.row() | {"source": counted(made.counts)}
