@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coreinfer.artifact import Artifact
+from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
@@ -67,9 +67,14 @@ class Router:
 
 
 def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any]:
-    """A route as a JSON object; ``folders``: where each cluster's model lies."""
+    """A route as a JSON object; ``folders``: where each cluster's model lies, and under -1 the global prior's, which
+    weak prompts get if it is there.
+    """
     row: dict[str, Any] = {
         "cluster": route.cluster, "similarity": round(route.similarity, 6), "margin": round(route.margin, 6),
         "strong": route.strong, "terms": list(route.terms),
     }  # fmt: skip
-    return row if folders is None else row | {"model": folders[route.cluster]}
+    if folders is None:
+        return row
+    nearest = folders[route.cluster]
+    return row | {"model": nearest if route.strong else folders.get(GLOBAL, nearest)}
