@@ -59,7 +59,7 @@ def test_choices_share_their_contexts_set(demo: Engine, monkeypatch: pytest.Monk
 
     def counted(text: str, *rest: Any) -> Any:
         calls.append(text)
-        made: Planned = planned(text, *rest)
+        made: Any = planned(text, *rest)
         return made
 
     monkeypatch.setattr(demo, "planned", counted)
