@@ -47,20 +47,20 @@ def server(models: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     settings = models.parent / "server.json"
     settings.write_text(json.dumps(example()["config"](models, models.parent / "dense", port)), "utf-8")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "llama_cpp.server", "--config_file", str(settings)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    log = models.parent / "server.log"  # a file: each change of models fills a pipe that nobody reads
+    with log.open("w") as said:
+        command = [sys.executable, "-m", "llama_cpp.server", "--config_file", str(settings)]
+        running = subprocess.Popen(command, stdout=said, stderr=said)
     try:
-        yield _ready(f"http://127.0.0.1:{port}", running)
+        yield _ready(f"http://127.0.0.1:{port}", running, log)
     finally:
         running.terminate()
         running.wait(20)
 
 
-def _ready(address: str, running: "subprocess.Popen[str]") -> str:
+def _ready(address: str, running: "subprocess.Popen[bytes]", log: Path) -> str:
     for _ in range(240):
-        assert running.poll() is None, running.stderr and running.stderr.read()
+        assert running.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"{address}/v1/models") as answer:
                 assert len(json.load(answer)["data"]) == len(CLUSTERS) + 1
