@@ -13,7 +13,7 @@ from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
-from coreinfer.match import make_index, nearest
+from coreinfer.match import Match, make_index, nearest
 from coreinfer.prompts import Prompt, words_of
 
 
@@ -57,13 +57,13 @@ class Router:
             CoreInferError: an empty prompt.
         """
         found = nearest(self._index, self.embedder.embed_each([words_of(prompt) for prompt in prompts]), 2)
-        return [
-            Route(
-                cluster := int(self.among[match.cluster]), match.similarity, match.margin,
-                match.similarity >= self.artifact.policy.threshold, tuple(self.artifact.terms[cluster][:8]),
-            )
-            for match in found
-        ]  # fmt: skip
+        return [route_of(self.artifact, match, int(self.among[match.cluster])) for match in found]
+
+
+def route_of(artifact: Artifact, match: Match, cluster: int) -> Route:
+    """A match's route to one of the artifact's clusters."""
+    is_strong, terms = match.similarity >= artifact.policy.threshold, tuple(artifact.terms[cluster][:8])
+    return Route(cluster, match.similarity, match.margin, is_strong, terms)
 
 
 def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any]:
