@@ -26,7 +26,7 @@ test: $(READY)
 # `make test` runs these too, where there is one.
 test-page: $(READY)
 	$(BIN)/python -c "import sys; sys.path[:0] = ['tests', '.']; import browsing; sys.exit(browsing.why_not() or 0)"
-	$(BIN)/python -m pytest -q tests/test_page_browser.py
+	$(BIN)/python -m pytest -q tests/test_page_browser.py tests/test_page_seen.py
 
 # A build killed, and a disk that fails, at every call that changes the disk; 1,000 builds killed at random moments;
 # workers killed; spoilt artifacts: some hours.

@@ -139,7 +139,7 @@ def _tokenizer(model: Any) -> Any:
 
 def _refuse_adapters(model: nn.Module) -> None:
     for path, module in model.named_modules():
-        if hasattr(module, "lora_A") and any(part in path for part in (".mlp.", ".fc1", ".fc2")):
+        if hasattr(module, "adapter_layer_names") and any(part in path for part in (".mlp.", ".fc1", ".fc2")):
             raise CoreInferError(
                 f"there is an adapter on the MLP ({path}), whose neurons cannot be picked apart from it: call "
                 "model.merge_and_unload() first, and give tuned=True"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from coreinfer.artifact import Artifact
+from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.belonging import check_identity, named_by_artifact
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
-from coreinfer.match import make_index, nearest
+from coreinfer.match import Match, make_index, nearest
 from coreinfer.prompts import Prompt, words_of
 
 
@@ -57,19 +57,24 @@ class Router:
             CoreInferError: an empty prompt.
         """
         found = nearest(self._index, self.embedder.embed_each([words_of(prompt) for prompt in prompts]), 2)
-        return [
-            Route(
-                cluster := int(self.among[match.cluster]), match.similarity, match.margin,
-                match.similarity >= self.artifact.policy.threshold, tuple(self.artifact.terms[cluster][:8]),
-            )
-            for match in found
-        ]  # fmt: skip
+        return [route_of(self.artifact, match, int(self.among[match.cluster])) for match in found]
+
+
+def route_of(artifact: Artifact, match: Match, cluster: int) -> Route:
+    """A match's route to one of the artifact's clusters."""
+    is_strong, terms = match.similarity >= artifact.policy.threshold, tuple(artifact.terms[cluster][:8])
+    return Route(cluster, match.similarity, match.margin, is_strong, terms)
 
 
 def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any]:
-    """A route as a JSON object; ``folders``: where each cluster's model lies."""
+    """A route as a JSON object; ``folders``: where each cluster's model lies, and under -1 the global prior's, which
+    weak prompts get if it is there.
+    """
     row: dict[str, Any] = {
         "cluster": route.cluster, "similarity": round(route.similarity, 6), "margin": round(route.margin, 6),
         "strong": route.strong, "terms": list(route.terms),
     }  # fmt: skip
-    return row if folders is None else row | {"model": folders[route.cluster]}
+    if folders is None:
+        return row
+    nearest = folders[route.cluster]
+    return row | {"model": nearest if route.strong else folders.get(GLOBAL, nearest)}

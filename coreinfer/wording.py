@@ -1,4 +1,4 @@
-"""How messages are worded: numbers with their nouns, long texts cut short, nested facts by dotted names."""
+"""How messages are worded: numbers with their nouns, long texts cut short, nested facts by dotted names, tables."""
 
 from typing import Any
 
@@ -12,6 +12,11 @@ def shortened(text: str, most: int) -> str:
     """A text in one line of at most ``most`` letters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def cell(text: str) -> str:
+    """A text that breaks no table of Markdown."""
+    return " ".join(text.replace("|", "¦").replace("`", "'").split())
 
 
 def flat(facts: dict[str, Any], head: str = "") -> dict[str, Any]:

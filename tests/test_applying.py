@@ -81,7 +81,7 @@ def test_pipelines(tokenizer: Any, engine: Engine) -> None:
 
 def test_peft(tokenizer: Any, engine: Engine) -> None:
     """An adapter on attention leaves the base's neurons; one on the MLPs is merged first."""
-    from peft import LoraConfig, get_peft_model
+    from peft import IA3Config, LoraConfig, get_peft_model
 
     torch.manual_seed(0)
     ids, text = ids_of(tokenizer, demo_texts(1, 90)[0]), demo_texts(1, 90)[0]
@@ -98,8 +98,10 @@ def test_peft(tokenizer: Any, engine: Engine) -> None:
     assert wanted(merged, made.neurons, input_ids=ids) == found
 
     wide: Any = get_peft_model(plain(), LoraConfig(target_modules=["up_proj"], init_lora_weights=False))
-    with pytest.raises(CoreInferError, match="there is an adapter on the MLP"):
-        coreinfer.apply(wide, DEMO_CLUSTERS, tokenizer)
+    scaled: Any = get_peft_model(plain(), IA3Config(target_modules=["down_proj"], feedforward_modules=["down_proj"]))
+    for adapted in (wide, scaled):
+        with pytest.raises(CoreInferError, match="there is an adapter on the MLP"):
+            coreinfer.apply(adapted, DEMO_CLUSTERS, tokenizer)
     one = wide.merge_and_unload()
     with pytest.raises(CoreInferError, match="other weights"):
         coreinfer.apply(one, DEMO_CLUSTERS, tokenizer)

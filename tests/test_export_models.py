@@ -1,13 +1,11 @@
 """A sliced model as a plain checkpoint: what another program loads from it computes what the set says."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import run_cli, tree
 from families import FAMILIES, LAYERS, WIDTH, build, down_modules, tokens
 from families import one_thread as one_thread
 from safetensors import safe_open
@@ -17,14 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from coreinfer.artifact import Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.export import run
-from coreinfer.export.bits import Origin, SetFile, write_sets
 from coreinfer.export.card import About, Sizes, card, loss_in_words
 from coreinfer.export.choosing import Chosen, of_clusters, uniform
 from coreinfer.export.run import write_models
 from coreinfer.export.targets import why_not
 from coreinfer.export.writing import Writer
-from coreinfer.layout import Layout
-from coreinfer.manifest import sha256_of
 from coreinfer.neurons import NeuronSet, every
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_LM
 
@@ -111,6 +106,12 @@ def test_the_card(tmp_path: Path) -> None:
     )
 
 
+def test_nobody_measured_uniform_budgets() -> None:
+    said = card(chosen(some()), ABOUT, "transformers", "f32", Sizes(600, 1000, 500, 0), True)
+    assert "| loss | not measured for uniform budgets |" in said
+    assert "nats per token" not in said
+
+
 def test_what_a_keep_costs_in_words() -> None:
     curve = ({"keep": 0.2, "rise": 0.3, "rise_high": 0.4}, {"keep": 0.4, "rise": 0.1, "rise_high": 0.2})
     assert loss_in_words(curve, 0.4) == "0.100 nats per token, at most 0.200 (95%)"
@@ -180,107 +181,3 @@ def test_several_models(tokenizer: Any, tmp_path: Path) -> None:
     said = json.loads((tmp_path / "x" / "models.json").read_text("utf-8"))
     assert [one["folder"] for one in said["models"]] == ["cluster-3", "cluster-4"]
     assert all((tmp_path / "x" / f"cluster-{n}" / "model.safetensors").is_file() for n in (3, 4))
-
-
-def test_from_the_command_line(tmp_path: Path) -> None:
-    """A cluster of the demo, as Transformers loads it; a prompt's set; and the sets themselves."""
-    made = run_cli("export", "--to", "transformers", "--cluster", 3, "-o", tmp_path / "three", "--json", "-q")
-    assert made.code == 0, made.err
-    [row] = made.rows
-    assert row["neurons_per_layer"] == [1024] * 6
-    assert row["bytes"] == row["ideal_bytes"]
-    assert row["bytes"] / row["dense_bytes"] == pytest.approx(0.5538, abs=1e-4)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "three")
-    opened = Artifact.load(DEMO_CLUSTERS)
-    dense: Any = AutoModelForCausalLM.from_pretrained(DEMO_LM)
-    ids = torch.from_numpy(opened.core(opened.prior(3), 0.4).layers[2]).long()
-    assert torch.equal(loaded.model.layers[2].mlp.up_proj.weight, dense.model.layers[2].mlp.up_proj.weight[ids])
-    digest = sha256_of(Layout(DEMO_CLUSTERS).manifest)
-    assert digest in (tmp_path / "three" / "README.md").read_text("utf-8")
-
-    sets = run_cli("export", "--to", "numpy", "-o", tmp_path / "sets", "--keep", 0.2, "-q")
-    assert sets.code == 0, sets.err
-    found = SetFile.load(tmp_path / "sets" / "sets.bits")
-    assert found.clusters == tuple(range(-1, 128))
-    assert found.origin == Origin(opened.manifest.model.weights, opened.manifest.model.setup, digest)
-    assert found.read(7) == opened.core(opened.prior(7), 0.2)
-    again = run_cli("export", "--to", "gguf", "--neurons", tmp_path / "sets" / "sets.bits", "-c", 7,
-                    "-o", tmp_path / "seven", "--json", "-q")  # fmt: skip
-    assert again.code == 0, again.err
-    assert again.rows[0]["neurons_per_layer"] == [512] * 6
-
-
-def test_a_prompts_set(tmp_path: Path) -> None:
-    prompt = "Question: how fast does a ball fall? Answer:"
-    made = run_cli("export", "--to", "safetensors", "--prompt", prompt, "--policy", "stability", "-k", 0.3,
-                   "-o", tmp_path / "x", "--json", "-q")  # fmt: skip
-    assert made.code == 0, made.err
-    predicted = run_cli("predict", prompt, "--policy", "stability", "-k", 0.3, "--json", "--with-neurons", "-q").rows[0]
-    with safe_open(tmp_path / "x" / "model.safetensors", "pt") as file:
-        found = file.get_tensor("model.layers.5.mlp.gate_proj.weight")
-    dense: Any = AutoModelForCausalLM.from_pretrained(DEMO_LM)
-    assert torch.equal(found, dense.model.layers[5].mlp.gate_proj.weight[torch.tensor(predicted["neurons"][5])])
-
-
-BAD: list[tuple[tuple[object, ...], str]] = [
-    (("--to", "onyx", "-c", 3), "--to is 'onyx': choose one of transformers, gguf, onnx, safetensors, numpy, arrow"),
-    (("--to", "onnx", "-c", 3, "--weights", "q8_0"), "--weights of onnx is 'q8_0': choose one of f32"),
-    (("--to", "numpy", "--weights", "f32"), "--weights f32 has no place in neuron sets"),
-    (("--to", "gguf"), "nothing says which neurons to keep: give --cluster C, --prompt TEXT or --all"),
-    (("--to", "gguf", "-c", 3, "--all"), "--cluster and --all all say which neurons to keep"),
-    (("--to", "gguf", "-c", 3, "-c", 3), "--cluster is given as 3, 3: give each once"),
-    (("--to", "gguf", "-c", 128), "there is no cluster 128: give -1 (the global prior) to 127"),
-    (("--to", "gguf", "-c", 3, "--policy", "stability"), "--policy stability takes neurons from a prompt"),
-    (("--to", "gguf", "-c", 3, "-k", 1.5), "--keep is 1.5"),
-    (("--to", "gguf", "-c", 3, "-a", "nowhere"), "no artifact at nowhere"),
-    (("--to", "json", "--prompt", "Some words"), "--to json holds clusters' sets: leave out --prompt"),
-    (("--to", "gguf", "-c", 3, "--neurons", "none.bits"), "cannot read the neuron sets none.bits"),
-    (
-        ("--to", "gguf", "-c", 3, "--neurons", "x.bits", "-k", 0.2),
-        "a file of sets has its own neurons: leave out --keep",
-    ),
-    (("--to", "numpy", "-c", 3, "--neurons", "x.bits"), "--neurons is for models, and --to numpy makes sets"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "line"), BAD)
-def test_bad_input(arguments: tuple[object, ...], line: str, tmp_path: Path) -> None:
-    said = run_cli("export", *arguments, "-o", tmp_path / "x", "-q")
-    assert (said.code, said.out) == (2, "")
-    assert line in said.err
-    assert said.err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_output_stays(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "mine.txt").write_text("mine")
-    before = tree(tmp_path)
-    said = run_cli("export", "--to", "numpy", "-o", tmp_path / "x", "-q")
-    assert said.code == 2
-    assert "exists already: choose another --output" in said.err
-    assert tree(tmp_path) == before
-
-
-def test_another_models_sets(tmp_path: Path) -> None:
-    write_sets(tmp_path / "other.bits", Origin("a" * 64, "b" * 64), 0.3, [(3, some((900,) * 6, 2560))], "move it")
-    write_sets(tmp_path / "shape.bits", Origin("a" * 64, "b" * 64), 0.3, [(3, some((9,) * 4, 64))], "move it")
-    before = tree(tmp_path)
-    for name, words in (("other", "holds sets of a model with other weights than 'demo'"),
-                        ("shape", "is for 4 layers of 64 neurons, 'demo' has 6 of 2560")):  # fmt: skip
-        said = run_cli("export", "--to", "safetensors", "-c", 3, "--neurons", tmp_path / f"{name}.bits",
-                       "-o", tmp_path / "x", "-q")  # fmt: skip
-        assert said.code == 2
-        assert words in said.err
-    assert tree(tmp_path) == before
-
-
-def test_another_model_than_the_artifacts(tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(DEMO_LM, other)
-    config = json.loads((other / "config.json").read_text("utf-8"))
-    (other / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}), "utf-8")
-    said = run_cli("export", "--to", "safetensors", "-c", 3, "-m", other, "-o", tmp_path / "x", "-q")
-    assert said.code == 2
-    assert "other settings or another tokenizer" in said.err
-    assert not (tmp_path / "x").exists()

@@ -26,9 +26,10 @@ from transformers import (
 
 from coreinfer import CoreInferError
 from coreinfer.decode.families import read_network
+from coreinfer.gguf.kinds import Kind
 from coreinfer.gguf.layouts import LAYOUTS, unwritable
 from coreinfer.gguf.metadata import split_name
-from coreinfer.gguf.writer import Kind, encoded, write_gguf
+from coreinfer.gguf.writer import encoded, write_gguf
 from coreinfer.paths import DEMO_LM
 
 WRITTEN = ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Phi3"]

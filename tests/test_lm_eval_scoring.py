@@ -59,7 +59,8 @@ def test_choices_share_their_contexts_set(demo: Engine, monkeypatch: pytest.Monk
 
     def counted(text: str, *rest: Any) -> Any:
         calls.append(text)
-        return planned(text, *rest)
+        made: Any = planned(text, *rest)
+        return made
 
     monkeypatch.setattr(demo, "planned", counted)
     context, continuation = split(demo, demo_texts(1, 200)[0], 20)

@@ -9,7 +9,7 @@ from command_line import in_new_process
 from conftest import demo_texts, run_cli
 
 from coreinfer import CoreInferError, Engine
-from coreinfer.artifact import Artifact
+from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.layout import Layout
 from coreinfer.manifest import sha256_of
 from coreinfer.paths import DEMO_CLUSTERS
@@ -47,9 +47,9 @@ def test_among_some(opened: Artifact) -> None:
             Router(opened, among=odd)
 
 
-def models(place: Path, digest: str, clusters: tuple[int, ...] = (3, 77)) -> Path:
+def models(place: Path, digest: str | None, clusters: tuple[int, ...] = (3, 77)) -> Path:
     place.mkdir()
-    rows = [{"cluster": c, "folder": f"cluster-{c}", "terms": []} for c in clusters]
+    rows = [{"cluster": c, "folder": "global" if c == GLOBAL else f"cluster-{c}", "terms": []} for c in clusters]
     (place / "models.json").write_text(json.dumps({"artifact": digest, "models": rows}), "utf-8")
     return place
 
@@ -65,12 +65,25 @@ def test_from_the_command_line(opened: Artifact, tmp_path: Path) -> None:
     assert np.isfinite([row["similarity"] for row in rows]).all()
 
 
+def test_weak_prompts_get_the_global_model_where_there_is_one(tmp_path: Path) -> None:
+    made = models(tmp_path / "models", sha256_of(Layout(DEMO_CLUSTERS).manifest), (GLOBAL, 3, 77))
+    rows = run_cli("route", "--models", made, *TEXTS, "She sang a song about love.", "-q").rows
+    assert {row["cluster"] for row in rows} <= {3, 77}
+    for row in rows:
+        assert row["model"] == (f"cluster-{row['cluster']}" if row["strong"] else "global")
+    assert not rows[-1]["strong"]
+
+
 def test_bad_input(tmp_path: Path) -> None:
     said = run_cli("route", "--models", tmp_path, "Some words", "-q")
     assert (said.code, "give the folder of an export of several clusters" in said.err) == (2, True)
     made = models(tmp_path / "models", "a" * 64)
     said = run_cli("route", "--models", made, "Some words", "-q")
     assert (said.code, "was made from another artifact" in said.err) == (2, True)
+    nobodys = models(tmp_path / "sets", None)
+    said = run_cli("route", "--models", nobodys, "Some words", "-q")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "was made from sets of a file that names no artifact" in said.err
     assert run_cli("route", " ", "-q").code == 2
 
 

@@ -65,3 +65,11 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
 def test_the_dockerfile_is_linted() -> None:
     made = subprocess.run(["hadolint", str(ROOT / "deploy" / "Dockerfile")], capture_output=True, text=True)
     assert (made.returncode, made.stdout) == (0, "")
+
+
+def test_a_model_of_the_hub_can_be_had_where_it_is_deployed() -> None:
+    """Offline mode without a model of one's own would refuse it at every start; the cache is one that outlives one."""
+    for name in ("coreinfer.service", "Dockerfile"):
+        said = [line for line in (ROOT / "deploy" / name).read_text().splitlines() if not line.startswith("#")]
+        assert not any("HF_HUB_OFFLINE" in line for line in said), name
+        assert any("HF_HOME=/var/cache/coreinfer/" in line for line in said), name

@@ -153,6 +153,24 @@ def test_core_neurons_in_json_and_arrow(server: Live, engine: Engine) -> None:
     refused(server.post("/v1/core-neurons", {}), 400, "give one of them")
 
 
+def test_routes_as_the_router_does(server: Live, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a prediction")
+
+    monkeypatch.setattr(Engine, "planned", refuse)
+    for prompt in ("The river that runs through the old town", "qqq 0x7f"):
+        answer = server.post("/v1/route", {"prompt": prompt})
+        (wanted,) = engine.match([prompt])
+        found = answer.json()
+        assert answer.status_code == 200
+        assert (found["cluster"], found["similarity"]) == (wanted.cluster, round(wanted.similarity, 6))
+        assert found["strong"] == (wanted.similarity >= engine.artifact.policy.threshold)
+        assert found["terms"] == engine.artifact.terms[wanted.cluster][:8]
+        assert answer.headers["x-coreinfer-artifact"] == server.server.version.digest
+    refused(server.post("/v1/route", {"prompt": " "}), 400, "empty")
+    refused(server.post("/v1/route", {}), 400, "prompt")
+
+
 def test_the_page_and_what_it_draws(server: Live) -> None:
     index = server.get("/")
     assert index.headers["content-type"].startswith("text/html")

@@ -18,7 +18,8 @@ from coreinfer import CoreInferError
 from coreinfer.bench.plan import Plan
 from coreinfer.bench.run import measure
 from coreinfer.decode.families import read_network
-from coreinfer.gguf.writer import Kind, write_gguf
+from coreinfer.gguf.kinds import Kind
+from coreinfer.gguf.writer import write_gguf
 from coreinfer.llamacpp.handover import Shape, sequence_state
 from coreinfer.llamacpp.session import Session
 from coreinfer.neurons import NeuronSet

@@ -19,7 +19,7 @@ from coreinfer.paths import DEMO_CLUSTERS
 llama_cpp = pytest.importorskip("llama_cpp")
 pytest.importorskip("sse_starlette")
 EXAMPLE = ROOT / "examples" / "route_llama_server.py"
-CLUSTERS = (3, 40)
+CLUSTERS, WEAK = (3, 40), "She sang a song about love."
 
 
 def example() -> dict[str, Any]:
@@ -34,6 +34,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbers = [word for c in CLUSTERS for word in ("-c", c)]
     made = run_cli("export", "--to", "gguf", "--weights", "f32", *numbers, "--output", place, "-q")
     assert made.code == 0, made.err
+    made = run_cli("export", "--to", "gguf", "--weights", "f32", "-c", -1, "--keep", 1,
+                   "--output", place.parent / "dense", "-q")  # fmt: skip
+    assert made.code == 0, made.err
     return place
 
 
@@ -43,24 +46,24 @@ def server(models: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = models.parent / "server.json"
-    settings.write_text(json.dumps(example()["config"](models, port)), "utf-8")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "llama_cpp.server", "--config_file", str(settings)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    settings.write_text(json.dumps(example()["config"](models, models.parent / "dense", port)), "utf-8")
+    log = models.parent / "server.log"  # a file: each change of models fills a pipe that nobody reads
+    with log.open("w") as said:
+        command = [sys.executable, "-m", "llama_cpp.server", "--config_file", str(settings)]
+        running = subprocess.Popen(command, stdout=said, stderr=said)
     try:
-        yield _ready(f"http://127.0.0.1:{port}", running)
+        yield _ready(f"http://127.0.0.1:{port}", running, log)
     finally:
         running.terminate()
         running.wait(20)
 
 
-def _ready(address: str, running: "subprocess.Popen[str]") -> str:
+def _ready(address: str, running: "subprocess.Popen[bytes]", log: Path) -> str:
     for _ in range(240):
-        assert running.poll() is None, running.stderr and running.stderr.read()
+        assert running.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"{address}/v1/models") as answer:
-                assert len(json.load(answer)["data"]) == len(CLUSTERS)
+                assert len(json.load(answer)["data"]) == len(CLUSTERS) + 1
                 return address
         except OSError:
             time.sleep(0.5)
@@ -70,7 +73,8 @@ def _ready(address: str, running: "subprocess.Popen[str]") -> str:
 def test_each_prompt_is_answered_by_its_cluster(models: Path, server: str) -> None:
     opened, space = Artifact.load(DEMO_CLUSTERS), example()
     prompts = [f"A text about {', '.join(opened.terms[c][:5])}." for c in CLUSTERS]
-    assert space["routed"](models, prompts) == [f"cluster-{c}" for c in CLUSTERS]
+    assert space["routed"](models, [*prompts, WEAK]) == [*(f"cluster-{c}" for c in CLUSTERS), "dense"]
+    assert space["ask"]("dense", WEAK, server, 4)
     said = dict[str, list[str]]()
     for c in CLUSTERS:
         alone = llama_cpp.Llama(str(models / f"cluster-{c}" / "model.gguf"), n_ctx=256, n_batch=1, verbose=False)

@@ -10,9 +10,10 @@ import numpy as np
 import coreinfer
 from coreinfer.artifact import Artifact
 from coreinfer.export.choosing import Chosen
-from coreinfer.export.names import BYTES
+from coreinfer.gguf.kinds import BYTES
 from coreinfer.layout import Layout
 from coreinfer.manifest import sha256_of
+from coreinfer.wording import cell
 
 LOADING = {
     "transformers": 'AutoModelForCausalLM.from_pretrained("FOLDER")  # transformers',
@@ -73,11 +74,11 @@ def loss_in_words(curve: tuple[dict[str, float], ...], keep: float) -> str:
 def card(chosen: Chosen, about: About, target: str, kind: str, sizes: Sizes, is_uniform: bool) -> str:
     """README.md of one model."""
     neurons, facts = chosen.neurons, []
-    facts.append(("model", f"`{_cell(about.model)}`, weights {about.weights[:16]}…"))
+    facts.append(("model", f"`{cell(about.model)}`, weights {about.weights[:16]}…"))
     facts.append(("artifact", f"manifest sha256 {about.digest}" if about.digest else "none: the set came from a file"))
-    facts.append(("neurons", _cell(chosen.why)))
+    facts.append(("neurons", cell(chosen.why)))
     if chosen.terms:
-        facts.append(("terms", _cell(", ".join(chosen.terms))))
+        facts.append(("terms", cell(", ".join(chosen.terms))))
     budgets = "the same in each layer" if is_uniform else ", ".join(map(str, neurons.per_layer))
     total = neurons.width * len(neurons.layers)
     facts.append(("keep", f"{chosen.keep:g}: {sum(neurons.per_layer):,} of {total:,} neurons; by layer {budgets}"))
@@ -85,13 +86,14 @@ def card(chosen: Chosen, about: About, target: str, kind: str, sizes: Sizes, is_
         facts.append(("zero neurons", f"{sizes.added:,}, since the format wants other widths"))
     share, ideal = sizes.written / sizes.dense, sizes.ideal / sizes.dense
     facts.append(("bytes", f"{sizes.written:,} of the dense model's {sizes.dense:,} ({share:.1%}; ideal {ideal:.1%})"))
-    facts.append(("loss", f"{loss_in_words(about.curve, chosen.keep)}"))
+    loss = "not measured for uniform budgets" if is_uniform else loss_in_words(about.curve, chosen.keep)
+    facts.append(("loss", loss))
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
     return f"""---
 {_front(about.model)}tags:
 - coreinfer
 ---
-# {_cell(about.model)} on {sum(neurons.per_layer) / total:.0%} of its MLP neurons
+# {cell(about.model)} on {sum(neurons.per_layer) / total:.0%} of its MLP neurons
 
 A language model with only some of its neurons, for {target} ({kind}), made by coreinfer {coreinfer.__version__}.
 
@@ -103,7 +105,7 @@ A language model with only some of its neurons, for {target} ({kind}), made by c
 |---|---|
 {rows}
 
-The loss is the rise of NLL that the artifact's calibration measured for each prompt's own neurons, with the prompt run
+A loss is the rise of NLL that the artifact's calibration measured for each prompt's own neurons, with the prompt run
 dense. This model has one set for every text, and runs prompts on it as well: far from its topic it loses more.
 """
 
@@ -112,11 +114,6 @@ def _front(model: str) -> str:
     """The Hub's name of the dense model, where it is one."""
     is_hub = model.count("/") == 1 and not Path(model).exists() and not model.startswith((".", "/", "~"))
     return f"base_model: {model}\n" if is_hub else ""
-
-
-def _cell(text: str) -> str:
-    """A text that breaks no table."""
-    return " ".join(text.replace("|", "¦").replace("`", "'").split())
 
 
 def facts_of(chosen: Chosen, sizes: Sizes, place: Path) -> dict[str, Any]:

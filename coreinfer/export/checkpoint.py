@@ -14,7 +14,7 @@ from torch import Tensor
 from coreinfer.gguf.tensors import Part
 
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
-NAMES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
+NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
 def write_safetensors(path: Path, parts: Sequence[Part], kind: str, metadata: dict[str, str]) -> None:

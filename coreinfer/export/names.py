@@ -12,7 +12,6 @@ KINDS = {  # of weights; the first unless another is asked for
     "transformers": ("bf16", "f32"), "safetensors": ("bf16", "f32"), "gguf": ("bf16", "f32", "q8_0", "q4_0"),
     "onnx": ("f32",),
 }  # fmt: skip
-BYTES = {"f32": 4.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # a weight of a matrix
 
 
 def kind_of(target: str, weights: str | None) -> str:

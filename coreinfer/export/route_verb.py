@@ -44,10 +44,11 @@ def route(
     from coreinfer.libraries import load_libraries
 
     load_libraries(quiet, None, embedder)
+    from coreinfer.artifact import GLOBAL
     from coreinfer.routing import Router, row_of
 
     places = None if folders is None else folders[1]
-    router = Router(opened, embedder, None if places is None else list(places))
+    router = Router(opened, embedder, None if places is None else [c for c in places if c != GLOBAL])
     for found in router.route(wanted):
         print(json.dumps(row_of(found, places), ensure_ascii=False), flush=True)
 
@@ -56,7 +57,7 @@ def read_models(folder: Path) -> tuple[str, dict[int, str]]:
     """Of an export of several clusters: the sha256 of the manifest that it was made from, and each cluster's folder.
 
     Raises:
-        CoreInferError: there is no such export.
+        CoreInferError: there is no such export, or it was made from sets that name no artifact.
     """
     from coreinfer import strict_json
 
@@ -64,13 +65,18 @@ def read_models(folder: Path) -> tuple[str, dict[int, str]]:
     try:
         raw = record(INDEX, strict_json.read(path), None)
         rows = [record("a model", one, None) for one in raw["models"]]
-        return text("artifact", raw["artifact"]), {
-            whole("cluster", one["cluster"]): text("folder", one["folder"]) for one in rows
-        }
+        places = {whole("cluster", one["cluster"], least=-1): text("folder", one["folder"]) for one in rows}
+        digest = None if raw["artifact"] is None else text("artifact", raw["artifact"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CoreInferError(
             f"cannot read {path} ({in_words(error)}): give the folder of an export of several clusters"
         ) from error
+    if digest is None:
+        raise CoreInferError(
+            f"{path} was made from sets of a file that names no artifact, so no prompt belongs to one of them: export "
+            "clusters of an artifact"
+        )
+    return digest, places
 
 
 def _check_made_from(path: Path, digest: str, root: Path) -> None:

@@ -10,7 +10,7 @@ from coreinfer.caching import cache_folder
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.layout import Layout
 from coreinfer.manifest import MANIFEST, sha256_of
-from coreinfer.wording import counted
+from coreinfer.wording import cell, counted
 
 CARD, MAP = "README.md", "map.png"
 SHOWN = 20  # clusters in the card
@@ -76,7 +76,7 @@ def card(artifact: Artifact, repo: str) -> str:
     """README.md: what it is of, how to use it, what a keep costs, and its clusters."""
     made = artifact.manifest
     largest = sorted(range(made.clusters), key=lambda c: -int(artifact.sizes[c]))
-    clusters = [f"| {c} | {artifact.sizes[c]:,} | {_cell(', '.join(artifact.terms[c][:8]))} |" for c in largest[:SHOWN]]
+    clusters = [f"| {c} | {artifact.sizes[c]:,} | {cell(', '.join(artifact.terms[c][:8]))} |" for c in largest[:SHOWN]]
     more = [f"\nand {made.clusters - SHOWN:,} more."] if made.clusters > SHOWN else []
     curve = [
         f"| {row['keep']:g} | {row['rise']:.4f} | {row['rise_high']:.4f} |"
@@ -86,16 +86,12 @@ def card(artifact: Artifact, repo: str) -> str:
     losses = ["", "| keep | NLL rise, nats per token | at most (95%) |", "|---|---|---|", *curve] if curve else []
     return "\n".join([
         "---", *front, "library_name: coreinfer", "tags:", "- coreinfer", "---",
-        f"# Which neurons of {_cell(made.model.id)} each of {made.clusters:,} topics uses", "",
+        f"# Which neurons of {cell(made.model.id)} each of {made.clusters:,} topics uses", "",
         f"Made by coreinfer from {made.passages:,} passages ({made.tokens:,} tokens), for {made.layers} layers of "
-        f"{made.width:,} MLP neurons; embedder {_cell(made.embedder.id)}; manifest sha256 "
+        f"{made.width:,} MLP neurons; embedder {cell(made.embedder.id)}; manifest sha256 "
         f"{sha256_of(Layout(artifact.root).manifest)}.", "",
         "```python", "from coreinfer import Artifact, Engine", "",
         f'engine = Engine(Artifact.from_hub("{repo}"))', "```", "",
         f"![The clusters, close ones side by side]({MAP})", *losses, "",
         "| cluster | passages | terms |", "|---|---|---|", *clusters, *more, "",
     ])  # fmt: skip
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "¦").replace("`", "'").split())

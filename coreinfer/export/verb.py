@@ -101,8 +101,8 @@ class Wish:
 
     @property
     def dtype(self) -> str:
-        """That the model is loaded in: what is quantised here is so from bfloat16."""
-        return "float32" if self.kind == "f32" else "bfloat16"
+        """That the model is loaded in: what is quantised here is rounded once."""
+        return "bfloat16" if self.kind == "bf16" else "float32"
 
 
 def _check_file(wish: Wish, given: dict[str, object]) -> None:

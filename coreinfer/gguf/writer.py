@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from coreinfer.decode.network import Network
 from coreinfer.errors import CoreInferError
+from coreinfer.gguf.kinds import BLOCK, BYTES, QUANTISED, Kind
 from coreinfer.gguf.layouts import layout_of
 from coreinfer.gguf.metadata import describe, describe_tokens, rope_factors
 from coreinfer.gguf.tensors import Part, parts, widths_of
@@ -21,9 +22,6 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.places import moved_in, writing
 from coreinfer.settings import one_of
 
-Kind = Literal["f32", "bf16", "q8_0", "q4_0"]
-BLOCK = 32  # numbers that share a scale in q8_0 and q4_0
-BYTES = {"q8_0": BLOCK + 2, "q4_0": BLOCK // 2 + 2}  # of a block: its numbers and a float16 scale
 ENDS = ("token_embd.weight", "output.weight")  # rounded to four bits, these cost the most
 
 
@@ -58,7 +56,7 @@ def write_gguf(
 def planned(model: PreTrainedModel, network: Network, neurons: NeuronSet, kind: Kind) -> tuple[list[int], list[Part]]:
     """Each layer's width in the file, and the file's tensors."""
     layout = layout_of(model)
-    widths = widths_of(neurons, layout, BLOCK if kind in BYTES else 1)
+    widths = widths_of(neurons, layout, BLOCK if kind in QUANTISED else 1)
     return widths, list(parts(network, layout, neurons, widths, rope_factors(model, layout)))
 
 
@@ -72,7 +70,7 @@ def library() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise CoreInferError("GGUF files need the package gguf: pip install 'coreinfer[llama]'") from error
+        raise CoreInferError("GGUF files need the package gguf: pip install 'coreinfer[gguf]'") from error
     return gguf
 
 
@@ -91,15 +89,14 @@ def _write(writer: Any, whole: Sequence[Part], kind: Kind) -> None:
 
 def _bytes(shape: tuple[int, ...], stored: Kind) -> int:
     """What a tensor takes in the file."""
-    count = math.prod(shape)
-    return count // BLOCK * BYTES[stored] if stored in BYTES else {"f32": 4, "bf16": 2}[stored] * count
+    return int(math.prod(shape) * BYTES[stored])  # exact: a quantised shape is whole blocks
 
 
 def _stored(part: Part, kind: Kind) -> Kind:
     """How a tensor is written."""
     if len(part.shape) == 1:
         return "f32"
-    if kind in BYTES and part.shape[-1] % BLOCK:
+    if kind in QUANTISED and part.shape[-1] % BLOCK:
         return "bf16"
     return "q8_0" if kind == "q4_0" and part.name in ENDS else kind
 

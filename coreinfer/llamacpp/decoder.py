@@ -12,8 +12,9 @@ from coreinfer.caching import REMEDY
 from coreinfer.decode.families import read_network
 from coreinfer.decode.picking import drawn
 from coreinfer.errors import CoreInferError
+from coreinfer.gguf.kinds import Kind
 from coreinfer.gguf.layouts import layout_of, unwritable
-from coreinfer.gguf.writer import Kind, write_gguf
+from coreinfer.gguf.writer import write_gguf
 from coreinfer.identity import config_facts, digest, tokenizer_facts
 from coreinfer.llamacpp.files import Files
 from coreinfer.llamacpp.handover import Shape, sequence_state

@@ -14,7 +14,7 @@ from coreinfer import page
 from coreinfer.errors import CoreInferError
 from coreinfer.serve import completing, looking
 from coreinfer.serve.faults import Refused, malformed
-from coreinfer.serve.schemas import Chat, Completion, CoreNeurons, Embeddings, Swap
+from coreinfer.serve.schemas import Chat, Completion, CoreNeurons, Embeddings, Routed, Swap
 from coreinfer.serve.service import Service
 from coreinfer.serve.versions import successor
 
@@ -66,6 +66,10 @@ def _look(app: FastAPI, service: Service) -> None:
     @app.post("/v1/core-neurons", responses=ARROW)
     async def core_neurons(request: Request, body: CoreNeurons) -> Response:
         return await looking.core_neurons(service, request, body)
+
+    @app.post("/v1/route")
+    async def route(body: Routed) -> Response:
+        return await looking.routed(service, body)
 
     @app.post("/v1/embeddings")
     async def embeddings(body: Embeddings) -> Response:

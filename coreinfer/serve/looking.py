@@ -17,9 +17,10 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.output import prediction_row
 from coreinfer.policy import Prediction
 from coreinfer.prompts import Prompt
+from coreinfer.routing import route_of, row_of
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.metrics import fallback
-from coreinfer.serve.schemas import CoreNeurons, Embeddings
+from coreinfer.serve.schemas import CoreNeurons, Embeddings, Routed
 from coreinfer.serve.service import Service
 from coreinfer.serve.versions import Version
 from coreinfer.settings import Policy
@@ -52,8 +53,7 @@ def _predicted(
     service: Service, prompt: Prompt, policy: Policy, keep: float | None
 ) -> tuple[Version, Prediction, Match]:
     """In the engine's thread."""
-    version = service.worker.version
-    (match,) = version.engine.match([prompt])
+    version, match = _matched(service, prompt)
     return version, version.engine.predict(prompt, policy, version.keep(keep), match), match
 
 
@@ -81,6 +81,22 @@ def arrow(neurons: NeuronSet, facts: dict[str, Any]) -> bytes:
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
     return bytes(sink.getvalue().to_pybytes())
+
+
+async def routed(service: Service, body: Routed) -> Response:
+    """Which cluster a prompt belongs to: its embedding alone, no language model runs."""
+    service.check_model(body.model)
+    await service.encoded([body.prompt], "prompt")
+    version, match = await service.ask(lambda: _matched(service, body.prompt))
+    row = row_of(route_of(version.artifact, match, match.cluster))
+    return JSONResponse({"object": "route", **row}, headers={"X-Coreinfer-Artifact": version.digest})
+
+
+def _matched(service: Service, prompt: Prompt) -> tuple[Version, Match]:
+    """In the engine's thread."""
+    version = service.worker.version
+    (match,) = version.engine.match([prompt])
+    return version, match
 
 
 async def embeddings(service: Service, body: Embeddings) -> Response:

@@ -145,6 +145,13 @@ class CoreNeurons(Core):
         return self
 
 
+class Routed(Strict):
+    """POST /v1/route."""
+
+    model: str | None = None
+    prompt: Text
+
+
 class Embeddings(Strict):
     """POST /v1/embeddings."""
 

@@ -155,7 +155,9 @@ def _passed(settings: "BuildSettings", ways: "Ways", stage: "Stage", quiet: bool
 
     report = run_pass(settings, ways, stage, saying(ways, quiet))
     say_counts(report.counts, report.seconds, report.stages, quiet)
-    say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}", quiet)
+    rest = "" if report.done == report.shards else ", the rest is for the other machines"
+    after = "--pass record on each machine" if ways.only == "embed" else f"coreinfer merge {ways.work} --output …"
+    say(f"pass {ways.only}: {report.done} of {report.shards} shards are in {ways.work}{rest}; next: {after}", quiet)
     row: dict[str, Any]
     row = {"work": str(ways.work), "pass": ways.only, "shards": report.shards, "done": report.done}
     row |= {"stages": timed(report.stages, report.seconds)}

@@ -188,8 +188,8 @@
         58,
         `Similarity ${similarity.toFixed(3)}, threshold ${threshold.toFixed(3)}`,
         svg("line", { class: "reach", x1: x(low + 0.02), x2: x(1), y1: 28, y2: 28 }),
-        svg("line", { class: "axis", x1: x(threshold), x2: x(threshold), y1: 19, y2: 40 }),
-        strong > threshold ? svg("line", { class: "axis", x1: x(strong), x2: x(strong), y1: 22, y2: 34 }) : null,
+        svg("line", { class: "edge", x1: x(threshold), x2: x(threshold), y1: 19, y2: 40 }),
+        strong > threshold ? svg("line", { class: "edge", x1: x(strong), x2: x(strong), y1: 22, y2: 34 }) : null,
         svg("text", { x: x(threshold), y: 54, "text-anchor": edge(threshold) }, `threshold ${threshold.toFixed(3)}`),
         svg("circle", { class: weak ? "mark" : "nowdot", cx: x(similarity), cy: 28, r: 6.5 }),
         svg(
