@@ -1,4 +1,4 @@
-"""A Ray that does not come up: what it left, processes and files, goes. It needs no Ray: something speaks as it does."""
+"""A Ray that does not come up: what it left, processes and files, goes. Something speaks as Ray does, so none is needed."""
 
 import os
 import subprocess
