@@ -1,4 +1,4 @@
-"""A Ray that does not come up: what it left, processes and files, goes. Something speaks as Ray does, so none is needed."""
+"""A Ray that does not come up: what it left, processes and files, goes. What speaks here only does as Ray does."""
 
 import os
 import subprocess
