@@ -34,7 +34,7 @@ def test_routes_are_the_engines_matches(opened: Artifact) -> None:
 
 def test_among_some(opened: Artifact) -> None:
     router = Router(opened, among=[77, 3, 40, 3])
-    vectors = router.embedder.embed(TEXTS)
+    vectors = router.embedder.embed_each(TEXTS)
     for route, vector in zip(router.route(TEXTS), vectors, strict=True):
         similarities = {c: float(opened.centroids[c] @ vector) for c in (3, 40, 77)}
         best = max(similarities, key=lambda c: similarities[c])
