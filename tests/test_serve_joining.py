@@ -18,6 +18,7 @@ from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import STEPS, Running, Text
 from coreinfer.serve.words import Words
 
+
 def unions(groups: Sequence[Sequence[Mask]]) -> list[Mask]:
     return [np.logical_or.reduce(group) for group in groups]
 

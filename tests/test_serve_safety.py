@@ -132,9 +132,10 @@ def test_half_a_second_request_is_not_waited_for(server: Live) -> None:
     """Whether its bytes stop, or trickle."""
     port = int(server.url.rsplit(":", 1)[1])
     head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), 10) as slow, socket.create_connection(
-        ("127.0.0.1", port), 10
-    ) as drip:
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as slow,
+        socket.create_connection(("127.0.0.1", port), 10) as drip,
+    ):
         for one in (slow, drip):
             one.sendall(head)
             assert b"200" in one.recv(1 << 12)
