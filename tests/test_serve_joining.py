@@ -1,12 +1,12 @@
 """Who gets a slot and with whom: like ones meet, and no text waits for more than it is told."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seating import FakeTable, a_set, mask
 
 from coreinfer.decode.continuing import Sampling
 from coreinfer.decode.seats import Seat
@@ -17,15 +17,6 @@ from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import STEPS, Running, Text
 from coreinfer.serve.words import Words
-
-WIDTH = 24
-
-
-def mask(topic: int, wide: bool = False) -> Mask:
-    """A third of all neurons, or nearly all."""
-    out = np.zeros(WIDTH, bool)
-    out[topic * 8 : topic * 8 + 8] = True
-    return ~out if wide else out
 
 
 def unions(groups: Sequence[Sequence[Mask]]) -> list[Mask]:
@@ -66,31 +57,6 @@ def test_a_group_stays_near_its_largest_set(some: Any, there: Any) -> None:
     assert fits or (len(groups) == GROUPS and made.text == 0)
 
 
-class FakeTable:
-    """A decoder that makes the same token for ever, by a clock that counts steps."""
-
-    def __init__(self, slots: int) -> None:
-        self.free, self.seats = list(range(slots)), list[Seat]()
-        self.decoder, self.clock = SimpleNamespace(gathers=0), 0
-        self.since, self.longest = dict[int, int](), 0
-
-    def sit(self, seats: Sequence[Seat], union: NeuronSet) -> None:
-        held = union.mask()
-        assert all((held | ~one.neurons.mask()).all() for one in seats)
-        self.seats = list(seats)
-
-    def step(self) -> list[int]:
-        self.clock += 1
-        for seat in self.seats:
-            self.longest = max(self.longest, self.clock - self.since.get(seat.slot, self.clock))
-            self.since[seat.slot] = self.clock
-        return [1] * len(self.seats)
-
-    def leave(self, slot: int) -> None:
-        self.free.append(slot)
-        self.since.pop(slot, None)
-
-
 class Served:
     """The real groups over a fake decoder; texts come by its clock."""
 
@@ -120,10 +86,6 @@ class Served:
             self.running.run(lambda: False)
         else:
             self.table.clock += STEPS
-
-
-def a_set(topic: int, wide: bool) -> NeuronSet:
-    return NeuronSet((np.flatnonzero(mask(topic, wide)).astype(np.int32),), WIDTH)
 
 
 TEXT = st.tuples(st.integers(0, 12), st.integers(1, 40), st.integers(0, 2), st.booleans())

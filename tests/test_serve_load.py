@@ -16,7 +16,10 @@ import pytest
 from serving import Live, live
 
 from coreinfer.engine import Engine
+from coreinfer.errors import CoreInferError
+from coreinfer.serve.lifetime import Server, Serving
 from coreinfer.serve.limits import Limits
+from coreinfer.serve.sockets import bound
 
 COMPLETIONS = "/v1/completions"
 PROMPTS = ["The river that runs through the old town", "She cut the onions and", "The court ruled that", "Stars are"]
@@ -148,6 +151,32 @@ def test_a_step_that_fails_is_told_and_the_next_text_is_served(server: Live, mon
         assert "error" in json.loads(lines[-3].removeprefix("data: "))
         assert lines[-2] == "data: [DONE]"
     assert server.post(COMPLETIONS, {**LONG, "stream": False, "max_tokens": 3}).status_code == 200
+
+
+def test_more_than_ever_fits_and_many_small_asks(server: Live) -> None:
+    """Two slots and four places: asks wait in the queue as texts do."""
+    answer = server.post(COMPLETIONS, {"prompt": PROMPTS, "n": 4})
+    assert (answer.status_code, answer.json()["error"]["message"][:36]) == (400, "the request is for 16 texts, 6 fit h")
+
+    def asked(_: int) -> int:
+        return server.post("/v1/core-neurons", {"prompt": PROMPTS[0], "neurons": False}).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(asked, range(16)))
+    assert set(made) == {200, 503}
+    assert idle(server, 1.0)
+
+
+def test_a_server_whose_engine_fails_ends(engine: Engine) -> None:
+    server = Server(engine, bound("127.0.0.1", 0, None), Serving(limits=Limits(batch=1)))
+
+    def breaks() -> None:
+        assert server.service is not None
+        server.service.worker._purge = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+        server.service.worker.ask([lambda: None], float("inf"))
+
+    with pytest.raises(CoreInferError, match=r"engine's thread failed \(.*\): see the log, and start the server again"):
+        asyncio.run(server.serve(breaks))
 
 
 def test_a_server_that_stops_finishes_what_it_began(engine: Engine) -> None:

@@ -119,6 +119,12 @@ def test_a_seed_decides(client: openai.OpenAI) -> None:
     assert client.completions.create(**how, seed=again).choices[0].text == several[2].text
 
 
+@pytest.mark.parametrize("seed", [-(1 << 63), (1 << 63) - 1])
+def test_any_seed_is_one(client: openai.OpenAI, seed: int) -> None:
+    how: dict[str, Any] = {"model": MODEL, "prompt": [PROMPT, "rice"], "max_tokens": 2, "temperature": 1.0, "n": 2}
+    assert len(client.completions.create(**how, seed=seed).choices) == 4
+
+
 def test_a_narrow_nucleus_is_greedy(client: openai.OpenAI) -> None:
     how: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 8}
     greedy = client.completions.create(**how, temperature=0).choices[0].text
@@ -156,10 +162,17 @@ def test_models_and_embeddings(client: openai.OpenAI, engine: Engine) -> None:
     (model,) = client.models.list().data
     assert (model.id, model.object) == (MODEL, "model")
     made = client.embeddings.create(model=MODEL, input=[PROMPT, "rice"])  # base64, as the client asks for it
-    wanted = engine.embedder.embed([PROMPT, "rice"])
+    wanted = engine.embedder.embed_each([PROMPT, "rice"])
     assert np.allclose([row.embedding for row in made.data], wanted, atol=1e-6)
     plain = client.embeddings.create(model=MODEL, input="rice", encoding_format="float")
-    assert np.allclose(plain.data[0].embedding, wanted[1], atol=2e-2)  # alone, bfloat16 rounds otherwise
+    assert np.allclose(plain.data[0].embedding, wanted[1], atol=1e-6)
+    with pytest.raises(openai.BadRequestError, match="input 1 has 5000 tokens, at most 4096 are embedded: cut it"):
+        client.embeddings.create(model=MODEL, input=["rice", "a " * 5000])
+    with pytest.raises(openai.BadRequestError, match="characters, surely more tokens than fit"):
+        client.embeddings.create(model=MODEL, input="a" * 200_000)
+    assert client.models.retrieve(MODEL) == model
+    with pytest.raises(openai.NotFoundError, match="the model is 'other', here is 'demo'"):
+        client.models.retrieve("other")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,8 @@ def test_what_is_no_route_or_no_json(server: Live) -> None:
     assert answer.headers["allow"] == "POST"
     text = httpx.post(server.url + COMPLETIONS, content='{"prompt": "a"}', headers={"Content-Type": "text/plain"})
     refused(text, 400)  # what a page elsewhere may send without asking
+    refused(httpx.post(server.url + COMPLETIONS, content='{"prompt": "a"}'), 400)  # nor without saying what it is
+    assert server.get("/v1/nothing").headers["x-content-type-options"] == "nosniff"
 
 
 def test_too_large_and_too_slow(server: Live) -> None:
@@ -111,6 +115,57 @@ def test_another_host_is_refused_without_a_key(server: Live, locked: Live) -> No
     refused(server.get("/v1/models", headers={"Host": "evil.example"}), 403, "start the server with a key")
     assert server.get("/v1/models", headers={"Host": "localhost"}).status_code == 200
     assert locked.get("/v1/models", headers={"Host": "my.server", **BEARER}).status_code == 200
+
+
+def test_a_page_of_another_origin_is_refused_without_a_key(server: Live, locked: Live) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                    {"Origin": "http://localhost:1"}):  # fmt: skip
+        refused(server.get("/v1/models", headers=headers), 403, "of another origin", "start the server with a key")
+        refused(server.post("/health", {}, headers=headers), 403)
+        assert server.get("/health", headers=headers).status_code == 200
+        assert locked.get("/v1/models", headers={**headers, **BEARER}).status_code == 200
+    own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+    assert server.get("/v1/models", headers=own).status_code == 200
+
+
+def test_half_a_second_request_is_not_waited_for(server: Live) -> None:
+    """Whether its bytes stop, or trickle."""
+    port = int(server.url.rsplit(":", 1)[1])
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as slow,
+        socket.create_connection(("127.0.0.1", port), 10) as drip,
+    ):
+        for one in (slow, drip):
+            one.sendall(head)
+            assert b"200" in one.recv(1 << 12)
+            one.sendall(head[:10])
+        begun = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() < begun + 5:
+                drip.sendall(b"a")
+                time.sleep(0.1)
+        assert 0.5 < time.monotonic() - begun < 4
+        assert slow.recv(1) == b""
+
+
+def test_no_more_connections_than_may_be(engine: Engine) -> None:
+    with live(engine, limits=Limits(batch=1, connections=1)) as small:
+        port = int(small.url.rsplit(":", 1)[1])
+        some = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(3)]
+        with suppress(ConnectionResetError):
+            assert some[2].recv(1) == b""
+        some[0].close()
+        some[2].close()
+        assert small.get("/health").status_code == 200
+        some[1].close()
+
+
+def test_a_line_of_log_cannot_be_forged(server: Live, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "coreinfer.serve"):
+        server.get("/a%0a1234 POST")
+    assert [r for r in caplog.messages if "1234 POST" in r]
+    assert not any("\n" in r for r in caplog.messages)
 
 
 def test_the_key_is_asked_for_everywhere_but_health(locked: Live) -> None:
@@ -190,7 +245,7 @@ def test_no_prompt_is_logged_unless_asked_for(engine: Engine, server: Live, capl
         server.post(COMPLETIONS, body)
         server.post(COMPLETIONS, {**body, "max_tokens": 0})
         assert "a-secret-word" not in caplog.text
-        assert f"POST {COMPLETIONS} 200" in caplog.text
+        assert f"POST '{COMPLETIONS}' 200" in caplog.text
         with live(engine, log_prompts=True) as talks:
             talks.post(COMPLETIONS, body)
     assert "a-secret-word" in caplog.text
@@ -216,6 +271,8 @@ def test_metrics(server: Live) -> None:
         (["--keep", 2], "--keep is 2: give a share"),
         (["--artifact", "/nowhere"], "/nowhere"),
         (["--api-key", " "], "the key is empty"),
+        (["--api-key", "clé"], "characters that a header cannot hold"),
+        (["--keep", 0.001], "--keep is 0.001, the least that was calibrated is"),
         (["--timeout", 0], "--timeout is 0: give seconds"),
     ],
 )

@@ -40,10 +40,9 @@ class Table:
 
     def take(self, ids: Tensor, cache: object) -> int:
         """A free slot, which then holds a prompt's prefill: ``ids`` (1, P) and its cache."""
-        slot = self.free.pop()
-        self.decoder.begin(ids, cache, 0, slot)
         self.seats = []  # whoever runs next is seated anew
-        return slot
+        self.decoder.begin(ids, cache, 0, self.free[-1])
+        return self.free.pop()
 
     def leave(self, slot: int) -> None:
         self.free.append(slot)

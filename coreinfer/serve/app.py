@@ -1,6 +1,7 @@
 """The routes: what comes in is checked by its schema, what goes wrong leaves in OpenAI's form."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Faulty(BaseModel):
     error: Fault
 
 
+log = logging.getLogger("coreinfer.serve")
 FAULTS: Any = {code: {"model": Faulty} for code in (400, 401, 403, 404, 408, 413, 500, 503)}
 STREAM: Any = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {}}}}
 ARROW: Any = {200: {"content": {looking.ARROW: {"schema": {"type": "string"}}, "application/json": {}}}}
@@ -63,22 +65,25 @@ def _look(app: FastAPI, service: Service) -> None:
     async def models() -> dict[str, Any]:
         return looking.models(service)
 
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        service.check_model(name)
+        return looking.model(service)
+
     @app.post("/v1/core-neurons", responses=ARROW)
     async def core_neurons(request: Request, body: CoreNeurons) -> Response:
         return await looking.core_neurons(service, request, body)
 
     @app.post("/v1/route")
-    async def route(body: Routed) -> Response:
-        return await looking.routed(service, body)
+    async def route(request: Request, body: Routed) -> Response:
+        return await looking.routed(service, request, body)
 
     @app.post("/v1/embeddings")
-    async def embeddings(body: Embeddings) -> Response:
-        return await looking.embeddings(service, body)
+    async def embeddings(request: Request, body: Embeddings) -> Response:
+        return await looking.embeddings(service, request, body)
 
 
 def _operate(app: FastAPI, service: Service) -> None:
-    one = asyncio.Lock()
-
     @app.get("/health")
     async def health() -> dict[str, str]:
         if not service.worker.is_alive():
@@ -97,37 +102,42 @@ def _operate(app: FastAPI, service: Service) -> None:
 
     @app.post("/admin/artifact")
     async def swap(body: Swap) -> dict[str, str]:
-        async with one:
-            return await swapped(service, body.path)
+        return await swapped(service, body.path)
 
 
 async def swapped(service: Service, path: str) -> dict[str, str]:
-    """Verify another artifact, then answer every new prompt with it.
+    """Verify another artifact, then answer every new request with it; one at a time.
 
     Raises:
         Refused: it cannot be served; the old one still is.
     """
-    old = service.worker.version
-    try:
-        version = await asyncio.to_thread(successor, old, path)
-    except CoreInferError as error:
-        service.metrics.swaps.labels("refused").inc()
-        raise Refused(400, f"{error}; {old.artifact.root} is served as before", "path", "artifact_refused") from error
-    await service.ask(lambda: service.worker.swap(version))
-    service.metrics.swaps.labels("served").inc()
+    async with service.swapping:
+        old = service.worker.version
+        try:
+            version = await asyncio.to_thread(successor, old, path)
+            version.keep(service.keep)
+        except (CoreInferError, Refused) as error:
+            service.metrics.swaps.labels("refused").inc()
+            said = f"{error}; {old.artifact.root} is served as before"
+            raise Refused(400, said, "path", "artifact_refused") from error
+        service.worker.swap(version)
+        service.metrics.swaps.labels("served").inc()
     return {"object": "artifact", "path": path, "artifact": version.digest, "before": old.digest}
 
 
 def _show(app: FastAPI, service: Service) -> None:
-    known = dict[str, dict[str, Any]]()
+    known, one = dict[str, dict[str, Any]](), asyncio.Lock()
 
     @app.get("/v1/clusters")
     async def clusters() -> Response:
         version = service.worker.version
-        if version.digest not in known:
-            known.clear()
-            known[version.digest] = await asyncio.to_thread(page.overview, version.artifact)
-        return JSONResponse(known[version.digest], headers={"X-Coreinfer-Artifact": version.digest})
+        async with one:  # who comes while it is laid out waits for that
+            if version.digest not in known:
+                made = await asyncio.to_thread(page.overview, version.artifact)
+                known.clear()
+                known[version.digest] = made
+            drawn = known[version.digest]
+        return JSONResponse(drawn, headers={"X-Coreinfer-Artifact": version.digest})
 
     for path, (content, kind) in page.files().items():  # each by its name: nothing else is looked up
         app.add_api_route(f"/{'' if path == 'index.html' else path}", _sent(content, kind), include_in_schema=False)
@@ -164,7 +174,8 @@ def _fail(app: FastAPI) -> None:
 
     @app.exception_handler(CoreInferError)
     async def unusable(_: Request, error: CoreInferError) -> Response:
-        return answer(Refused(503, str(error)))
+        log.error("%s", error)
+        return answer(Refused(500, str(error)))  # what was asked for was checked before: coming again helps nothing
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:

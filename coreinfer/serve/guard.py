@@ -1,7 +1,7 @@
 """Before any route: who asks, how much at a time, and how large; one request id and one line of log each.
 
 Without a key the server is its own machine's: then a Host that is no loopback name is refused, since a page elsewhere
-could make a browser send one (DNS rebinding).
+could make a browser send one (DNS rebinding), and so is what a browser says to come from another origin.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ class Guard:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = name
+                made = MutableHeaders(scope=message)
+                made["X-Request-Id"], made["X-Content-Type-Options"] = name, "nosniff"
             await send(message)
 
         self.busy += 1
@@ -57,7 +58,7 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")
             self.counted(route, status[0])
             took = time.monotonic() - begun
-            log.info("%s %s %s %d %.3f s", name[:8], scope["method"], scope["path"][:80], status[0], took)
+            log.info("%s %s %r %d %.3f s", name[:8], scope["method"], scope["path"][:80], status[0], took)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -76,8 +77,10 @@ class Guard:
         headers = Headers(scope=scope)
         if self.key is None and _host(headers.get("host", "")) not in LOOPBACK:
             raise Refused(403, "the Host is not this machine's own name: use 127.0.0.1, or start the server with a key")
-        if scope["path"] == OPEN:
+        if scope["path"] == OPEN and scope["method"] == "GET":
             return
+        if self.key is None and _foreign(headers):
+            raise Refused(403, "a page of another origin asks: start the server with a key, which such a page can send")
         if self.key is not None and not _knows(headers.get("authorization", ""), self.key):
             raise Refused(
                 401, "the API key is missing or wrong: send Authorization: Bearer KEY", None, "invalid_api_key"
@@ -114,6 +117,13 @@ class Guard:
 def _host(given: str) -> str:
     """Without its port."""
     return given if given.endswith("]") else given.rsplit(":", 1)[0] if ":" in given else given
+
+
+def _foreign(headers: Headers) -> bool:
+    """Whether a browser asks for a page that came from elsewhere."""
+    origin = headers.get("origin")
+    elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
+    return elsewhere or headers.get("sec-fetch-site") == "cross-site"
 
 
 def _knows(given: str, key: str) -> bool:

@@ -86,7 +86,9 @@ Event = Began | Piece | Ended | Failed
 
 @dataclass(eq=False)
 class Job:
-    """A request. ``tell`` hands an event to whoever waits for it; ``gone``: nobody does any more."""
+    """A request. ``tell`` hands an event to whoever waits for it; ``gone``: nobody does any more; ``by``: who prefills
+    it, from its first prompt on.
+    """
 
     prompts: list[Asked]
     n: int
@@ -96,10 +98,17 @@ class Job:
     gone: bool = False
     arrived: float = field(default_factory=time.monotonic)
     left: float = 0.0
+    by: Any = None
 
     def leave(self) -> None:
         """Nobody waits for it any more; called by the event loop."""
         self.gone, self.left = True, time.monotonic()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more comes of it; told once."""
+        if not self.gone:
+            self.gone = True
+            self.tell(Failed(error))
 
     @property
     def late(self) -> bool:

@@ -1,6 +1,7 @@
 """From a socket to the last answer: what is made in which order, and how it ends."""
 
 import asyncio
+import functools
 import logging
 import signal
 import socket
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coreinfer.decode.decoder import Decoder
 from coreinfer.engine import Engine
@@ -19,6 +19,7 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import context_length
 from coreinfer.neurons import every
 from coreinfer.serve.app import make_app, swapped
+from coreinfer.serve.connections import Connection
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.guard import Guard
 from coreinfer.serve.joining import GROUPS, choose
@@ -49,7 +50,7 @@ class Serving:
     pick: Pick = choose
 
 
-def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics], Worker], Limits]:
+def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics, Callable[[], Any]], Worker], Limits]:
     """Load the models and lay out the caches; the worker itself needs an event loop.
 
     Raises:
@@ -69,25 +70,17 @@ def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics],
     decoder.sets = GROUPS + 1
     limits = replace(serving.limits, context=decoder.context, max_tokens=min(serving.limits.max_tokens, context))
     version, ends = opened(engine, decoder), end_tokens({}, engine.model.generation_config)
+    try:
+        version.keep(serving.keep)
+    except Refused as error:
+        raise CoreInferError(f"--{error.message}") from error
     engine.match(["Warm."])  # loads the embedder
     decoder.keep(every(len(decoder.mlps), decoder.mlps[0].width), serving.limits.batch)  # compiles, or loads what was
 
-    def worker(mail: Mail, metrics: Metrics) -> Worker:
-        return Worker(version, decoder, ends, limits, metrics, mail.flush, serving.pick)
+    def worker(mail: Mail, metrics: Metrics, failed: Callable[[], Any]) -> Worker:
+        return Worker(version, decoder, ends, limits, metrics, mail.flush, serving.pick, failed)
 
     return worker, limits
-
-
-class _Protocol(H11Protocol):
-    """A connection on which no request has begun in time is closed."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.loop.call_later(Limits.upload_s, self._late)
-
-    def _late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -110,27 +103,36 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, ready: Callable[[], Any] = lambda: None) -> None:
-        """``ready`` is called when requests are answered."""
+        """``ready`` is called when requests are answered.
+
+        Raises:
+            CoreInferError: the engine's thread failed, after which nothing can be.
+        """
         self._loop = asyncio.get_running_loop()
         metrics, mail, how = Metrics(), Mail(self._loop), self.serving
-        worker = self.worker(mail, metrics)
-        worker.start()
+        worker = self.worker(mail, metrics, self.stop)
         self.service = Service(
             worker, mail, self.limits, metrics, how.policy, how.keep, how.plain_chat, how.log_prompts
         )
         app = make_app(self.service)
         guard = Guard(app, how.key, self.limits, lambda: self._leaving, _counting(metrics))
         config = uvicorn.Config(
-            guard, log_config=None, access_log=False, http=_Protocol, ws="none", server_header=False, lifespan="off",
+            guard, log_config=None, access_log=False, ws="none", server_header=False, lifespan="off",
+            http=functools.partial(Connection, limits=self.limits),  # type: ignore[arg-type]
             timeout_graceful_shutdown=int(self.limits.grace_s), backlog=1024,
         )  # fmt: skip
         self._uvicorn = _Server(config)
+        worker.start()
         self._loop.call_soon(ready)
         try:
             await self._uvicorn.serve([self.sock])
         finally:
             worker.end()
             await asyncio.to_thread(worker.join, self.limits.grace_s)
+        if worker.fault is not None:
+            raise CoreInferError(
+                f"the engine's thread failed ({in_words(worker.fault)}): see the log, and start the server again"
+            )
 
     @property
     def _leaving(self) -> bool:
@@ -158,6 +160,8 @@ class Server:
             log.warning("%s is served now, artifact %s", root, said["artifact"][:12])
         except Refused as refused:
             log.error("%s", refused.message)
+        except Exception:
+            log.exception("%s was not read again: what was served is served on", root)
 
 
 async def until_stopped(server: Server, ready: Callable[[], Any]) -> None:

@@ -16,6 +16,7 @@ class Limits:
         upload_s: within which a request's body has to be there.
         connections: that are open at a time.
         max_tokens, n, prompts, stop, stop_length, logprobs, inputs: of one request; the last is of /v1/embeddings.
+        input_tokens: of one text that is embedded; each is embedded in a turn of its own.
     """
 
     batch: int = 8
@@ -33,3 +34,4 @@ class Limits:
     stop_length: int = 256
     logprobs: int = 20
     inputs: int = 256
+    input_tokens: int = 4096

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from coreinfer.serve.versions import Version
 from coreinfer.settings import Policy
 
 ARROW = "application/vnd.apache.arrow.stream"
+LONGEST = 32  # characters of a token, for a text that is refused before it is cut into them
 BEGUN = int(time.time())
 
 
@@ -35,7 +37,10 @@ async def core_neurons(service: Service, request: Request, body: CoreNeurons) ->
     policy, keep = service.policy_of(body)
     prompt: Prompt = body.prompt if body.prompt is not None else service.turns_of(body.messages or [])
     (asked,) = await service.encoded([prompt], "prompt" if body.messages is None else "messages")
-    version, prediction, match = await service.ask(lambda: _predicted(service, prompt, policy, keep))
+    found = await service.asked_by(request, lambda: _predicted(service, prompt, policy, keep))
+    if found is None:
+        return Response(status_code=499)  # nobody reads it
+    ((version, prediction, match),) = found
     beside = None
     if body.compare:
         beside = await asyncio.to_thread(page.compare, version.artifact, prediction)
@@ -83,11 +88,14 @@ def arrow(neurons: NeuronSet, facts: dict[str, Any]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-async def routed(service: Service, body: Routed) -> Response:
+async def routed(service: Service, request: Request, body: Routed) -> Response:
     """Which cluster a prompt belongs to: its embedding alone, no language model runs."""
     service.check_model(body.model)
     await service.encoded([body.prompt], "prompt")
-    version, match = await service.ask(lambda: _matched(service, body.prompt))
+    found = await service.asked_by(request, lambda: _matched(service, body.prompt))
+    if found is None:
+        return Response(status_code=499)  # nobody reads it
+    ((version, match),) = found
     row = row_of(route_of(version.artifact, match, match.cluster))
     return JSONResponse({"object": "route", **row}, headers={"X-Coreinfer-Artifact": version.digest})
 
@@ -99,7 +107,7 @@ def _matched(service: Service, prompt: Prompt) -> tuple[Version, Match]:
     return version, match
 
 
-async def embeddings(service: Service, body: Embeddings) -> Response:
+async def embeddings(service: Service, request: Request, body: Embeddings) -> Response:
     """Unit vectors of the embedder, by which prompts are matched."""
     embedder = service.artifact.manifest.embedder.id
     if body.model not in (None, embedder, service.model):
@@ -109,19 +117,32 @@ async def embeddings(service: Service, body: Embeddings) -> Response:
     for number, text in enumerate(texts):
         if not text.strip():
             raise Refused(400, f"input {number} is empty: give it at least one word", "input")
-    engine = service.worker.version.engine
     try:
-        vectors = await service.ask(lambda: engine.embedder.embed(list(texts)))
+        found = await service.asked_by(request, *(partial(_embedded, service, n, t) for n, t in enumerate(texts)))
     except CoreInferError as error:
         raise Refused(400, str(error), "input") from error
+    if found is None:
+        return Response(status_code=499)
     packed = body.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": i, "embedding": _packed(row) if packed else row.tolist()}
-        for i, row in enumerate(vectors)
+        for i, (row, _) in enumerate(found)
     ]
-    count = sum(engine.embedder.lengths(list(texts)))
+    count = sum(tokens for _, tokens in found)
     used = {"prompt_tokens": count, "total_tokens": count}
     return JSONResponse({"object": "list", "data": data, "model": embedder, "usage": used})
+
+
+def _embedded(service: Service, number: int, text: str) -> tuple[Any, int]:
+    """A text's vector (d,) and its tokens; in the engine's thread, which the tokenizer is of too."""
+    embedder, most = service.worker.version.engine.embedder, service.limits.input_tokens
+    said = f"at most {most} are embedded: cut it"
+    if len(text) > most * LONGEST:
+        raise Refused(400, f"input {number} has {len(text)} characters, surely more tokens than fit; {said}", "input")
+    (tokens,) = embedder.lengths([text])
+    if tokens > most:
+        raise Refused(400, f"input {number} has {tokens} tokens, {said}", "input")
+    return embedder.embed_each([text])[0], tokens
 
 
 def _packed(row: Any) -> str:
@@ -129,15 +150,16 @@ def _packed(row: Any) -> str:
 
 
 def models(service: Service) -> dict[str, Any]:
-    """The one model, and what may be asked of it."""
+    """All of them: one."""
+    return {"object": "list", "data": [model(service)]}
+
+
+def model(service: Service) -> dict[str, Any]:
+    """The model, and what may be asked of it."""
     made = service.artifact.manifest
     return {
-        "object": "list",
-        "data": [{
-            "id": service.model, "object": "model", "created": BEGUN, "owned_by": "coreinfer",
-            "context": service.limits.context, "layers": made.layers, "width": made.width,
-            "keep": service.keep or made.default_keep,
-            "policies": ["auto", "similarity", "stability", "hybrid", "dense"],
-            "artifact": service.worker.version.digest, "chat": service.chats,
-        }],
+        "id": service.model, "object": "model", "created": BEGUN, "owned_by": "coreinfer",
+        "context": service.limits.context, "layers": made.layers, "width": made.width,
+        "keep": service.keep or made.default_keep, "policies": ["auto", "similarity", "stability", "hybrid", "dense"],
+        "artifact": service.worker.version.digest, "chat": service.chats,
     }  # fmt: skip

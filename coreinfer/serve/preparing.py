@@ -1,16 +1,13 @@
 """A prompt of a request -> texts that may take a slot: matched, planned and prefilled."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coreinfer.decode.continuing import Begun, Noise
 from coreinfer.decode.picking import drawn
 from coreinfer.decode.seats import Seat, Table
 from coreinfer.launching import launching_on
-from coreinfer.match import Match, nearest
 from coreinfer.neurons import every
-from coreinfer.planning import plan
 from coreinfer.serve.jobs import Began, Job
 from coreinfer.serve.joining import Waits
 from coreinfer.serve.metrics import Metrics
@@ -37,18 +34,14 @@ class Preparing:
     def __init__(self, version: Version, context: int, ends: frozenset[int], metrics: Metrics) -> None:
         self.version, self.context, self.ends, self.metrics = version, context, ends, metrics
 
-    def matches(self, some: Sequence[Prompted]) -> list[Match]:
-        """Embedded together."""
-        vectors = self.version.engine.embedder.embed([one.words for one in some])
-        return nearest(self.version.engine.index, vectors, self.version.artifact.policy.mixture)
-
-    def texts(self, one: Prompted, match: Match) -> list[Text]:
+    def texts(self, one: Prompted) -> list[Text]:
         """Prefill a prompt, tell of its first tokens, and hand on what is not done with them."""
         job, wish, asked = one.job, one.job.wish, one.job.prompts[one.number]
         started = time.monotonic()
-        planned = plan(self.version.artifact, match, wish.policy, self.version.keep(wish.keep))
+        planned = self.version.engine.planned(one.words, wish.policy, self.version.keep(wish.keep))
+        noise = Noise(wish.seed_of(one.number * job.n))
         with launching_on(asked.ids.device):
-            begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, Noise(wish.seed))
+            begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, noise)
         if wish.lossless:
             begun = replace(begun, kept=every(len(begun.kept.layers), begun.kept.width))
         now = time.monotonic()
@@ -87,4 +80,5 @@ def seated(table: Table, text: Text) -> Seat:
     assert begun is not None
     slot, wish = table.take(begun.ids, begun.cache), text.job.wish
     heat, seed = wish.sampling.temperature, wish.seed_of(text.number)
+    text.seated()
     return Seat(slot, text.made[-1], begun.ids.shape[1], heat, seed, wish.sampling.top_p, text.neurons)

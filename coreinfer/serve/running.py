@@ -1,5 +1,6 @@
 """Texts that have a slot, in groups that take turns; a group's texts decode together on the union of their sets."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from coreinfer.serve.logprobs import chances
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.words import Words
 
+log = logging.getLogger("coreinfer.serve")
 STEPS = 8  # of a group before it is another's turn, or a waiting text's
 Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
 SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
@@ -60,6 +62,17 @@ class Text:
         if len(self.made) >= self.most:
             return "length" if self.most < self.room else "context"
         return "time" if self.job.late else None
+
+    def seated(self) -> None:
+        """It has waited for a slot since its prefill; its decoding begins."""
+        now = time.monotonic()
+        self.queue_s += now - self.began
+        self.began = now
+
+    def cut(self, why: str) -> None:
+        """No token follows; what was held back is sent."""
+        self.job.tell(Piece(self.number, self.words.rest()))
+        self.end(why)
 
     def end(self, why: str) -> None:
         took = max(0.0, self.last - self.began)
@@ -118,7 +131,12 @@ class Running:
             join = self.pick(order, [g.union for g in self.groups], [g.largest for g in self.groups])
             overtake(order, join.text)
             text = waiting.pop(join.text)
-            text.seat = seat(text)
+            try:
+                text.seat = seat(text)
+            except Exception as error:  # its own fault: the others have their slots
+                log.exception("a text was not seated")
+                text.job.fail(error)
+                continue
             if join.group is None:
                 self.groups.append(Group())
             self.groups[-1 if join.group is None else join.group].texts.append(text)
@@ -166,12 +184,20 @@ class Running:
         done = dict[str, list[Text]]()
         for row, (text, token) in enumerate(zip(list(group.texts), tokens, strict=True)):
             self.metrics.between.observe(time.monotonic() - text.last)
-            logits = self.table.logits(row) if text.job.wish.logprobs is not None else None
-            if why := text.take(token, logits, self.ends):
+            if why := self._take(text, row, token):
                 done.setdefault(why, []).append(text)
         for why, texts in done.items():
             self._leave(group, texts, why)
         self.flush()
+
+    def _take(self, text: Text, row: int, token: int) -> str | None:
+        try:
+            logits = self.table.logits(row) if text.job.wish.logprobs is not None else None
+            return text.take(token, logits, self.ends)
+        except Exception as error:  # the others of this step go on; this one leaves before the next
+            log.exception("a token was not taken")
+            text.job.fail(error)
+            return None
 
     def _leave(self, group: Group, texts: Sequence[Text], why: str | None) -> None:
         for text in texts:

@@ -39,6 +39,7 @@ class Service:
         self.worker, self.mail, self.limits, self.metrics = worker, mail, limits, metrics
         self.policy, self.keep, self.plain_chat, self.log_prompts = policy, keep, plain_chat, log_prompts
         self.leaving = False  # whether no more requests are taken
+        self.swapping = asyncio.Lock()
         self._encoding = Lock()
 
     @property
@@ -138,9 +139,17 @@ class Service:
     def decode(self, tokens: list[int]) -> str:
         return str(self.worker.version.engine.tokenizer.decode(tokens))
 
-    async def ask(self, work: Callable[[], T]) -> T:
-        """Something small, in the engine's thread."""
-        return await asyncio.wrap_future(self.worker.ask(work))
+    async def ask(self, *parts: Callable[[], T]) -> list[T]:
+        """What each comes to in the engine's thread, where they wait as texts do; cancelled, what is left is not done.
+
+        Raises:
+            Refused: too many wait, or for too long.
+        """
+        return await asyncio.wrap_future(self.worker.ask(parts, self.deadline()))
+
+    async def asked_by(self, request: Any, *parts: Callable[[], T]) -> list[T] | None:
+        """As ``ask``, for as long as the client is there; None once it has left."""
+        return await while_heard(request, self.ask(*parts), self.metrics.left.inc)
 
     def deadline(self) -> float:
         return time.monotonic() + self.limits.seconds

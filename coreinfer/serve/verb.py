@@ -58,9 +58,7 @@ def serve(
     if not timeout > 0:
         raise CoreInferError(f"--timeout is {timeout:g}: give seconds, such as 600")
     opened = open_artifact(artifact, dtype, policy, [keep] if keep is not None else [])
-    key = os.environ.get(KEY) if api_key is None else api_key
-    if key is not None and not key.strip():
-        raise CoreInferError(f"the key is empty: give --api-key or {KEY} some letters, or leave both out")
+    key = _key(os.environ.get(KEY) if api_key is None else api_key)
     _check_installed()
     from coreinfer.serve.sockets import bound
 
@@ -77,6 +75,16 @@ def serve(
     logging.getLogger("coreinfer.serve").setLevel(level)
     place = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
     asyncio.run(until_stopped(server, lambda: say(f"serving {server.model} on {place}/v1", quiet)))
+
+
+def _key(given: str | None) -> str | None:
+    """As clients can send it: without spaces around it, in ASCII."""
+    key = None if given is None else given.strip()
+    if key == "":
+        raise CoreInferError(f"the key is empty: give --api-key or {KEY} some letters, or leave both out")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise CoreInferError("the key has characters that a header cannot hold: give ASCII letters, digits and signs")
+    return key
 
 
 def _check_installed() -> None:

@@ -54,6 +54,7 @@ def successor(now: Version, root: str | Path) -> Version:
     Raises:
         CoreInferError: it does not verify, or other models made it.
     """
+    before = _digest(Path(root)) if Layout(Path(root)).manifest.is_file() else None
     artifact, old = Artifact.load(root), now.artifact.manifest
     made = artifact.manifest
     if (made.layers, made.width, made.dimension) != (old.layers, old.width, old.dimension):
@@ -65,7 +66,10 @@ def successor(now: Version, root: str | Path) -> Version:
     check_identity("embedder", old.embedder, made.embedder)
     engine = Engine(artifact)
     engine.__dict__.update(embedder=now.engine.embedder, _lm=(now.engine.model, now.engine.tokenizer))  # both cached
-    return opened(engine, now.own.decoder)
+    version = opened(engine, now.own.decoder)
+    if version.digest != before:
+        raise CoreInferError(f"{root} changed while it was read: let it be whole, and come again")
+    return version
 
 
 def _digest(root: Path) -> str:

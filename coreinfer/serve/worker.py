@@ -3,18 +3,17 @@
 import logging
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from coreinfer.decode.decoder import Decoder
 from coreinfer.decode.seats import Table
 from coreinfer.errors import CoreInferError
+from coreinfer.serve.asks import Ask
 from coreinfer.serve.faults import Refused
-from coreinfer.serve.jobs import Failed, Job
+from coreinfer.serve.jobs import Job
 from coreinfer.serve.joining import choose
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.metrics import Metrics
@@ -24,66 +23,68 @@ from coreinfer.serve.versions import Version
 
 log = logging.getLogger("coreinfer.serve")
 AHEAD = 2  # times the slots: texts that are prefilled before they have one, so that like ones meet
-TOGETHER = 8  # prompts that are embedded at a time
-T = TypeVar("T")
-
-
-@dataclass
-class Ask:
-    """Something small that needs the models, between two turns."""
-
-    work: Callable[[], Any]
-    result: "Future[Any]"
 
 
 class Worker(threading.Thread):
     """``submit`` and ``ask`` may be called from any thread, the rest is this one's.
 
-    ``flush``: called when what was told may be handed over.
+    ``flush``: called when what was told may be handed over; ``failed``: when the thread ended for a ``fault`` of ours.
     """
 
     def __init__(
         self, version: Version, decoder: Decoder, ends: frozenset[int], limits: Limits, metrics: Metrics,
-        flush: Callable[[], Any] = lambda: None, pick: Pick = choose,
+        flush: Callable[[], Any] = lambda: None, pick: Pick = choose, failed: Callable[[], Any] = lambda: None,
     ) -> None:  # fmt: skip
         super().__init__(name="coreinfer-engine", daemon=True)
-        self.limits, self.metrics, self.flush = limits, metrics, flush
+        self.limits, self.metrics, self.flush, self.failed = limits, metrics, flush, failed
         self.running = Running(Table(decoder), ends, metrics, flush, pick)
         self.preparing = Preparing(version, limits.context, ends, metrics)
+        self.fault: BaseException | None = None
         self._inbox: queue.SimpleQueue[Job | Ask | None] = queue.SimpleQueue()
-        self._arrived, self._ready = deque[Prompted](), list[Text]()
-        self._lock, self._waiting, self._ending = threading.Lock(), 0, False
+        self._arrived, self._asks, self._ready = deque[Prompted](), deque[Ask](), list[Text]()
+        self._lock, self._waiting, self._ending, self._closed = threading.Lock(), 0, False, False
 
     @property
     def version(self) -> Version:
-        """Which new prompts are answered with."""
+        """Which new requests are answered with."""
         return self.preparing.version
 
     @property
     def idle(self) -> bool:
-        return not (self._arrived or self._ready or self.running.groups)
+        return not (self._arrived or self._asks or self._ready or self.running.groups)
 
     def submit(self, job: Job) -> None:
         """
         Raises:
-            Refused: as many texts wait as may.
+            Refused: as many texts wait as may, or the request has more than ever may.
         """
-        texts = len(job.prompts) * job.n
-        with self._lock:
-            if self._waiting + texts > self.limits.queue + self.running.free:
-                raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
-            self._waiting += texts
-            self.metrics.queue.set(self._waiting)
-        self._inbox.put(job)
+        texts, most = len(job.prompts) * job.n, self.limits.queue + self.limits.batch
+        if texts > most:
+            raise Refused(400, f"the request is for {texts} texts, {most} fit here: ask for fewer at a time", "n")
+        self._admit(job, texts)
 
-    def ask(self, work: Callable[[], T]) -> "Future[T]":
-        """Run this in the engine's thread."""
-        made: Future[T] = Future()
-        self._inbox.put(Ask(work, made))
-        return made
+    def ask(self, parts: Sequence[Callable[[], Any]], deadline: float) -> "Future[list[Any]]":
+        """Run these in the engine's thread, one a turn.
+
+        Raises:
+            Refused: as many wait as may.
+        """
+        made = Ask(deque(parts), deadline)
+        self._admit(made, 1)
+        return made.result
+
+    def _admit(self, order: Job | Ask, places: int) -> None:
+        with self._lock:
+            if self._closed:
+                raise Refused(503, "the engine has stopped: start the server again")
+            if self._waiting + places > self.limits.queue + self.running.free:
+                raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
+            self._waiting += places
+            self.metrics.queue.set(self._waiting)
+            self._inbox.put(order)
 
     def swap(self, version: Version) -> None:
-        """Prompts that are prefilled from now on are answered with this one; in the engine's thread."""
+        """Requests whose first prompt is prefilled from now on are answered with this one."""
         old = self.preparing
         self.preparing = Preparing(version, old.context, old.ends, old.metrics)
 
@@ -92,107 +93,120 @@ class Worker(threading.Thread):
         self._inbox.put(None)
 
     def run(self) -> None:
-        while not self._ending:
-            self._orders()
-            self.running.release()
-            self._prepare()
-            self._fill()
-            if self.running.groups:
-                self._turn()
-            self.metrics.busy.set(len(self.running.texts))
-            self.flush()
+        why: BaseException = Refused(503, "the server is shutting down: come again")
+        try:
+            while not self._ending:
+                self.turn()
+        except BaseException as error:  # whoever waits shall know, and whoever comes
+            log.critical("the engine's thread failed", exc_info=True)
+            self.fault = why = error
+        self._close(why)
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Hear what came in, answer one ask, prefill, fill slots, and let a group decode."""
+        self._orders()
+        self._purge()
+        self.running.release()
+        self._answer()
+        self._prepare()
+        self._fill()
+        if self.running.groups:
+            self._decode()
+        self.metrics.busy.set(len(self.running.texts))
+        self.flush()
+
+    def _close(self, why: BaseException) -> None:
+        with self._lock:
+            self._closed = True
+        self._orders(wait=False)
+        texts = [*self._ready, *self.running.clear()]
+        for job in {*(one.job for one in self._arrived), *(text.job for text in texts)}:
+            job.fail(why)
+        for ask in self._asks:
+            ask.fail(why)
+        self.flush()
+        if self.fault is not None:
+            self.failed()
+
+    def _decode(self) -> None:
         try:
             self.running.run(lambda: not self._inbox.empty() and bool(self.running.free))
         except Exception as error:  # whatever a step raises, the next texts find a server that works
             log.exception("a step failed")
             for text in self.running.clear():
-                text.job.gone = True
-                text.job.tell(Failed(error))
+                text.job.fail(error)
 
-    def _orders(self) -> None:
+    def _orders(self, wait: bool = True) -> None:
         """What came in; without anything to do, wait for it."""
-        block = self.idle
-        while block or not self._inbox.empty():
-            order, block = self._inbox.get(), False
+        wait = wait and self.idle
+        while wait or not self._inbox.empty():
+            order, wait = self._inbox.get(), False
             if order is None:
                 self._ending = True
             elif isinstance(order, Ask):
-                self._answer(order)
+                self._asks.append(order)
             else:
                 self._arrived.extend(Prompted(order, number) for number in range(len(order.prompts)))
 
-    def _answer(self, ask: Ask) -> None:
-        if not ask.result.set_running_or_notify_cancel():
+    def _purge(self) -> None:
+        """Those who left, and those whose time is over, make room for others."""
+        late = Refused(503, f"it was not begun within {self.limits.seconds:g} s: come again")
+        for ask in self._asks:
+            if ask.late and not ask.gone:
+                ask.fail(late)
+        for one in self._arrived:
+            if one.job.late:
+                one.job.fail(late)
+        left = {one.job for one in self._arrived if one.job.gone}  # looked at once: it is the event loop that sets it
+        asks = deque(ask for ask in self._asks if not ask.result.done())
+        self._unwait(len(self._asks) - len(asks) + sum(one.job.n for one in self._arrived if one.job in left))
+        self._asks, self._arrived = asks, deque(one for one in self._arrived if one.job not in left)
+
+    def _answer(self) -> None:
+        """A part of one ask; then it is another's turn."""
+        if not self._asks:
             return
-        try:
-            ask.result.set_result(ask.work())
-        except Exception as error:
-            ask.result.set_exception(error)
+        ask = self._asks.popleft()
+        if ask.gone or ask.go_on():
+            self._unwait(1)
+        else:
+            self._asks.append(ask)
 
     def _prepare(self) -> None:
-        """Prefill while slots are free; while none is, one prompt a turn, up to so many."""
-        while self._arrived:
-            free = self.running.free - len(self._ready)
-            if free <= 0 and len(self._ready) >= AHEAD * self.limits.batch:
+        """Prefill one prompt; while nobody decodes, as many as slots are free."""
+        for _ in range(1 if self.running.groups else max(1, self.running.free - len(self._ready))):
+            if not self._arrived or len(self._ready) - self.running.free >= AHEAD * self.limits.batch:
                 return
-            some = [self._arrived.popleft() for _ in range(min(max(1, free), TOGETHER, len(self._arrived)))]
-            self._prefill([one for one in some if self._wanted(one)])
-            self.flush()
-            if free <= 1:
-                return
-
-    def _wanted(self, one: Prompted) -> bool:
-        """Whether someone still waits for it, and in time."""
-        if one.job.late and not one.job.gone:
-            seconds = self.limits.seconds
-            self._fail(one.job, Refused(503, f"no slot was free for {seconds:g} s: come again"))
-        if one.job.gone:
-            self._unwait(one.job.n)
-        return not one.job.gone
-
-    def _prefill(self, some: list[Prompted]) -> None:
-        try:
-            matches = self.preparing.matches(some) if some else []
-        except Exception as error:
-            for one in some:
-                self._unwait(one.job.n)
-                self._fail(one.job, error)
-            return
-        for one, match in zip(some, matches, strict=True):
-            try:
-                made = self.preparing.texts(one, match)
-            except Exception as error:
-                made = []
-                self._fail(one.job, error)
+            one = self._arrived.popleft()
+            made = [] if one.job.gone else self._prefill(one)
             self._unwait(one.job.n - len(made))
             self._ready += made
-            self.running.release()  # several prefills may take a while
+            self.flush()
 
-    def _fail(self, job: Job, error: BaseException) -> None:
-        if not isinstance(error, CoreInferError | Refused):
-            log.error("a prefill failed", exc_info=error)
-        if not job.gone:
-            job.gone = True
-            job.tell(Failed(error))
+    def _prefill(self, one: Prompted) -> list[Text]:
+        job = one.job
+        job.by = job.by or self.preparing  # all of a request is of one artifact
+        try:
+            made: list[Text] = job.by.texts(one)
+            return made
+        except Exception as error:
+            if not isinstance(error, CoreInferError | Refused):
+                log.exception("a prefill failed")
+            job.fail(error)
+            return []
 
     def _fill(self) -> None:
-        left = [text for text in self._ready if text.job.gone]
-        self._ready = [text for text in self._ready if not text.job.gone]
-        before = len(self._ready)
-        self.running.fill(self._ready, lambda text: seated(self.running.table, text))
-        self._unwait(len(left) + before - len(self._ready))
+        before, waiting = len(self._ready), list[Text]()
+        for text in self._ready:
+            if text.job.late and not text.job.gone:
+                text.cut("time")
+            elif not text.job.gone:
+                waiting.append(text)
+        self.running.fill(waiting, lambda text: seated(self.running.table, text))
+        self._ready = waiting
+        self._unwait(before - len(waiting))
 
     def _unwait(self, texts: int) -> None:
         with self._lock:
             self._waiting -= texts
             self.metrics.queue.set(self._waiting)
-
-
-def wait_idle(worker: Worker, seconds: float) -> bool:
-    """Whether all texts were done within so long."""
-    end = time.monotonic() + seconds
-    while not worker.idle and time.monotonic() < end:
-        time.sleep(0.01)
-    return worker.idle
