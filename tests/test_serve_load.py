@@ -172,7 +172,7 @@ def test_a_server_whose_engine_fails_ends(engine: Engine) -> None:
 
     def breaks() -> None:
         assert server.service is not None
-        server.service.worker._purge = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+        server.service.worker._purge = lambda: 1 / 0  # type: ignore[method-assign, assignment]
         server.service.worker.ask([lambda: None], float("inf"))
 
     with pytest.raises(CoreInferError, match=r"engine's thread failed \(.*\): see the log, and start the server again"):

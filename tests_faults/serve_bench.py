@@ -92,7 +92,7 @@ def together(engine: Engine, pick: Pick, texts: int, tokens: int) -> float:
         def flush(self) -> None: ...
 
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    worker, made, ended = make(Nowhere(), Metrics()), 0, 0  # type: ignore[arg-type]
+    worker, made, ended = make(Nowhere(), Metrics(), lambda: None), 0, 0  # type: ignore[arg-type]
     jobs, begun = mixed(engine, texts, tokens, told), time.perf_counter()
     for job in jobs:
         worker.submit(job)
