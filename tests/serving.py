@@ -56,3 +56,14 @@ def live(engine: Engine, **how: Any) -> Iterator[Live]:
             server.stop()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def refused(answer: httpx.Response, status: int, *words: str) -> dict[str, Any]:
+    """OpenAI's form, one line."""
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"}
+    error: dict[str, Any] = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "\n" not in error["message"]
+    assert all(word in error["message"] for word in words), error
+    return error

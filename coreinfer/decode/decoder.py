@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from coreinfer.decode.ahead import tokens_ahead
 from coreinfer.decode.compiling import PATIENCE, faults_named
 from coreinfer.decode.cpu import cpu_step
 from coreinfer.decode.families import read_network, unsupported
@@ -24,7 +25,6 @@ from coreinfer.neurons import NeuronSet, every
 from coreinfer.quantised.packed import Packed
 from coreinfer.waiting import said_if_long
 
-AHEAD = 4  # steps that the device may be ahead of the reader: what they make beyond an end is thrown away
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
 
@@ -238,24 +238,13 @@ class Decoder:
         feed.drop(feed.slot[: feed.count].tolist().index(slot))
 
     def tokens(self, count: int) -> Iterator[int]:
-        """The next ``count`` tokens, as they are made; the device is never waited for longer than it takes.
+        """The next ``count`` tokens, as they are made.
 
         The caller may stop early. Positions beyond the context are the caller's to avoid.
         """
-        step, s = self._step, self.state
+        step, feed = self._step, self.state.feed
         assert step is not None, "keep comes first"
-        if not self.on_gpu:
-            for _ in range(count):
-                step.run()
-                yield int(s.feed.token[0])
-            return
-        made = torch.empty(count, dtype=torch.int32, pin_memory=True)
-        done: list[Any] = [torch.cuda.Event() for _ in range(count)]  # type: ignore[no-untyped-call]
-        for number in range(count + AHEAD):
-            if number < count:
-                step.run()
-                made[number : number + 1].copy_(s.feed.token[:1], non_blocking=True)
-                done[number].record()
-            if number >= AHEAD:
-                done[number - AHEAD].synchronize()
-                yield int(made[number - AHEAD])
+        if self.on_gpu:
+            yield from tokens_ahead(step.run, feed.token[:1], count)
+        else:
+            yield from (self.once()[0] for _ in range(count))

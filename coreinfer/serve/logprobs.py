@@ -33,9 +33,17 @@ def of_completion(found: Sequence[Chances], decode: Decode, start: int) -> dict[
     return {
         "tokens": texts,
         "token_logprobs": [one.chance for one in found],
-        "top_logprobs": [{decode([token]): chance for token, chance in one.likeliest} for one in found],
+        "top_logprobs": [_by_text(one, decode) for one in found],
         "text_offset": offsets,
     }
+
+
+def _by_text(one: Chances, decode: Decode) -> dict[str, float]:
+    """The likeliest and the token itself; of several with one text, as parts of a character have, the likeliest."""
+    out = dict[str, float]()
+    for token, chance in (*one.likeliest, (one.token, one.chance)):
+        out.setdefault(decode([token]), chance)
+    return out
 
 
 def of_chat(found: Sequence[Chances], decode: Decode) -> dict[str, Any]:
@@ -43,7 +51,8 @@ def of_chat(found: Sequence[Chances], decode: Decode) -> dict[str, Any]:
 
     def entry(token: int, chance: float) -> dict[str, Any]:
         text = decode([token])
-        return {"token": text, "logprob": chance, "bytes": list(text.encode("utf-8", "replace"))}
+        whole = "\ufffd" not in text  # what stands for a part of a character
+        return {"token": text, "logprob": chance, "bytes": list(text.encode()) if whole else None}
 
     content = [
         {**entry(one.token, one.chance), "top_logprobs": [entry(*other) for other in one.likeliest]} for one in found

@@ -50,7 +50,8 @@ class Text:
         self.made.append(token)
         end = token in ends
         piece = "" if end else self.words.take(token)
-        found = None if wish.logprobs is None else chances(logits, token, wish.logprobs)  # type: ignore[arg-type]
+        asked = wish.logprobs is not None and not end  # the end is no part of the text
+        found = chances(logits, token, wish.logprobs) if asked else None  # type: ignore[arg-type]
         why = "eos" if end else "stop" if self.words.stopped else self._full()
         if why in ("eos", "length", "context", "time"):
             piece += self.words.rest()
