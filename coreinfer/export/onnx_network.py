@@ -51,9 +51,8 @@ def graph_of(network: Network, neurons: NeuronSet) -> Graph:
     return g
 
 
-def write(path: Path, network: Network, neurons: NeuronSet, version: str) -> None:
-    """The graph and its weights, float32."""
-    g = graph_of(network, neurons)
+def write(path: Path, network: Network, g: Graph, version: str) -> None:
+    """A network's ``graph_of`` and its weights, float32."""
     helper, proto, layers = g.onnx.helper, g.onnx.TensorProto, range(len(network.layers))
 
     def cache(name: str, length: str) -> list[Any]:

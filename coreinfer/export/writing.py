@@ -48,11 +48,17 @@ class Writer:
 
     def sizes(self, planned: Planned, neurons: NeuronSet) -> Sizes:
         """What the written bytes stand beside."""
-        dense = self.planned(every(len(neurons.layers), neurons.width)).size
-        shapes = [shape_of(mlp.modules[name]) for mlp in find_mlps(self.model) for name in mlp.names]
-        weights = sum(rows * columns for rows, columns in shapes)  # type: ignore[misc]
+        dense, weights = self._dense
         added = sum(planned.widths) - sum(neurons.per_layer)
         return Sizes(planned.size, dense, ideal_size(dense, weights, neurons.keep, self.kind), added)
+
+    @cached_property
+    def _dense(self) -> tuple[int, int]:
+        """Bytes of the model with all its neurons, and the weights that are its MLPs'."""
+        mlps = find_mlps(self.model)
+        shapes = [shape_of(mlp.modules[name]) for mlp in mlps for name in mlp.names]
+        weights = sum(rows * columns for rows, columns in shapes)  # type: ignore[misc]
+        return self.planned(every(len(mlps), mlps[0].width)).size, weights
 
     def _gguf(self, neurons: NeuronSet) -> Planned:
         from coreinfer.gguf.writer import planned, size_of, write_gguf
@@ -70,7 +76,7 @@ class Writer:
         graph = onnx_network.graph_of(self.network, neurons)
 
         def write(folder: Path) -> None:
-            onnx_network.write(folder / "model.onnx", self.network, neurons, coreinfer.__version__)
+            onnx_network.write(folder / "model.onnx", self.network, graph, coreinfer.__version__)
             write_beside(folder, self.model.config, self.model, self.tokenizer)
 
         return Planned(neurons.per_layer, sum(bytes_of(part, "f32") for part in graph.weights), write)
