@@ -11,17 +11,16 @@ from pathlib import Path
 from threading import RLock, get_ident
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coreinfer.artifact import Artifact
 from coreinfer.belonging import check_identity
-from coreinfer.capture import Capture, valid_tokens
+from coreinfer.capture import prompt_shares
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.grouping import joined
 from coreinfer.identity import identity
-from coreinfer.models import bos_of, find_mlps, fingerprint
+from coreinfer.models import find_mlps, fingerprint
 from coreinfer.planning import Planned
 from coreinfer.policy import Prediction
 from coreinfer.prompts import words_of_tokens
@@ -67,11 +66,7 @@ class Applied:
         """A prompt's set; a prefill of its own where its statistic decides."""
         if (known := planned.prediction.neurons) is not None:
             return known
-        valid = valid_tokens(row[None], None, bos_of(self.model))
-        with Capture(self.model, self.engine.artifact.manifest.statistic, ends=True) as capture, torch.inference_mode():
-            capture.expect(valid)
-            self.model.base_model(input_ids=row[None], use_cache=False)
-            return planned.finish(capture.shares()[0], int(valid.sum()))
+        return planned.finish(*prompt_shares(self.model, self.engine.artifact.manifest.statistic, row[None]))
 
 
 def apply(
@@ -99,8 +94,7 @@ def apply(
         before.remove()
     tokenizer = _tokenizer(inner) if tokenizer is None else tokenizer
     _check(opened, inner, tokenizer, tuned)
-    engine = Engine(opened, embedder=embedder, device=str(inner.device))
-    engine._lm = (inner, tokenizer)
+    engine = Engine.around(opened, inner, tokenizer, embedder)
     applied = Applied(inner, engine, policy, keep)
     inner.__dict__[NAME], inner.__dict__["generate"] = applied, _wrapped(applied)
     return model

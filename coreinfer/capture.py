@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from coreinfer.mlp import Mlp, down_rows
-from coreinfer.models import decoder_of, find_mlps
+from coreinfer.models import bos_of, decoder_of, find_mlps
 from coreinfer.settings import HELD, StatisticSettings
 from coreinfer.statistic import column_energy, finish, reduce_layers, reduce_texts
 from coreinfer.turns import alone
@@ -151,6 +151,19 @@ def _shares(statistic: Tensor, lenient: bool) -> NDArray[np.float64]:
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Whether both can be reduced together."""
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def prompt_shares(model: PreTrainedModel, settings: StatisticSettings, ids: Tensor) -> tuple[NDArray[np.float64], int]:
+    """Run a prompt (1, P) dense -> its statistic as shares (L, F), and how many tokens counted.
+
+    Raises:
+        CoreInferError: a slim context or another Capture is open on the model.
+    """
+    valid = valid_tokens(ids, None, bos_of(model))
+    with Capture(model, settings, ends=True) as capture, torch.inference_mode():
+        capture.expect(valid)
+        model.base_model(input_ids=ids, use_cache=False)
+        return capture.shares()[0], int(valid.sum())
 
 
 class Capture(Reducer):

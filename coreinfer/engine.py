@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from coreinfer.artifact import Artifact
 from coreinfer.batches import generate_many
 from coreinfer.belonging import check_identity, named_by_artifact
-from coreinfer.capture import Capture, valid_tokens
+from coreinfer.capture import prompt_shares
 from coreinfer.clock import Clock
 from coreinfer.decode.continuing import Noise
 from coreinfer.decode.lossless import Drafts, together
@@ -20,7 +20,7 @@ from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.generation import Generation, Stopped
 from coreinfer.match import Match, make_index, nearest
-from coreinfer.models import bos_of, context_length
+from coreinfer.models import context_length
 from coreinfer.opening import Opening
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.planning import Planned, plan
@@ -65,6 +65,15 @@ class Engine:
         """Open an artifact folder; without one, the clusters and the demo language model that ship."""
         return cls(Artifact.load(artifact), **options)
 
+    @classmethod
+    def around(cls, artifact: Artifact, model: Any, tokenizer: Any, embedder: Embedder | str | None = None) -> "Engine":
+        """Over a model that is loaded; so may the ``embedder`` be. That they are the artifact's, the caller knows."""
+        engine = cls(artifact, embedder=None if isinstance(embedder, Embedder) else embedder, device=str(model.device))
+        engine._lm = (model, tokenizer)
+        if isinstance(embedder, Embedder):
+            engine.embedder = embedder
+        return engine
+
     @cached_property
     def embedder(self) -> Embedder:
         with named_by_artifact(self.artifact.root, "embedder", self._embedder):
@@ -94,17 +103,10 @@ class Engine:
     ) -> Prediction:
         """Which neurons the prompt needs. Runs the language model's prefill only where the source needs it."""
         planned = self.planned(prompt, policy, keep, match)
-        if planned.prediction.neurons is not None:
-            return planned.prediction
-        ids = self.encode(prompt)
-        self._opening.check_fits(None, ids.shape[1], ids.shape[1])
-        valid = valid_tokens(ids, None, bos_of(self.model))
-        statistic = self.artifact.manifest.statistic
-        with Capture(self.model, statistic, ends=True) as capture, torch.inference_mode():
-            capture.expect(valid)
-            self.model.base_model(input_ids=ids, use_cache=False)
-            shares = capture.shares()[0]
-        planned.finish(shares, int(valid.sum()))
+        if planned.prediction.neurons is None:
+            ids = self.encode(prompt)
+            self._opening.check_fits(None, ids.shape[1], ids.shape[1])
+            planned.finish(*prompt_shares(self.model, self.artifact.manifest.statistic, ids))
         return planned.prediction
 
     def generate(

@@ -1,5 +1,6 @@
 """How messages are worded: numbers with their nouns, long texts cut short, nested facts by dotted names, tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -17,6 +18,12 @@ def shortened(text: str, most: int) -> str:
 def cell(text: str) -> str:
     """A text that breaks no table of Markdown."""
     return " ".join(text.replace("|", "¦").replace("`", "'").split())
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, its head first."""
+    head, *rest = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rest])
 
 
 def flat(facts: dict[str, Any], head: str = "") -> dict[str, Any]:

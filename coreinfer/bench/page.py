@@ -7,6 +7,7 @@ from coreinfer.bench.report import GB, notes
 from coreinfer.bench.run import Measured
 from coreinfer.machine import hardware, machine, versions
 from coreinfer.places import moved_in, writing
+from coreinfer.wording import table
 
 TOP = """# Performance
 
@@ -32,13 +33,12 @@ def table_of(made: Measured) -> str:
     peers = made.dense_peers
     head = ["", "keep", "texts", "dtype", *(["tok/s"] if _on_gpu(made) else []), "share"]
     rows = [[*head, *(f"over {peer.engine}, dense" for peer in peers)]]
-    rows.append(["---"] * len(rows[0]))
     for s in made.speeds:
         rate = [f"{s.tokens_per_second:.1f}"] if _on_gpu(made) else []
         times = ["" if (times := s.over(peer)) is None else f"{times:.2f}x" for peer in peers]
         rows.append([s.engine, f"{s.keep:g}", str(s.texts), s.dtype, *rate, f"{s.share_of_limit:.0%}", *times])
     ends = notes(made, _prefill(made), rates=False)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(f"- {x}" for x in ends)
+    return table(rows) + "\n\n" + "\n".join(f"- {x}" for x in ends)
 
 
 def _on_gpu(made: Measured) -> bool:

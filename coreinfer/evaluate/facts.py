@@ -8,9 +8,8 @@ from typing import Any
 from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
-from coreinfer.layout import Layout
 from coreinfer.machine import versions
-from coreinfer.manifest import sha256_of
+from coreinfer.manifest import digest_of
 from coreinfer.quantised.linear import named_dtype
 
 
@@ -36,7 +35,7 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
 def _artifact(engine: Engine) -> dict[str, Any]:
     made = engine.artifact.manifest
     return {
-        "sha256": sha256_of(Layout(engine.artifact.root).manifest), "clusters": made.clusters,
+        "sha256": digest_of(engine.artifact.root), "clusters": made.clusters,
         "passages": made.passages, "statistic": made.statistic.kind, "embedder": made.embedder.id,
     }  # fmt: skip
 

@@ -11,8 +11,7 @@ import coreinfer
 from coreinfer.artifact import Artifact
 from coreinfer.export.choosing import Chosen
 from coreinfer.gguf.kinds import BYTES
-from coreinfer.layout import Layout
-from coreinfer.manifest import sha256_of
+from coreinfer.manifest import digest_of
 from coreinfer.wording import cell
 
 LOADING = {
@@ -34,7 +33,7 @@ class About:
 
     @classmethod
     def of(cls, artifact: Artifact, model: str) -> "About":
-        digest = sha256_of(Layout(artifact.root).manifest)
+        digest = digest_of(artifact.root)
         return cls(model, artifact.manifest.model.weights, digest, tuple(artifact.calibration.get("curve", ())))
 
 

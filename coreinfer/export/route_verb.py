@@ -80,8 +80,7 @@ def read_models(folder: Path) -> tuple[str, dict[int, str]]:
 
 
 def _check_made_from(path: Path, digest: str, root: Path) -> None:
-    from coreinfer.layout import Layout
-    from coreinfer.manifest import sha256_of
+    from coreinfer.manifest import digest_of
 
-    if sha256_of(Layout(root).manifest) != digest:
+    if digest_of(root) != digest:
         raise CoreInferError(f"{path} was made from another artifact than {root}: give that one by --artifact")

@@ -8,8 +8,7 @@ from typing import Any
 from coreinfer.artifact import Artifact
 from coreinfer.caching import cache_folder
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.layout import Layout
-from coreinfer.manifest import MANIFEST, sha256_of
+from coreinfer.manifest import MANIFEST, digest_of
 from coreinfer.wording import cell, counted
 
 CARD, MAP = "README.md", "map.png"
@@ -89,7 +88,7 @@ def card(artifact: Artifact, repo: str) -> str:
         f"# Which neurons of {cell(made.model.id)} each of {made.clusters:,} topics uses", "",
         f"Made by coreinfer from {made.passages:,} passages ({made.tokens:,} tokens), for {made.layers} layers of "
         f"{made.width:,} MLP neurons; embedder {cell(made.embedder.id)}; manifest sha256 "
-        f"{sha256_of(Layout(artifact.root).manifest)}.", "",
+        f"{digest_of(artifact.root)}.", "",
         "```python", "from coreinfer import Artifact, Engine", "",
         f'engine = Engine(Artifact.from_hub("{repo}"))', "```", "",
         f"![The clusters, close ones side by side]({MAP})", *losses, "",

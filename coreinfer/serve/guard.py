@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coreinfer.serve.faults import Refused
-from coreinfer.serve.limits import Limits
+from coreinfer.serve.limits import LOOPBACK, Limits
 
 log = logging.getLogger("coreinfer.serve")
 OPEN = "/health"
 PATIENCE = 8  # times the largest body: so much is read before a connection is closed
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HOSTS = tuple(f"[{name}]" if ":" in name else name for name in LOOPBACK)  # as a Host header has them
 
 
 class Guard:
@@ -75,7 +75,7 @@ class Guard:
 
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        if self.key is None and _host(headers.get("host", "")) not in LOOPBACK:
+        if self.key is None and _host(headers.get("host", "")) not in HOSTS:
             raise Refused(403, "the Host is not this machine's own name: use 127.0.0.1, or start the server with a key")
         if scope["path"] == OPEN and scope["method"] == "GET":
             return

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # where nobody but this machine asks
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -58,8 +58,10 @@ class Preparing:
             text = Text(
                 job, number, Waits(waits), begun.kept, words, min(wish.max_tokens, room), room, queue_s, first_s
             )
-            seed, at = wish.seed_of(number), begun.ids.shape[1] - 1
-            first = drawn(begun.logits, wish.sampling.temperature, seed, at, wish.sampling.top_p)
+            first = begun.first
+            if number > one.number * job.n:  # the prefill drew that of the first
+                seed, at = wish.seed_of(number), begun.ids.shape[1] - 1
+                first = drawn(begun.logits, wish.sampling.temperature, seed, at, wish.sampling.top_p)
             self.metrics.tokens.labels("new").inc()
             if why := text.take(first, begun.logits, self.ends):
                 text.end(why)

@@ -3,8 +3,7 @@
 import socket
 
 from coreinfer.errors import CoreInferError, in_words
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from coreinfer.serve.limits import LOOPBACK
 
 
 def bound(host: str, port: int, key: str | None) -> socket.socket:

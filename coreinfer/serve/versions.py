@@ -1,6 +1,5 @@
 """An artifact as it is served: opened, with what its statistic needs, and named by its digest."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from coreinfer.decode.continuing import Continuing, continuing
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
+from coreinfer.manifest import digest_of
 from coreinfer.serve.faults import Refused
 
 
@@ -45,7 +45,7 @@ class Version:
 def opened(engine: Engine, decoder: object) -> Version:
     """Of an engine whose model ``decoder`` runs."""
     made = engine.artifact
-    return Version(engine, continuing(decoder, made.manifest.statistic), _digest(made.root))  # type: ignore[arg-type]
+    return Version(engine, continuing(decoder, made.manifest.statistic), digest_of(made.root))  # type: ignore[arg-type]
 
 
 def successor(now: Version, root: str | Path) -> Version:
@@ -54,7 +54,7 @@ def successor(now: Version, root: str | Path) -> Version:
     Raises:
         CoreInferError: it does not verify, or other models made it.
     """
-    before = _digest(Path(root)) if Layout(Path(root)).manifest.is_file() else None
+    before = digest_of(Path(root)) if Layout(Path(root)).manifest.is_file() else None
     artifact, old = Artifact.load(root), now.artifact.manifest
     made = artifact.manifest
     if (made.layers, made.width, made.dimension) != (old.layers, old.width, old.dimension):
@@ -64,13 +64,8 @@ def successor(now: Version, root: str | Path) -> Version:
         )
     check_identity("model", old.model, made.model)
     check_identity("embedder", old.embedder, made.embedder)
-    engine = Engine(artifact)
-    engine.__dict__.update(embedder=now.engine.embedder, _lm=(now.engine.model, now.engine.tokenizer))  # both cached
+    engine = Engine.around(artifact, now.engine.model, now.engine.tokenizer, now.engine.embedder)
     version = opened(engine, now.own.decoder)
     if version.digest != before:
         raise CoreInferError(f"{root} changed while it was read: let it be whole, and come again")
     return version
-
-
-def _digest(root: Path) -> str:
-    return hashlib.sha256(Layout(root).manifest.read_bytes()).hexdigest()
