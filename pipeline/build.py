@@ -18,7 +18,7 @@ from coreinfer.settings import PolicySettings
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST
 from pipeline.cluster import how, placed
-from pipeline.corpus import Corpus, read_corpus, with_statistic
+from pipeline.corpus import Corpus, read_corpus
 from pipeline.data import Clustering, Remember, Statistics
 from pipeline.estimate import about, seconds_needed
 from pipeline.folder import appearing
@@ -30,7 +30,7 @@ from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages, remembering
+from pipeline.stages import Stages, with_chosen_statistic
 from pipeline.stopwatch import Stopwatch, Usage
 from pipeline.terms import sample_texts, top_terms
 from pipeline.threshold import first_threshold
@@ -85,7 +85,7 @@ def build_clusters(
         Work(ways, say) as work, appearing(output, overwrite) as (made, beside), work.scratch(beside) as scratch,
     ):  # fmt: skip
         corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
-        corpus = with_statistic(corpus, watch.start, remembering(corpus, work)({}))
+        corpus = with_chosen_statistic(corpus, work, watch)
         stages = Stages(corpus, work, watch)
         for line in _worth_knowing(stages, output):
             say(line)

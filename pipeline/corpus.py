@@ -113,13 +113,15 @@ def _recorder(settings: BuildSettings) -> Recorder:
     return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
 
 
-def with_statistic(corpus: Corpus, start: Callable[[str], Any], remember: Remember = forget) -> Corpus:
+def with_statistic(
+    corpus: Corpus, start: Callable[[str], Any], remember: Callable[[], Remember] = lambda: forget
+) -> Corpus:
     """With the statistic to record, and what it was chosen from; one that was asked for stays."""
     settings = corpus.settings
     if settings.statistic is not None or not settings.calibrate:
         return corpus
     recorder = corpus.recorder
-    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"), remember)
+    found, tried = choose_statistic(recorder.model, corpus.ids, settings.keep, start("choose statistic"), remember())
     return replace(corpus, recorder=replace(recorder, settings=found), tried=tried)
 
 

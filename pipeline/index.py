@@ -95,9 +95,8 @@ def write_index(layout: Layout, centroids: NDArray[np.float32]) -> None:
     """``index.faiss`` for other readers; ours rebuilds it from ``clusters.parquet``."""
     import faiss
 
-    layout.index.write_bytes(
-        faiss.serialize_index(make_index(centroids, exact=True)).tobytes()
-    )  # a full disk is an OSError so
+    raw = faiss.serialize_index(make_index(centroids, exact=True))
+    layout.index.write_bytes(raw.tobytes())  # a full disk is an OSError so
 
 
 def write_manifest(layout: Layout, **facts: Any) -> Manifest:

@@ -6,13 +6,13 @@ from typing import Any
 
 from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
-from pipeline.corpus import Corpus, read_corpus, with_statistic
+from pipeline.corpus import read_corpus
 from pipeline.recorded import record_settings
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.shards.work import Work
 from pipeline.sources import Counts
-from pipeline.stages import Stages, remembering
+from pipeline.stages import Stages, with_chosen_statistic
 from pipeline.stopwatch import Stopwatch
 
 
@@ -46,18 +46,14 @@ def run_pass(
     assert ways.work is not None, "a pass is done in a folder"
     watch = Stopwatch(stage)
     with writing(ways.work, ways.remedy):
-        ways.work.mkdir(parents=True, exist_ok=True)
         record_settings(settings, ways)
         with Work(ways, say) as work, work.scratch() as scratch:
             corpus = read_corpus(settings, scratch / "passages.parquet", watch, ways.bad_shards)
-            stages = Stages(corpus if ways.only == "embed" else _with_statistic(corpus, work, watch), work, watch)
+            chosen = corpus if ways.only == "embed" else with_chosen_statistic(corpus, work, watch)
+            stages = Stages(chosen, work, watch)
             done = _embed(stages) if ways.only == "embed" else _record(stages)
             counters = stages.counters()
     return PartReport(stages.plan.count, done, corpus.counts, watch.seconds, work.reused, counters)
-
-
-def _with_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:
-    return with_statistic(corpus, watch.start, remembering(corpus, work)({}))
 
 
 def _embed(stages: Stages) -> int:

@@ -13,7 +13,7 @@ from coreinfer.settings import StatisticSettings
 from coreinfer.wording import counted
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
-from pipeline.corpus import Corpus
+from pipeline.corpus import Corpus, with_statistic
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.shards import keys, parts
@@ -34,6 +34,11 @@ def remembering(corpus: Corpus, work: Work) -> Callable[[Facts], Remember]:
     recorder = replace(corpus.recorder, settings=StatisticSettings())  # the same before the statistic is chosen
     facts = keys.measure_facts(corpus.model_identity, corpus.ids.numpy(), recorder.reduced_by, device)
     return work.measured(facts, place_of(corpus, work)).under
+
+
+def with_chosen_statistic(corpus: Corpus, work: Work, watch: Stopwatch) -> Corpus:
+    """With the statistic to record, measured unless one was asked for or it was measured before."""
+    return with_statistic(corpus, watch.start, lambda: remembering(corpus, work)({}))
 
 
 def place_of(corpus: Corpus, work: Work) -> Place:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from coreinfer.machine import hardware, machine
 from coreinfer.progress import stages
+from coreinfer.wording import table
 from pipeline.scale.curve import Point, Search, curve, is_approximate, search
 from pipeline.scale.synthetic import Synthetic
 
@@ -65,7 +66,7 @@ def _curve_table(points: Sequence[Point]) -> str:
         ]
         for p in points
     ]  # fmt: skip
-    return _table(rows)
+    return table(rows)
 
 
 def _search_table(found: Sequence[Search]) -> str:
@@ -78,11 +79,7 @@ def _search_table(found: Sequence[Search]) -> str:
         ]
         for s in found
     ]  # fmt: skip
-    return _table(rows)
-
-
-def _table(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    return table(rows)
 
 
 def _megabytes(size: int) -> str:

@@ -65,11 +65,9 @@ class Account:
 
     def _hear_done(self, event: Event) -> None:
         shard = int(event.shard or 0)
-        self.done, self.passages, self.seconds = (
-            self.done + 1,
-            self.passages + event.passages,
-            self.seconds + event.seconds,
-        )
+        self.done += 1
+        self.passages += event.passages
+        self.seconds += event.seconds
         marks.remove(self.store, marks.BAD, shard)
         if event.together is not None:
             self.together[shard] = event.together

@@ -30,17 +30,8 @@ from pipeline.shards.store import Facts, Store, facts_of
 
 # As torch.cpu.get_capabilities calls them.
 UNITS = (
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_int8",
-    "amx_bf16",
-    "amx_fp16",
-    "bf16",
-    "i8mm",
-    "sve_bf16",
-    "sme",
-)
+    "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16", "bf16", "i8mm", "sve_bf16", "sme",
+)  # fmt: skip
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # how a user keeps libraries from some of them
 
 
