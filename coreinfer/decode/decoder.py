@@ -161,9 +161,9 @@ class Decoder:
     def _gpu_step(self, network: Network, neurons: NeuronSet, texts: int) -> Runs:
         def made() -> Any:
             from coreinfer.decode.rows import RowsStep
-            from coreinfer.decode.steps import Step
+            from coreinfer.decode.whole import one_text
 
-            return (RowsStep if texts > 1 else Step)(network, self.state, neurons.per_layer)
+            return (RowsStep if texts > 1 else one_text)(network, self.state, neurons.per_layer)
 
         return cast(Runs, self._captured(made))
 
