@@ -88,7 +88,8 @@ def together_in_words(texts: int, tokens: int, seconds: float) -> str:
 def drafted(made: "Drafts") -> str:
     """What came of a lossless generation's drafts."""
     share = f"{made.accepted / made.drafted:.0%} of " if made.drafted else ""
-    return f"  lossless: {share}{counted(made.drafted, 'drafted token')} accepted, {made.gain:.2f}x its dense steps"
+    speed = f"{made.gain:.2f} times as fast as the dense model alone"
+    return f"  lossless: {share}{counted(made.drafted, 'drafted token')} accepted; {speed}"
 
 
 def beyond_the_curve(curve: list[dict[str, float]], max_loss: float, keep: float) -> str:

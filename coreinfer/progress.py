@@ -51,8 +51,12 @@ def logged(name: str, total: int | None) -> Gauge:
 def _how_far(done: int, total: int, seconds: float, note: str) -> str:
     """``3,072 of 9,216, 51/s, 2 minutes left, 6 of 18 shards, 2 workers``."""
     rate = done / seconds
-    left = [f"{(total - done) / rate / 60:,.0f} minutes left"] if rate > 0 else []
+    left = [f"{_in_words((total - done) / rate)} left"] if rate > 0 else []
     return ", ".join([f"{done:,} of {total:,}", f"{rate:,.0f}/s", *left, *filter(None, [note])])
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} minutes"
 
 
 @contextmanager

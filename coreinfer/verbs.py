@@ -115,6 +115,7 @@ def generate(
     quiet: QuietOption = False,
 ) -> None:
     """Continue each prompt on the neurons that it needs; the text streams to stdout."""
+    from coreinfer.llamacpp import check_installed
     from coreinfer.output import beginning, drafted, full_context, generation_row, hear, in_lines, together_in_words
     from coreinfer.prompts import read_prompts
     from coreinfer.refresh import parse_refresh
@@ -133,6 +134,8 @@ def generate(
     narrow = {"--memory": memory is not None, f"--dtype {dtype}": dtype in QUANTISED}
     if runtime == "llama.cpp" and (named := [name for name, given in narrow.items() if given]):
         raise CoreInferError(f"llama.cpp runs plain weights that are all in memory: leave out {named[0]}")
+    if runtime == "llama.cpp":
+        check_installed()
     wanted = list(read_prompts(prompts, file))
     opened, keep = open_with_keep(artifact, dtype, policy, keep, max_loss, quiet)
     say_if_files(prompts, quiet)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from coreinfer.errors import CoreInferError
+from coreinfer.llamacpp import missing
 from coreinfer.llamacpp.handover import EMPTY, TYPES, Shape
 
 ERROR = 4  # ggml's log level
@@ -29,11 +30,8 @@ def library() -> Any:
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:  # it loads a shared library
-        missing = isinstance(error, ModuleNotFoundError)
-        why = "" if missing else f" ({str(error).splitlines()[0]})"
-        raise CoreInferError(
-            f"llama.cpp needs the package llama-cpp-python{why}: pip install 'coreinfer[llama]', with a C++ compiler"
-        ) from error
+        absent = isinstance(error, ModuleNotFoundError)
+        raise missing("" if absent else f" ({str(error).splitlines()[0]})") from error
     global _LISTENER
     _LISTENER = llama_cpp.llama_log_callback(_listen)
     llama_cpp.llama_log_set(_LISTENER, ctypes.c_void_p(0))
