@@ -45,8 +45,8 @@ struct Asking {
   __device__ void cache(const Layer& layer, int at, long long slot) {
     Split split(at, layer.window);
     long long bytes = D * SIZE, from = ((slot * CONTEXT + split.begin) * KV + split.g) * bytes;
-    for (int first = 0; first < split.cached(); first += HELD, n++) {
-      int here = min(HELD, split.cached() - first);
+    for (int first = 0; first < split.cached(); first += POSITIONS, n++) {
+      int here = min(POSITIONS, split.cached() - first);
       if (threadIdx.x % 32 == 0) ring::expect(n, 2 * here * bytes);
       __syncwarp();
       for (int j = threadIdx.x % 32; j < here; j += 32) {

@@ -5,10 +5,10 @@
 
 constexpr int GROUP = HEADS / KV, SPLITS = UNITS / KV < 16 ? UNITS / KV : 16, FEWEST = 64;  // positions of a split
 constexpr int LANES = D * SIZE / 16, SPAN = LANES > 16 ? 32 : LANES > 8 ? 16 : LANES > 4 ? 8 : LANES > 2 ? 4 : LANES;
-constexpr int ROWS = 32 / SPAN;            // a warp's positions at a time
-constexpr int HELD = SLOT / (2 * D * SIZE);  // positions of a slot: their keys, and from its middle on their values
-constexpr int MIXERS = WARPS < 8 ? WARPS : 8;  // warps that look at them
-constexpr int PART = GROUP * (D + 2);      // what a split tells: mixtures, tops, sums
+constexpr int ROWS = 32 / SPAN;                   // a warp's positions at a time
+constexpr int POSITIONS = SLOT / (2 * D * SIZE);  // positions of a slot: their keys, and from its middle on their values
+constexpr int MIXERS = WARPS < 8 ? WARPS : 8;     // warps that look at them
+constexpr int PART = GROUP * (D + 2);             // what a split tells: mixtures, tops, sums
 
 // Which positions this program's queries look at: from begin to end, of which the last may be the token's own, in no
 // cache yet.
@@ -22,7 +22,7 @@ struct Split {
   __device__ __forceinline__ bool mixes() const { return g < KV && s < used; }
   __device__ __forceinline__ bool owns() const { return s == used - 1; }
   __device__ __forceinline__ int cached() const { return mixes() ? min(end, at) - begin : 0; }
-  __device__ __forceinline__ int slots() const { return (cached() + HELD - 1) / HELD; }
+  __device__ __forceinline__ int slots() const { return (cached() + POSITIONS - 1) / POSITIONS; }
 };
 
 __device__ __forceinline__ float none() { return __int_as_float(0xff800000); }  // minus infinity
@@ -114,13 +114,13 @@ struct Attention {
     int warp = threadIdx.x / 32, lane = threadIdx.x % SPAN, row = threadIdx.x % 32 / SPAN;
     Mixed mixed[GROUP];
 #pragma unroll 1
-    for (int left = split.cached(); left > 0; left -= HELD, n++) {
+    for (int left = split.cached(); left > 0; left -= POSITIONS, n++) {
       const uint4* k = (const uint4*)ring::lot(n);
       const uint4* v = (const uint4*)((const char*)k + SLOT / 2);
 #pragma unroll 1
-      for (int first = warp * ROWS; warp < MIXERS && first < min(HELD, left); first += MIXERS * ROWS) {
+      for (int first = warp * ROWS; warp < MIXERS && first < min(POSITIONS, left); first += MIXERS * ROWS) {
         int j = first + row;
-        look_at(k + j * LANES, v + j * LANES, j < min(HELD, left), mixed);
+        look_at(k + j * LANES, v + j * LANES, j < min(POSITIONS, left), mixed);
       }
       ring::release(n);
     }
