@@ -6,7 +6,7 @@
 constexpr int GROUP = HEADS / KV, SPLITS = UNITS / KV < 16 ? UNITS / KV : 16, FEWEST = 64;  // positions of a split
 constexpr int LANES = D * SIZE / 16, SPAN = LANES > 16 ? 32 : LANES > 8 ? 16 : LANES > 4 ? 8 : LANES > 2 ? 4 : LANES;
 constexpr int ROWS = 32 / SPAN;                   // a warp's positions at a time
-constexpr int POSITIONS = SLOT / (2 * D * SIZE);  // positions of a slot: their keys, and from its middle on their values
+constexpr int POSITIONS = SLOT / (2 * D * SIZE);  // of a slot: keys, and from its middle on values
 constexpr int MIXERS = WARPS < 8 ? WARPS : 8;     // warps that look at them
 constexpr int PART = GROUP * (D + 2);             // what a split tells: mixtures, tops, sums
 
@@ -77,7 +77,9 @@ struct Attention {
       int e = mine_at(i), head = e / D;
       return qkv + (head < GROUP ? split.g * GROUP + head : HEADS + (head - GROUP) * KV + split.g) * D + e % D;
     };
-    hear<((GROUP + 2) * D + THREADS - 1) / THREADS>(mine_of((GROUP + 2) * D), layer, place, [&](int i, float y) { desk.heads[mine_at(i)] = y; });
+    constexpr int ALL = (GROUP + 2) * D;
+    hear<(ALL + THREADS - 1) / THREADS>(mine_of(ALL), layer, place,
+                                        [&](int i, float y) { desk.heads[mine_at(i)] = y; });
     together();
 #pragma unroll 1
     for (int h = threadIdx.x / 32; h < GROUP + 2; h += WARPS)

@@ -80,10 +80,10 @@ __device__ __forceinline__ u64 once() {
 }
 
 __device__ __forceinline__ void copy(u32 n, u32 offset, const char* source, u32 bytes, u64 policy) {
+  u32 to = shared_at(slots().rows[n % SLOTS] + offset), barrier = shared_at(slots().full + n % SLOTS);
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          shared_at(slots().rows[n % SLOTS] + offset)), "l"(source), "r"(bytes), "r"(shared_at(slots().full + n % SLOTS)),
-      "l"(policy) : "memory");
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
+      ::"r"(to), "l"(source), "r"(bytes), "r"(barrier), "l"(policy) : "memory");
 }
 
 }  // namespace ring

@@ -64,7 +64,7 @@ struct Computing {
     float y[LOT];
     const char* lot = ring::lot(n);
 #pragma unroll
-    for (int k = 0; k < LOT; k++) y[k] = v.dot(lot + k * N * SIZE);  // what is beyond those that are here does not count
+    for (int k = 0; k < LOT; k++) y[k] = v.dot(lot + k * N * SIZE);  // beyond those that are here: nothing that counts
     ring::release(n);
     float mine = sums(y);
     if (lane % APART == 0 && lane / APART < here) parts[lane / APART].of[threadIdx.x / 32] = mine;
@@ -167,8 +167,8 @@ struct Computing {
     for (int first = mine.begin; first < mine.end; first += 32) {
       int column = first + lane;
       float y = 0;
-      hear<(UNITS + WARPS - 1) / WARPS>(column < mine.end ? units : 0, told,
-           [=](int i) { return whole.partial + (warp + i * WARPS) * H + column; }, [&](int i, float part) { y += part; });
+      auto place = [=](int i) { return whole.partial + (warp + i * WARPS) * H + column; };
+      hear<(UNITS + WARPS - 1) / WARPS>(column < mine.end ? units : 0, told, place, [&](int i, float part) { y += part; });
       together();
       shared().columns[warp][lane] = y;
       together();

@@ -9,7 +9,8 @@
 __device__ __forceinline__ void together() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
 
 __device__ __forceinline__ void tell(u64* place, float x, u32 layer) {
-  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(place), "l"((u64)layer << 32 | __float_as_uint(x)) : "memory");
+  u64 word = (u64)layer << 32 | __float_as_uint(x);
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(place), "l"(word) : "memory");
 }
 
 // put(i, told) for i below n, N at most, in order; at(i) are their places.

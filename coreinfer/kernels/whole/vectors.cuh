@@ -146,8 +146,8 @@ struct Norms {
   }
 };
 
-// The residual stream, of which each program holds all: add what the programs tell of a layer, if anything; x becomes the
-// stream normed.
+// The residual stream, of which each program holds all: add what the programs tell of a layer, if anything; x becomes
+// the stream normed.
 __device__ __forceinline__ void settle(Held<H>& stream, Held<H>& x, Sum& sum, const u64* told, u32 layer, Norms norms) {
   Held<H> weight, more;
   weight.load(norms.weight);
