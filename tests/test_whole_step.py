@@ -2,13 +2,17 @@
 
 from importlib.resources import files
 
+import pytest
 from families import FAMILIES, build
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coreinfer.decode.families import read_network
-from coreinfer.decode.whole import suits, unfit
 from coreinfer.kernels import whole
+
+pytest.importorskip("triton")  # which the steps of several kernels are made of
+
+from coreinfer.decode.whole import suits, unfit
 
 VALUES = st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(width=32, allow_nan=False, allow_infinity=False))
 
@@ -19,7 +23,7 @@ def test_a_cpu_has_other_steps() -> None:
     assert not suits(net)
 
 
-def test_its_source_is_installed() -> None:
+def test_its_sources_include_one_another() -> None:
     folder = files(whole.__package__)
     for name in (*whole.INCLUDED, "step.cu"):
         text = (folder / name).read_text()

@@ -1,7 +1,7 @@
 """A step of one text as one kernel, ``kernels/whole``, for GPUs that copy in bulk (Hopper and later)."""
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from coreinfer.decode.network import Act, Layer, Network, Norm, Weight, plain
 from coreinfer.decode.state import State
 from coreinfer.decode.steps import Step
+from coreinfer.errors import in_words
 from coreinfer.kernels.whole import NotBuilt, Shape, buildable, compiled
 from coreinfer.quantised.packed import Packed
 
@@ -18,7 +19,12 @@ GROUP = 8  # query heads of a key head: a thread holds a mixture of each
 WARPS, MIXERS, SPLITS = 8, 8, 16  # as in the source
 LOT, WINDOW = 2, 3  # rows of a slot, and slots on their way: the fastest of those tried on an H200
 MOST_SLOTS, FEWEST_SLOTS = 32, 4
+LONGEST = 4096  # positions of a cache: with longer ones, one kernel was not measured beside several
 EVEN = 16 * 32 * WARPS  # bytes of a row, or a multiple of them, of which all threads have as much
+
+
+log = logging.getLogger(__name__)
+_failed = set[torch.device]()  # where it was not built; no process tries twice
 
 
 def unfit(network: Network) -> str | None:
@@ -93,7 +99,7 @@ class Room:
         return self.slots * (self.slot + 16) + self.beside
 
 
-def shape_of(network: Network, context: int, room: Room) -> Shape:
+def shape_of(network: Network, room: Room) -> Shape:
     """What the kernel is compiled for."""
     net = network
     return tuple({
@@ -101,7 +107,7 @@ def shape_of(network: Network, context: int, room: Room) -> Shape:
         "D": net.head_dim, "F": _width(net), "PARTS": len(net.layers[0].rows), "ACT": get_args(Act).index(net.act),
         "CENTER": int(net.final.center), "AFTER": int(any(x.after_mlp is not None for x in net.layers)),
         "TURNED": net.turned, "PLACES": int(net.positions is not None), "VOCABULARY": len(net.head),
-        "CONTEXT": context, "UNITS": room.programs, "WARPS": WARPS, "LOT": LOT, "WINDOW": WINDOW,
+        "UNITS": room.programs, "WARPS": WARPS, "LOT": LOT, "WINDOW": WINDOW,
         "SLOTS": room.slots, "SLOT": room.slot, "SHARED": room.all,
         "EPS": float(net.final.eps), "SCALE": float(net.scale), "CAP": float(net.attention_softcap or 0),
         "SOFTCAP": float(net.softcap or 0), "EMBEDDING_SCALE": float(net.embedding_scale),
@@ -109,12 +115,18 @@ def shape_of(network: Network, context: int, room: Room) -> Shape:
 
 
 def one_text(network: Network, state: State, kept: Sequence[int]) -> Step:
-    """The faster step of a text that works here. It may run once, to see that it does."""
-    if suits(network):
-        with suppress(NotBuilt):
+    """The faster step of a text that works here. Its kernel may run once, to see that it does; no token is picked."""
+    device = network.embedding.device
+    if device not in _failed and state.context <= LONGEST and suits(network):
+        try:
             step = WholeStep(network, state, kept)
-            step.run()  # the driver may refuse so many programs at once
+            step.launches[0]()  # the driver may refuse so many programs at once
             return step
+        except NotBuilt as error:
+            _failed.add(device)
+            log.warning(
+                "a step takes several kernels, up to a fifth slower, since one for all fails (%s)", in_words(error)
+            )
     return Step(network, state, kept)
 
 
@@ -128,7 +140,7 @@ class WholeStep(Step):
     def __init__(self, network: Network, state: State, kept: Sequence[int], room: Room | None = None) -> None:
         super().__init__(network, state, kept)
         room = room or Room(network, programs_of(network.embedding))
-        kernel = compiled(shape_of(network, state.context, room), network.embedding.device)
+        kernel = compiled(shape_of(network, room), network.embedding.device)
         self.told = self._told(room.programs)
         self.layers = self._words([w for number, x in enumerate(network.layers) for w in self._layer(number, x)])
         self.whole = self._words(self._around())
@@ -166,13 +178,15 @@ class WholeStep(Step):
         net, f = self.network, self.state.feed
         return [
             net.embedding, net.positions, _rows(net.head), net.head_bias, net.final.weight, net.final.bias, f.token,
-            f.position, f.slot, f.logits, *self.told, len(net.layers),
+            f.position, f.slot, f.logits, *self.told, len(net.layers), self.state.context,
         ]  # fmt: skip
 
 
 def _width(network: Network) -> int:
-    """Of the widest layer: where only kept neurons are in memory, layers differ."""
-    return max(len(x.rows[0]) for x in network.layers)
+    """Of the widest layer, rounded up: where only kept neurons are in memory, layers and sets differ, and each width is
+    compiled for.
+    """
+    return -(-max(len(x.rows[0]) for x in network.layers) // 1024) * 1024
 
 
 def _rows(weight: Weight | None) -> Tensor:

@@ -118,7 +118,8 @@ class Answering:
             found = [event.chances] if event.chances else []
             begin = at[event.number]
             at[event.number] += len(event.text)
-            return [self.form.delta(event.number, event.text, found, begin)]
+            several = {"coreinfer": {"tokens": event.tokens}} if event.tokens > 1 else {}
+            return [self.form.delta(event.number, event.text, found, begin) | several]
         if isinstance(event, Ended):
             return [self.form.last(event.number, event.stopped, self.core(event.number) | measured(event))]
         return []

@@ -55,11 +55,14 @@ class Began:
 
 @dataclass(frozen=True)
 class Piece:
-    """More of the ``number``-th text: characters that may be sent, of one more token; "" where none are whole yet."""
+    """More of the ``number``-th text: characters that may be sent, of one more token or several; "" where none are
+    whole yet. ``chances``: of one token.
+    """
 
     number: int
     text: str
     chances: Chances | None = None
+    tokens: int = 1
 
 
 @dataclass(frozen=True)

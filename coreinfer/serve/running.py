@@ -19,6 +19,7 @@ from coreinfer.serve.words import Words
 
 log = logging.getLogger("coreinfer.serve")
 STEPS = 8  # of a group before it is another's turn, or a waiting text's
+PACE = 0.03  # seconds in which what was told is sent: nobody reads faster, and each message takes from the steps
 Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
 SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
 
@@ -108,7 +109,9 @@ class Group:
 
 
 class Running:
-    """The groups, over one decoder's slots. ``flush``: called after each step, when what was told may be sent."""
+    """The groups, over one decoder's slots. ``flush``: called after steps, when what was told may be sent; what is told
+    last in a turn is sent by whoever gave it.
+    """
 
     def __init__(
         self, table: Table, ends: frozenset[int], metrics: Metrics, flush: Callable[[], object], pick: Pick = choose
@@ -116,6 +119,7 @@ class Running:
         self.table, self.ends, self.metrics, self.flush, self.pick = table, ends, metrics, flush, pick
         self.groups = list[Group]()
         self._sat: tuple[Group, list[Text]] | None = None
+        self._sent = 0.0
 
     @property
     def texts(self) -> list[Text]:
@@ -189,7 +193,9 @@ class Running:
                 done.setdefault(why, []).append(text)
         for why, texts in done.items():
             self._leave(group, texts, why)
-        self.flush()
+        if done or time.monotonic() - self._sent > PACE:
+            self._sent = time.monotonic()
+            self.flush()
 
     def _take(self, text: Text, row: int, token: int) -> str | None:
         try:

@@ -1,14 +1,21 @@
 """CUDA C++ that is compiled for a model's shape when it is first decoded (NVRTC), and launched as one grid."""
 
 import ctypes
+import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from coreinfer.caching import cache_folder
+from coreinfer.errors import CoreInferError, in_words
 
 INCLUDED = ("ring.cuh", "telling.cuh", "vectors.cuh", "attend.cuh", "asking.cuh")
 Shape = tuple[tuple[str, int | float], ...]  # names and values of the constants that a kernel is compiled for
@@ -19,7 +26,7 @@ class NotBuilt(RuntimeError):
 
 
 def buildable() -> bool:
-    """Whether PyTorch has brought the bindings that compile and launch: its packages for CUDA do."""
+    """Whether the bindings that compile and launch are there: recent PyTorch for CUDA brings them."""
     return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 
 
@@ -61,32 +68,62 @@ class Kernel:
         ))  # fmt: skip
 
 
-@cache
 def compiled(shape: Shape, device: torch.device) -> Kernel:
     """
     Raises:
         NotBuilt: it does not compile, or cannot be loaded.
     """
+    try:
+        return _compiled(shape, device)
+    except (NotBuilt, torch.OutOfMemoryError):
+        raise
+    except (ImportError, OSError, RuntimeError) as error:  # of bindings that do not find their libraries
+        raise NotBuilt(in_words(error)) from error
+
+
+@cache
+def _compiled(shape: Shape, device: torch.device) -> Kernel:
     major, minor = torch.cuda.get_device_capability(device)
-    binary = _binary(header(shape), f"sm_{major}{minor}")
+    binary = kept_binary(header(shape), f"sm_{major}{minor}")
     with torch.cuda.device(device):
         return Kernel(binary, int(dict(shape)["SHARED"]))
 
 
-def _binary(constants: str, architecture: str) -> bytes:
+def kept_binary(constants: str, architecture: str) -> bytes:
+    """From the cache, or compiled and put there where that is possible."""
     from cuda.bindings import nvrtc
 
-    folder = files(__package__)
-    texts = [constants.encode(), *((folder / name).read_bytes() for name in INCLUDED)]
-    names = [b"shape.cuh", *(name.encode() for name in INCLUDED)]
-    source = (folder / "step.cu").read_bytes()
-    program = _checked(nvrtc.nvrtcCreateProgram(source, b"step.cu", len(texts), texts, names))
-    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17"]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    if int(status):
-        log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
-        _checked(nvrtc.nvrtcGetProgramLog(program, log))
-        raise NotBuilt(log.decode(errors="replace").rstrip("\0 \n"))
-    binary = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
-    _checked(nvrtc.nvrtcGetCUBIN(program, binary))
+    texts = [constants.encode(), *((files(__package__) / name).read_bytes() for name in (*INCLUDED, "step.cu"))]
+    version = ".".join(map(str, (*nvrtc.nvrtcVersion()[1:], architecture)))
+    key = hashlib.sha256(b"\0".join([version.encode(), *texts])).hexdigest()
+    place: Path | None = None
+    with suppress(OSError, CoreInferError):
+        place = cache_folder("kernels") / f"{key}.cubin"
+        return place.read_bytes()
+    binary = _binary(texts[:-1], texts[-1], architecture)
+    if place is not None:
+        with suppress(OSError):  # a full or read-only place: the next process compiles again
+            place.parent.mkdir(parents=True, exist_ok=True)
+            written = place.with_name(f"{key}.{os.getpid()}")
+            written.write_bytes(binary)
+            written.replace(place)
     return binary
+
+
+def _binary(included: Sequence[bytes], source: bytes, architecture: str) -> bytes:
+    from cuda.bindings import nvrtc
+
+    names = [b"shape.cuh", *(name.encode() for name in INCLUDED)]
+    program = _checked(nvrtc.nvrtcCreateProgram(source, b"step.cu", len(names), list(included), names))
+    try:
+        options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17"]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if int(status):
+            log = bytes(max(2, _checked(nvrtc.nvrtcGetProgramLogSize(program))))
+            _checked(nvrtc.nvrtcGetProgramLog(program, log))
+            raise NotBuilt(log.decode(errors="replace").rstrip("\0 \n"))
+        binary = bytes(max(2, _checked(nvrtc.nvrtcGetCUBINSize(program))))
+        _checked(nvrtc.nvrtcGetCUBIN(program, binary))
+        return binary
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)

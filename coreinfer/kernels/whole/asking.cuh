@@ -5,7 +5,7 @@
 struct Layer {
   const char *qkv, *out, *neurons;  // (QKV, H); (H, A); (F, PARTS, H)
   char *keys, *values;              // (S, C, KV, D) each
-  const int* ids;                   // (kept,)
+  const int* ids;                   // (F,), of which the first `kept` count
   const float *qkv_bias, *out_bias, *in_bias, *down_bias;
   const float *before_attention, *shift_attention, *before_mlp, *shift_mlp, *after_attention, *after_mlp;
   const float *q_norm, *k_norm, *table;
@@ -19,7 +19,7 @@ struct Whole {
   float* logits;
   u64 *qkv, *parts, *attended, *out, *partial, *down;  // told; partial: (UNITS, H)
   u32* told;                                           // layers, since the first step
-  long long layers;
+  long long layers, context;
 };
 
 constexpr int A = HEADS * D, QKV = A + 2 * KV * D;
@@ -42,9 +42,9 @@ struct Asking {
   }
 
   // Keys and values of positions that earlier steps have left.
-  __device__ void cache(const Layer& layer, int at, long long slot) {
+  __device__ void cache(const Layer& layer, int at, long long first_position) {
     Split split(at, layer.window);
-    long long bytes = D * SIZE, from = ((slot * CONTEXT + split.begin) * KV + split.g) * bytes;
+    long long bytes = D * SIZE, from = ((first_position + split.begin) * KV + split.g) * bytes;
     for (int first = 0; first < split.cached(); first += POSITIONS, n++) {
       int here = min(POSITIONS, split.cached() - first);
       if (threadIdx.x % 32 == 0) ring::expect(n, 2 * here * bytes);
@@ -76,12 +76,13 @@ struct Asking {
   }
 
   __device__ void step(const Layer* layers, const Whole& whole) {
-    int at = *whole.position, slot = *whole.slot;
+    int at = *whole.position;
+    long long slot = *whole.slot;
 #pragma unroll 1
     for (int l = 0; l < whole.layers; l++) {
       Layer layer = layers[l];
       rows(layer.qkv, QKV, H * SIZE);
-      cache(layer, at, slot);
+      cache(layer, at, slot * whole.context);
       rows(layer.out, H, A * SIZE);
       neurons<PARTS - 1>(layer, 0);
       neurons<1>(layer, PARTS - 1);

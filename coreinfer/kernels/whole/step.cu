@@ -105,7 +105,7 @@ struct Computing {
     if (TURNED)
       for (int d = threadIdx.x; d < 2 * D; d += THREADS) shared().table[d] = layer.table[(long long)at * 2 * D + d];
     matrix(x, QKV, [&](int r, float y) { tell(whole.qkv + r, y + (layer.qkv_bias ? layer.qkv_bias[r] : 0), told); });
-    long long cache = (long long)slot * CONTEXT * KV * D * SIZE;
+    long long cache = slot * whole.context * KV * D * SIZE;
     Attention attention{shared().desk, Split(at, layer.window), whole.qkv, layer.q_norm, layer.k_norm, shared().table,
                         layer.keys + cache, layer.values + cache, whole.parts, whole.attended, told};
     attention.run(n);
@@ -159,7 +159,7 @@ struct Computing {
     y.tell(whole.partial + blockIdx.x * H, told);
   }
 
-  // The programs' parts of this program's columns, in the order in which they are told.
+  // The programs' parts of this program's columns, as `Held::place` orders them; added up in the programs' order.
   __device__ __forceinline__ void columns(const Layer& layer) {
     Share mine(H);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, units = (UNITS - warp + WARPS - 1) / WARPS;

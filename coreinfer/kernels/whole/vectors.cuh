@@ -46,7 +46,8 @@ struct Held {
   float at[MOST][VEC];
 
   __device__ static int piece(int c) { return threadIdx.x + c * THREADS; }
-  // Of a row: whoever has no piece c reads another, times 0, since branches would keep reads from going together.
+  // Of a row: whoever has no piece c reads another, which counts for nothing, since branches would keep reads from going
+  // together.
   __device__ static int some_piece(int c) { return PIECES % THREADS ? min(piece(c), PIECES - 1) : piece(c); }
   __device__ static int count() { return mine_of(PIECES); }
 
@@ -141,8 +142,8 @@ struct Norms {
 
   // Into the second-level cache, a part by each program.
   __device__ __forceinline__ void warm() const {
-    int line = blockIdx.x * 32;
-    if (threadIdx.x == 0 && line < H) asm volatile("prefetch.global.L2 [%0];" ::"l"(weight + line));
+    for (int e = blockIdx.x * 32; threadIdx.x == 0 && e < H; e += UNITS * 32)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(weight + e));
   }
 };
 

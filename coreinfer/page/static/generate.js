@@ -13,6 +13,7 @@
       this.written = "";
       this.tokens = 0;
       this.first = null;
+      this.before = null;
       this.told = null;
       this.body = document.createTextNode("");
       this.text.replaceChildren(ours.el("span", { class: "asked" }, prompt), this.body);
@@ -29,11 +30,13 @@
       const now = performance.now();
       this.first ??= now;
       this.last = now;
-      this.tokens += 1;
+      const tokens = (choice.coreinfer && choice.coreinfer.tokens) || 1; // a message may bring several
+      this.tokens += tokens;
+      this.before ??= tokens;
       this.written += choice.text;
       this.body.appendData(choice.text);
       this.text.scrollTop = this.text.scrollHeight;
-      this.rate(this.tokens > 1 ? ((this.tokens - 1) * 1000) / (now - this.first) : null);
+      this.rate(now > this.first ? ((this.tokens - this.before) * 1000) / (now - this.first) : null);
       this.foot.textContent = this.told ? `${this.told.source}, keep ${this.told.keep}` : "";
     }
 
