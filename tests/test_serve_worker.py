@@ -81,8 +81,10 @@ def test_all_prompts_of_a_request_are_of_one_artifact() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 1, 1, 30])), max_size=30), st.integers(1, 4))
-def test_who_decodes_has_a_turn_after_each_prefill(requests: Any, batch: int) -> None:
-    """Whatever waits, and though texts of one token never take a slot."""
+def test_who_decodes_has_a_turn_after_a_prefill_or_few(requests: Any, batch: int) -> None:
+    """Whatever waits, and though texts of one token never take a slot: after one where most slots are taken, else after
+    as many as are free.
+    """
     engine, stream = Engine(batch, queue=200), 0
     _, told = engine.job(tokens=400)
     engine.worker.turn()
@@ -91,8 +93,9 @@ def test_who_decodes_has_a_turn_after_each_prefill(requests: Any, batch: int) ->
     engine.worker.ask([lambda: None] * 50, EVER)
     while not any(isinstance(event, Ended) for event in told):
         before, seen = len(engine.preparing.done), engine.table.clock
+        taken = len(engine.worker.running.texts)
         engine.worker.turn()
-        assert len(engine.preparing.done) <= before + 1
+        assert len(engine.preparing.done) <= before + (max(1, batch - taken) if 2 * taken <= batch else 1)
         assert engine.table.clock > seen
         stream += 1
     assert engine.table.longest <= (GROUPS - 1) * STEPS + 1

@@ -173,8 +173,11 @@ class Worker(threading.Thread):
             self._asks.append(ask)
 
     def _prepare(self) -> None:
-        """Prefill one prompt; while nobody decodes, as many as slots are free."""
-        for _ in range(1 if self.running.groups else max(1, self.running.free - len(self._ready))):
+        """Prefill one prompt; while no more than half of the slots are taken, as many as are free: a step takes hardly
+        longer for eight texts than for one, so a burst had better decode together.
+        """
+        few = 2 * len(self.running.texts) <= self.limits.batch
+        for _ in range(max(1, self.running.free - len(self._ready)) if few else 1):
             if not self._arrived or len(self._ready) - self.running.free >= AHEAD * self.limits.batch:
                 return
             one = self._arrived.popleft()
