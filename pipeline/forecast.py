@@ -119,7 +119,7 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
     """Of a passage, to embed and to record it: with all threads, then with those that one of ``workers`` has."""
     work = (embedder.embed, lambda texts: deque(recorder.shares(texts), maxlen=0))
     for each in work:
-        each(sample[:16])  # to warm up
+        each(sample)  # to warm up: on a CPU, what a matrix library compiles for a new shape takes as long as its work
     embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
     if workers == 1:
         return embed, record, embed, record
