@@ -176,19 +176,20 @@ class Step(Launches):
         ]  # fmt: skip
 
     def _end(self) -> list[Callable[[], Any]]:
-        net, s, f = self.network, self.state, self.state.feed
+        net, s = self.network, self.state
         after = net.layers[-1].after_mlp
         head = self._project(
             s.feed.logits, net.head, net.head_bias, s.stream[0], s.added[1], s.stream[1], net.final, after, net.softcap
         )
-        return [
-            head,
-            lambda: pick[(PICKERS,)](
-                f.logits, len(net.head), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
-                s.history, s.context, s.best, s.where, s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, ADVANCE=True,
-                num_warps=4, **self.pdl,
-            ),
-        ]  # fmt: skip
+        return [head, self._pick()]
+
+    def _pick(self) -> Callable[[], Any]:
+        net, s, f = self.network, self.state, self.state.feed
+        return lambda: pick[(PICKERS,)](
+            f.logits, len(net.head), f.temperature, f.seed, f.token, f.position, f.slot, f.next, f.used,
+            s.history, s.context, s.best, s.where, s.counts[2], BLOCK=1024, PROGRAMS=PICKERS, ADVANCE=True,
+            num_warps=4, **self.pdl,
+        )  # fmt: skip
 
 
 def vectors(norm: Norm | None, after: Norm | None, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:

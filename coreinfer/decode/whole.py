@@ -16,7 +16,7 @@ from coreinfer.kernels.whole import NotBuilt, Shape, buildable, compiled
 from coreinfer.quantised.packed import Packed
 
 GROUP = 8  # query heads of a key head: a thread holds a mixture of each
-WARPS, MIXERS, SPLITS = 8, 8, 16  # as in the source
+WARPS, MIXERS, SPLITS = 8, 8, 16  # that compute, of them those that attend; programs of a key head, at most
 LOT, WINDOW = 2, 3  # rows of a slot, and slots on their way: the fastest of those tried on an H200
 MOST_SLOTS, FEWEST_SLOTS = 32, 4
 LONGEST = 4096  # positions of a cache: with longer ones, one kernel was not measured beside several
@@ -89,6 +89,11 @@ class Room:
         object.__setattr__(self, "beside", desk + sums + active + 1024)
 
     @property
+    def splits(self) -> int:
+        """Programs of a key head."""
+        return min(SPLITS, self.programs // self.network.kv_heads)
+
+    @property
     def slots(self) -> int:
         properties: Any = torch.cuda.get_device_properties(self.network.embedding.device)
         most = int(properties.shared_memory_per_block_optin)
@@ -107,7 +112,7 @@ def shape_of(network: Network, room: Room) -> Shape:
         "D": net.head_dim, "F": _width(net), "PARTS": len(net.layers[0].rows), "ACT": get_args(Act).index(net.act),
         "CENTER": int(net.final.center), "AFTER": int(any(x.after_mlp is not None for x in net.layers)),
         "TURNED": net.turned, "PLACES": int(net.positions is not None), "VOCABULARY": len(net.head),
-        "UNITS": room.programs, "WARPS": WARPS, "LOT": LOT, "WINDOW": WINDOW,
+        "UNITS": room.programs, "WARPS": WARPS, "MIXERS": MIXERS, "SPLITS": room.splits, "LOT": LOT, "WINDOW": WINDOW,
         "SLOTS": room.slots, "SLOT": room.slot, "SHARED": room.all,
         "EPS": float(net.final.eps), "SCALE": float(net.scale), "CAP": float(net.attention_softcap or 0),
         "SOFTCAP": float(net.softcap or 0), "EMBEDDING_SCALE": float(net.embedding_scale),
@@ -141,18 +146,18 @@ class WholeStep(Step):
         super().__init__(network, state, kept)
         room = room or Room(network, programs_of(network.embedding))
         kernel = compiled(shape_of(network, room), network.embedding.device)
-        self.told = self._told(room.programs)
+        self.told = self._told(room)
         self.layers = self._words([w for number, x in enumerate(network.layers) for w in self._layer(number, x)])
         self.whole = self._words(self._around())
         threads = 32 * (WARPS + 1)  # one warp asks for rows
-        self.launches = [lambda: kernel.launch(room.programs, threads, (self.layers, self.whole)), self._end()[1]]
+        self.launches = [lambda: kernel.launch(room.programs, threads, (self.layers, self.whole)), self._pick()]
 
-    def _told(self, programs: int) -> list[Tensor]:
+    def _told(self, room: Room) -> list[Tensor]:
         """Places for what programs tell one another, 8 bytes each, and last how many layers were told."""
         net = self.network
         queries, sides = net.heads * net.head_dim, 2 * net.kv_heads * net.head_dim
-        splits = min(SPLITS, programs // net.kv_heads) * net.heads * (net.head_dim + 2)
-        sizes = (queries + sides, splits, queries, net.hidden, programs * net.hidden, net.hidden, 1)
+        splits = room.splits * net.heads * (net.head_dim + 2)
+        sizes = (queries + sides, splits, queries, net.hidden, room.programs * net.hidden, net.hidden, 1)
         return [torch.zeros(size, dtype=torch.int64, device=net.embedding.device) for size in sizes]
 
     def _words(self, words: Sequence[int | Tensor | None]) -> Tensor:

@@ -2,7 +2,6 @@
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -16,8 +15,10 @@ from torch import Tensor
 
 from coreinfer.caching import cache_folder
 from coreinfer.errors import CoreInferError, in_words
+from coreinfer.places import moved_in
 
 INCLUDED = ("ring.cuh", "telling.cuh", "vectors.cuh", "attend.cuh", "asking.cuh")
+DIGEST = hashlib.sha256().digest_size  # bytes before a kept binary: of one that is not whole another is made
 Shape = tuple[tuple[str, int | float], ...]  # names and values of the constants that a kernel is compiled for
 
 
@@ -99,14 +100,15 @@ def kept_binary(constants: str, architecture: str) -> bytes:
     place: Path | None = None
     with suppress(OSError, CoreInferError):
         place = cache_folder("kernels") / f"{key}.cubin"
-        return place.read_bytes()
+        digest, binary = (held := place.read_bytes())[:DIGEST], held[DIGEST:]
+        if digest == hashlib.sha256(binary).digest():
+            return binary
     binary = _binary(texts[:-1], texts[-1], architecture)
     if place is not None:
         with suppress(OSError):  # a full or read-only place: the next process compiles again
             place.parent.mkdir(parents=True, exist_ok=True)
-            written = place.with_name(f"{key}.{os.getpid()}")
-            written.write_bytes(binary)
-            written.replace(place)
+            with moved_in(place) as part:
+                part.write_bytes(hashlib.sha256(binary).digest() + binary)
     return binary
 
 

@@ -3,11 +3,10 @@
 // each of a key head's programs adds up some of its elements, over all splits.
 #include "vectors.cuh"
 
-constexpr int GROUP = HEADS / KV, SPLITS = UNITS / KV < 16 ? UNITS / KV : 16, FEWEST = 64;  // positions of a split
+constexpr int GROUP = HEADS / KV, FEWEST = 64;  // positions of a split
 constexpr int LANES = D * SIZE / 16, SPAN = LANES > 16 ? 32 : LANES > 8 ? 16 : LANES > 4 ? 8 : LANES > 2 ? 4 : LANES;
 constexpr int ROWS = 32 / SPAN;                   // a warp's positions at a time
 constexpr int POSITIONS = SLOT / (2 * D * SIZE);  // of a slot: keys, and from its middle on values
-constexpr int MIXERS = WARPS < 8 ? WARPS : 8;     // warps that look at them
 constexpr int PART = GROUP * (D + 2);             // what a split tells: mixtures, tops, sums
 
 // Which positions this program's queries look at: from begin to end, of which the last may be the token's own, in no

@@ -2,8 +2,8 @@
 // What programs tell one another: a float and, in the same 8 bytes, the number of the layer that it belongs to. Who
 // needs it reads until the number is there: no program waits for more than it needs, and none for writes to be seen.
 //
-// A place is written once a layer at most. That all have read it by the next time follows from what a layer's last sum needs: a
-// part from every program.
+// A place is written once a layer at most. That all have read it by the next time follows from what a layer's last sum
+// needs: a part from every program.
 #include "ring.cuh"
 
 __device__ __forceinline__ void together() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
