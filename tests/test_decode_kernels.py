@@ -95,6 +95,20 @@ def test_a_head_attends_over_several_chunks(kernels: Any, monkeypatch: pytest.Mo
         assert torch.allclose(state.feed.logits[0], step(net, 7, 60, keys, values, every(net)), atol=2e-5)
 
 
+@torch.no_grad()
+def test_a_step_of_one_text_is_the_first_rows_alone(kernels: Any) -> None:
+    """Though more rows of its feed are in use: vectors between kernels have room for one."""
+    net, neurons = read_network(build("Llama")), some()
+    keys, values = (torch.randn_like(cache) for cache in caches(net))
+    state = State(net, 64, slots=3)
+    state.keys[:, 2], state.values[:, 2] = keys, values
+    state.keep(neurons)
+    state.feed.position.fill_(40), state.feed.token.copy_(torch.tensor([7, 8, 9])), state.feed.slot.fill_(2)
+    kernels.Step(net, state, neurons.per_layer).run()
+    assert torch.allclose(state.feed.logits[0], step(net, 7, 40, keys, values, kept(neurons)), atol=2e-5)
+    assert state.feed.token[1:].tolist() == [8, 9] and state.feed.position.tolist() == [41, 40, 40]
+
+
 def picked(logits_: torch.Tensor, state: State, block: int, programs: int) -> int:
     """What the kernel makes of logits (V,)."""
     from coreinfer.kernels.ends import pick

@@ -30,10 +30,12 @@ class Room(Protocol):
 
 
 def attending(
-    state: State, room: Room, feed: Feed, number: int, layer: Layer, own: bool, pdl: dict[str, Any]
+    state: State, room: Room, feed: Feed, rows: int, number: int, layer: Layer, own: bool, pdl: dict[str, Any]
 ) -> Callable[[], Any]:
-    """Of layer ``number``, for each row of ``feed``. ``own``: the row's key and value go into the cache on the way."""
-    net, s, rows = state.network, state, len(feed.token)
+    """Of layer ``number``, for the first ``rows`` of ``feed``, as many as ``room`` has. ``own``: the row's key and value
+    go into the cache on the way.
+    """
+    net, s = state.network, state
     keys, values = s.keys[number], s.values[number]
     (old_keys, _, bits), (old_values, _, _) = held(keys), held(values)
     table, heads = rope_of(net, layer), heads_of(net, layer)

@@ -109,12 +109,15 @@ class RowsStep(Launches):
             out += [
                 self._ready(layer.before_attention, after),
                 self._multiply(v.qkv, plain(layer.qkv), layer.qkv_bias, v.x),
-                self._remember(number, layer), attending(self.state, v, self.feed, number, layer, False, self.pdl),
+                self._remember(number, layer), self._attend(number, layer),
                 self._multiply(v.added, plain(layer.out), layer.out_bias, v.attended),
                 self._ready(layer.before_mlp, layer.after_attention), *self._mlp(number, layer),
             ]  # fmt: skip
             after = layer.after_mlp
         return out
+
+    def _attend(self, number: int, layer: Layer) -> Launch:
+        return attending(self.state, self.v, self.feed, self.rows, number, layer, False, self.pdl)
 
     def _ready(self, norm: Norm, after: Norm | None) -> Launch:
         v, hidden = self.v, self.network.hidden

@@ -87,7 +87,7 @@ class Launches:
 
 
 class Step(Launches):
-    """One token of one text."""
+    """One token of one text, that of the feed's first row, however many are in use."""
 
     def __init__(self, network: Network, state: State, kept: Sequence[int], tiles: Tiles | None = None) -> None:
         super().__init__(network.embedding)
@@ -117,7 +117,7 @@ class Step(Launches):
         turn = self._project(s.qkv, layer.qkv, layer.qkv_bias, s.stream[0], s.added[1], s.stream[1],
                              layer.before_attention, after)  # fmt: skip
         back = self._project(s.added[0], layer.out, layer.out_bias, s.attended)
-        attend = attending(s, s, s.feed, number, layer, True, self.pdl)
+        attend = attending(s, s, s.feed, 1, number, layer, True, self.pdl)
         return [turn, attend, back]
 
     def _project(
