@@ -15,16 +15,17 @@ from families import one_thread as one_thread
 from small_models import save_llama
 
 from coreinfer import CoreInferError
-from coreinfer.bench import limits
+from coreinfer.bench import limits, page
 from coreinfer.bench.lossless import examples, measure_lossless
 from coreinfer.bench.page import TOP, put, section, title, write
-from coreinfer.bench.plan import Plan
+from coreinfer.bench.plan import PROMPT, Plan
 from coreinfer.bench.report import last_line, picture, save, summary, table
 from coreinfer.bench.run import Measured, measure
 from coreinfer.bench.shapes import SHAPES, random_model
-from coreinfer.bench.subjects import Own, random_set, transformers_eager
+from coreinfer.bench.subjects import COMPILED, Own, Subject, does_not_compile, random_set, transformers_eager
 from coreinfer.engine import Engine
 from coreinfer.llamacpp.session import library
+from coreinfer.machine import machine
 
 PLAN = Plan(prompt_tokens=8, new_tokens=6, context=32, keeps=(1.0, 0.5), texts=3)
 KEYS = {
@@ -127,7 +128,9 @@ def test_what_is_saved(made: Measured, tmp_path: Path) -> None:
     assert (tmp_path / "bench.svg").read_text("utf-8").count("<svg") == picture(made).count("<svg") == 1
 
 
-def test_a_page_grows_by_sections_and_replaces_them(made: Measured, tmp_path: Path) -> None:
+def test_a_page_grows_by_sections_and_replaces_them(
+    made: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place, other = tmp_path / "page.md", replace(made, shape="large")
     write(made, "coreinfer bench --keep 1", place)
     write(other, "coreinfer bench --shape large", place)
@@ -140,9 +143,20 @@ def test_a_page_grows_by_sections_and_replaces_them(made: Measured, tmp_path: Pa
     assert "--keep 1" not in again
     assert "memory 7 GB/s" in again
     assert "tok/s" not in again
-    assert "tok/s" in section(replace(made, device="cuda:0"), "x")
+    monkeypatch.setattr(page, "machine", lambda: machine() | {"gpu": "NVIDIA H"})
+    on_gpu = section(replace(made, device="cuda:0", prompt_tokens=PROMPT), "x")
+    assert "tok/s" in on_gpu
+    assert on_gpu.startswith("tiny, float32, on one NVIDIA H\n")
     assert again.partition("## large")[2] == both.partition("## large")[2]
     assert put("", section(other, "x")).startswith(TOP)
+
+
+def test_a_peer_that_does_not_compile_is_left_out() -> None:
+    def refuses(count: int) -> float:
+        raise torch._dynamo.exc.UserError(torch._dynamo.exc.UserErrorType.DYNAMIC_CONTROL_FLOW, "no guard on u0\nmore")
+
+    assert does_not_compile(Subject(COMPILED, 1.0, refuses)) == "not compiled: no guard on u0"
+    assert does_not_compile(Subject(COMPILED, 1.0, float)) is None
 
 
 def test_what_cannot_be_measured() -> None:

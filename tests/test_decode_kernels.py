@@ -106,7 +106,8 @@ def test_a_step_of_one_text_is_the_first_rows_alone(kernels: Any) -> None:
     state.feed.position.fill_(40), state.feed.token.copy_(torch.tensor([7, 8, 9])), state.feed.slot.fill_(2)
     kernels.Step(net, state, neurons.per_layer).run()
     assert torch.allclose(state.feed.logits[0], step(net, 7, 40, keys, values, kept(neurons)), atol=2e-5)
-    assert state.feed.token[1:].tolist() == [8, 9] and state.feed.position.tolist() == [41, 40, 40]
+    assert state.feed.token[1:].tolist() == [8, 9]
+    assert state.feed.position.tolist() == [41, 40, 40]
 
 
 def picked(logits_: torch.Tensor, state: State, block: int, programs: int) -> int:

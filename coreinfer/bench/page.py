@@ -54,9 +54,10 @@ def _prefill(made: Measured) -> str:
 
 
 def title(made: Measured) -> str:
-    """What is measured, and so what a section is replaced by."""
+    """What is measured and on which GPU, and so what a section is replaced by; CPUs, with ratios alone, share one."""
     long = "" if made.prompt_tokens == PROMPT else f", {made.prompt_tokens:,} prompt tokens"
-    return f"{made.shape}, {made.dtype}, on a {'GPU' if _on_gpu(made) else 'CPU'}{long}"
+    where = f"one {machine()['gpu']}" if _on_gpu(made) else "a CPU"
+    return f"{made.shape}, {made.dtype}, on {where}{long}"
 
 
 def put(text: str, new: str) -> str:

@@ -16,8 +16,10 @@ from coreinfer.bench.lossless import LosslessSpeed, examples, measure_lossless
 from coreinfer.bench.plan import PROMPT, Plan
 from coreinfer.bench.shapes import random_model, random_prompt
 from coreinfer.bench.subjects import (
+    COMPILED,
     Own,
     Subject,
+    does_not_compile,
     llama_cpp,
     no_llama_cpp,
     random_set,
@@ -157,10 +159,12 @@ def _peers(
     mlps, least, left_out = find_mlps(model), min(plan.keeps), dict[str, str]()
     sets = {keep: random_set(len(mlps), mlps[0].width, keep) for keep in sorted({1.0, least}, reverse=True)}
     subjects = [transformers_eager(model, ids, None if keep == 1 else some, keep) for keep, some in sets.items()]
-    if model.device.type == "cuda":
-        subjects.append(transformers_compiled(model, ids, context))
+    if model.device.type != "cuda":
+        left_out[COMPILED] = "measured on GPUs only: it needs a C++ compiler here"
+    elif why := does_not_compile(compiled := transformers_compiled(model, ids, context)):
+        left_out[COMPILED] = why
     else:
-        left_out["transformers, static cache, torch.compile"] = "measured on GPUs only: it needs a C++ compiler here"
+        subjects.append(compiled)
     if why := no_llama_cpp(model):
         left_out["llama.cpp"] = why
     else:

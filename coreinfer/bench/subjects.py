@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, StaticCache
 
 from coreinfer.bench.limits import wait
 from coreinfer.decode.decoder import Decoder
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import NeuronSet, top, uniform_budgets
 from coreinfer.slimming import slim
 
+COMPILED = "transformers, static cache, torch.compile"
 Decode = Callable[[int], float]  # so many tokens -> seconds
 
 
@@ -113,6 +114,9 @@ def transformers_compiled(model: PreTrainedModel, ids: Tensor, context: int) -> 
     step: Any = torch.compile(cast(Any, model).forward, mode="reduce-overhead", fullgraph=True)
     config = model.config.get_text_config()
     cache = StaticCache(config=config, max_cache_len=context)
+    more: dict[str, Any] = {}
+    if config.model_type == "opt":  # else it makes a mask as long as what was decoded, which is not compiled
+        more["attention_mask"] = torch.ones(1, context, dtype=torch.long, device=ids.device)
 
     @torch.inference_mode()
     def decode(count: int) -> float:
@@ -122,13 +126,24 @@ def transformers_compiled(model: PreTrainedModel, ids: Tensor, context: int) -> 
         wait(str(ids.device))
         begun = time.perf_counter()
         for _ in range(count):
-            logits = step(input_ids=token.clone(), past_key_values=cache, position_ids=place).logits
+            logits = step(input_ids=token.clone(), past_key_values=cache, position_ids=place, **more).logits
             token = logits[:, -1:].argmax(-1)
             place = place + 1
         wait(str(ids.device))
         return time.perf_counter() - begun
 
-    return Subject("transformers, static cache, torch.compile", 1.0, decode)
+    return Subject(COMPILED, 1.0, decode)
+
+
+def does_not_compile(subject: Subject) -> str | None:
+    """Why, in words; None if it does, which this first step of it shows."""
+    try:
+        subject.decode(1)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # what Dynamo and Inductor raise
+        return f"not compiled: {in_words(error)}"
+    return None
 
 
 def llama_cpp(

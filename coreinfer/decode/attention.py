@@ -32,8 +32,9 @@ class Room(Protocol):
 def attending(
     state: State, room: Room, feed: Feed, rows: int, number: int, layer: Layer, own: bool, pdl: dict[str, Any]
 ) -> Callable[[], Any]:
-    """Of layer ``number``, for the first ``rows`` of ``feed``, as many as ``room`` has. ``own``: the row's key and value
-    go into the cache on the way.
+    """Of layer ``number``, for the first ``rows`` of ``feed``, as many as ``room`` has.
+
+    ``own``: the row's key and value go into the cache on the way.
     """
     net, s = state.network, state
     keys, values = s.keys[number], s.values[number]
