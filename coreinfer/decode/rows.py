@@ -109,15 +109,18 @@ class RowsStep(Launches):
             out += [
                 self._ready(layer.before_attention, after),
                 self._multiply(v.qkv, plain(layer.qkv), layer.qkv_bias, v.x),
-                self._remember(number, layer), self._attend(number, layer),
+                *self._attention(number, layer),
                 self._multiply(v.added, plain(layer.out), layer.out_bias, v.attended),
                 self._ready(layer.before_mlp, layer.after_attention), *self._mlp(number, layer),
             ]  # fmt: skip
             after = layer.after_mlp
         return out
 
-    def _attend(self, number: int, layer: Layer) -> Launch:
-        return attending(self.state, self.v, self.feed, self.rows, number, layer, False, self.pdl)
+    def _attention(self, number: int, layer: Layer) -> list[Launch]:
+        """Rows of one text look at one another's keys, which must be there before; one of each text has its own."""
+        apart = not self.looking
+        attend = attending(self.state, self.v, self.feed, self.rows, number, layer, apart, self.pdl)
+        return [attend] if apart else [self._remember(number, layer), attend]
 
     def _ready(self, norm: Norm, after: Norm | None) -> Launch:
         v, hidden = self.v, self.network.hidden
