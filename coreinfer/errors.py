@@ -8,4 +8,4 @@ class CoreInferError(Exception):
 def in_words(error: BaseException) -> str:
     """The first line of another library's error, for use inside one of ours."""
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(". ")[:300]
+    return (lines[0] if lines else type(error).__name__).rstrip(".: ")[:300]
