@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from coreinfer.decode import compiled, compiled_int, tiles
+from coreinfer.decode import compiled, compiled_int, team, tiles
 from coreinfer.quantised import packed
 
 
@@ -19,7 +19,9 @@ def hash_of(*modules: ModuleType) -> str:
 
 
 @pytest.mark.parametrize(
-    ("module", "sources"), [(compiled, (tiles,)), (compiled_int, (tiles, packed, compiled))], ids=["compiled", "int"]
+    ("module", "sources"),
+    [(compiled, (tiles, team)), (compiled_int, (tiles, packed, compiled, team))],
+    ids=["compiled", "int"],
 )
 def test_loops_name_what_they_are_made_of(module: ModuleType, sources: tuple[ModuleType, ...]) -> None:
     """On a failure: put the hash that is shown into ``MADE_OF`` of that file, ``compiled`` first."""

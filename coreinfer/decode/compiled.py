@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
+from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import tile, widened
 
-MADE_OF = "70431fc521ee"  # hash of what this file's loops are made of; a test says which
+MADE_OF = "bacd8b704e36"  # hash of what this file's loops are made of; a test says which
+PART, FEWEST, MOST = 1 << 15, 8, 256  # multiplications of a team's part, and about how many parts a loop has
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
 
 
@@ -73,15 +75,6 @@ def product(w: Any, x: Any, bias: Any, y: Any) -> None:
     """y (R, m) = x (R, n) @ w (m, n).T + bias (m,)."""
     y[:] = bias
     _rows(w, x, y, 0, len(w))
-
-
-@njit(parallel=True, **FAST)
-def shared_product(w: Any, x: Any, bias: Any, y: Any, threads: int) -> None:
-    """The same on so many threads, each a block of weight rows."""
-    y[:] = bias
-    each = -(-len(w) // (4 * threads)) * 4
-    for part in prange(threads):
-        _rows(w, x, y, min(len(w), part * each), min(len(w), (part + 1) * each))
 
 
 @njit(parallel=True, **FAST)
@@ -195,16 +188,6 @@ def attend(
         _attend_one(n, heads, qkv, keys, values, slots, positions, window, scale, cap, s, out)
 
 
-@njit(parallel=True, **FAST)
-def shared_attend(
-    heads: int, qkv: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float, cap: float,
-    s: Any, out: Any,
-) -> None:  # fmt: skip
-    """The same on all threads, head by head."""
-    for n in prange(len(qkv) * heads):
-        _attend_one(n, heads, qkv, keys, values, slots, positions, window, scale, cap, s, out)
-
-
 @njit(**FAST)
 def store(qkv: Any, first: int, cache: Any, slots: Any, positions: Any) -> None:
     """The heads of (R, n, D) from ``first`` on, each row's into its slot of a cache (S, C, KV, D)."""
@@ -235,3 +218,102 @@ def activate(gate: Any, up: Any, act: int, out: Any) -> None:
 
 
 ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")
+
+
+# What a team does of these loops. A job is its kind, addresses and sizes.
+PRODUCT, NARROW_PRODUCT, ATTENTION, NARROW_ATTENTION = range(4)
+
+
+@njit(**FAST)
+def _is_narrow(x: Any) -> int:
+    return 1 if x.itemsize == 2 else 0
+
+
+@njit(nogil=True, **FAST)
+def shared_product(board: Any, w: Any, x: Any, bias: Any, y: Any) -> None:
+    """``product`` by a team: parts are blocks of weight rows."""
+    y[:] = bias
+    each = block(len(w), x.size)
+    parts = -(-len(w) // each)
+    j = board[JOB:]
+    j[0], j[1], j[2], j[3] = PRODUCT + _is_narrow(w), w.ctypes.data, x.ctypes.data, y.ctypes.data
+    j[4], j[5], j[6], j[7] = len(x), len(w), x.shape[1], each
+    _lead(board, parts)
+
+
+@njit(**FAST)
+def block(rows: int, size: int) -> int:
+    """How many of ``rows`` a part has, whole tiles, each row for ``size`` multiplications."""
+    some = max(min(PART // size, rows // FEWEST), -(-rows // MOST))
+    return -(-some // 4) * 4
+
+
+@njit(**FAST)
+def _product_part(j: Any, w: Any, part: int) -> None:
+    x, y = carray(pointer(j[2]), (j[4], j[6]), np.float32), carray(pointer(j[3]), (j[4], j[5]), np.float32)
+    _rows(w, x, y, part * j[7], min(j[5], (part + 1) * j[7]))
+
+
+@njit(nogil=True, **FAST)
+def shared_attend(
+    board: Any, heads: int, qkv: Any, keys: Any, values: Any, slots: Any, positions: Any, window: int, scale: float,
+    cap: float, s: Any, out: Any,
+) -> None:  # fmt: skip
+    """``attend`` by a team: parts are heads."""
+    j = board[JOB:]
+    j[0], j[1], j[2], j[3] = ATTENTION + _is_narrow(keys), qkv.ctypes.data, keys.ctypes.data, values.ctypes.data
+    j[4], j[5], j[6], j[7] = slots.ctypes.data, positions.ctypes.data, s.ctypes.data, out.ctypes.data
+    j[8], j[9], j[10], j[11] = len(qkv), qkv.shape[1], qkv.shape[2], heads
+    j[12], j[13], j[14], j[15] = keys.shape[0], keys.shape[1], keys.shape[2], window
+    j[16], j[17] = np.float64(scale).view(np.int64), np.float64(cap).view(np.int64)
+    _lead(board, len(qkv) * heads)
+
+
+@njit(**FAST)
+def _attention_part(j: Any, keys: Any, values: Any, n: int) -> None:
+    qkv, out = (carray(pointer(j[1]), (j[8], j[9], j[10]), np.float32),
+                carray(pointer(j[7]), (j[8], j[11], j[10]), np.float32))  # fmt: skip
+    slots, positions = carray(pointer(j[4]), (j[8],), np.int32), carray(pointer(j[5]), (j[8],), np.int32)
+    s = carray(pointer(j[6]), (j[8] * j[11], j[13]), np.float32)
+    scale, cap = np.int64(j[16]).view(np.float64), np.int64(j[17]).view(np.float64)
+    _attend_one(n, j[11], qkv, keys, values, slots, positions, j[15], scale, cap, s, out)
+
+
+@njit(**FAST)
+def _part(board: Any, part: int) -> None:
+    j = board[JOB:]
+    if j[0] == PRODUCT:
+        _product_part(j, carray(pointer(j[1]), (j[5], j[6]), np.float32), part)
+    elif j[0] == NARROW_PRODUCT:
+        _product_part(j, carray(pointer(j[1]), (j[5], j[6]), np.uint16), part)
+    else:
+        shape = (j[12], j[13], j[14], j[10])
+        if j[0] == ATTENTION:
+            _attention_part(j, carray(pointer(j[2]), shape, np.float32), carray(pointer(j[3]), shape, np.float32), part)
+        else:
+            _attention_part(j, carray(pointer(j[2]), shape, np.uint16), carray(pointer(j[3]), shape, np.uint16), part)
+
+
+@njit(**FAST)
+def _lead(board: Any, parts: int) -> None:
+    offer(board, parts)
+    part = taken(board)
+    while part >= 0:
+        _part(board, part)
+        did(board)
+        part = taken(board)
+    all_done(board, parts)
+
+
+@njit(nogil=True, **FAST)
+def helps(board: Any, patience: int) -> None:
+    """Do parts until there have been none for a while."""
+    idle = 0
+    while idle < patience:
+        part = taken(board)
+        if part >= 0:
+            _part(board, part)
+            did(board)
+            idle = 0
+        else:
+            idle = looked(idle)

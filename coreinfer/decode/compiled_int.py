@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from coreinfer.decode.compiled import FAST
+from coreinfer.decode.compiled import FAST, block
+from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "634e40b8d84d"  # as ``compiled``'s
+MADE_OF = "e24f6144de93"  # as ``compiled``'s
 EXACT = {**FAST, "fastmath": False}  # in the order that is written: the same for any number of inputs
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -208,16 +209,60 @@ def product(w: Any, s: Any, x: Any, bias: Any, y: Any, across: bool) -> None:
         _rows(w, s, x, y, 0, y.shape[1])
 
 
-@njit(parallel=True, **FAST)
-def shared_product(w: Any, s: Any, x: Any, bias: Any, y: Any, across: bool, threads: int) -> None:
-    """The same on so many threads, each a block of y's columns."""
+@njit(nogil=True, **FAST)
+def shared_product(board: Any, w: Any, s: Any, x: Any, bias: Any, y: Any, across: bool) -> None:
+    """``product`` by a team: parts are blocks of y's columns."""
     y[:] = bias
-    m = y.shape[1]
-    each = -(-m // (GROUP * threads)) * GROUP
-    for part in prange(threads):
-        first = np.int64(part) * each  # Numba's own counter is unsigned, and a sum with it would be a float
-        end = min(m, first + each)
-        if across:
-            _across(w, s, x, y, min(m, first), end)
+    j, m = board[JOB:], y.shape[1]
+    each = -(-block(m, x.size) // GROUP) * GROUP
+    j[0], j[1], j[2], j[3], j[4] = s.ndim, w.ctypes.data, s.ctypes.data, x.ctypes.data, y.ctypes.data
+    j[5], j[6], j[7], j[8], j[9], j[10] = len(x), len(w), w.shape[1], int(across), m, each
+    _lead(board, -(-m // each))
+
+
+@njit(**FAST)
+def _part_of(j: Any, w: Any, s: Any, part: int) -> None:
+    m, first, end = j[9], part * j[10], min(j[9], (part + 1) * j[10])
+    if j[8]:
+        x, y = carray(pointer(j[3]), (j[5], j[6]), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
+        _across(w, s, x, y, first, end)
+    else:
+        width = j[7] if j[0] == 1 else j[7] * DEEP
+        x, y = carray(pointer(j[3]), (j[5], width), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
+        _rows(w, s, x, y, first, end)
+
+
+@njit(**FAST)
+def _part(board: Any, part: int) -> None:
+    j = board[JOB:]
+    if j[0] == 1:
+        w, s = carray(pointer(j[1]), (j[6], j[7]), np.int8), carray(pointer(j[2]), (j[6],), np.float32)
+        _part_of(j, w, s, part)
+    else:
+        shape = (j[6], j[7] * DEEP // GROUP)
+        _part_of(j, carray(pointer(j[1]), (j[6], j[7]), np.uint16), carray(pointer(j[2]), shape, np.uint16), part)
+
+
+@njit(**FAST)
+def _lead(board: Any, parts: int) -> None:
+    offer(board, parts)
+    part = taken(board)
+    while part >= 0:
+        _part(board, part)
+        did(board)
+        part = taken(board)
+    all_done(board, parts)
+
+
+@njit(nogil=True, **FAST)
+def helps(board: Any, patience: int) -> None:
+    """As ``compiled``'s."""
+    idle = 0
+    while idle < patience:
+        part = taken(board)
+        if part >= 0:
+            _part(board, part)
+            did(board)
+            idle = 0
         else:
-            _rows(w, s, x, y, min(m, first), end)
+            idle = looked(idle)

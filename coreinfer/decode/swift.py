@@ -5,7 +5,6 @@ once for all of them, and what a row gives does not depend on which others there
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, g
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
+from coreinfer.decode.team import team
 from coreinfer.neurons import NeuronSet
 from coreinfer.quantised.packed import Packed
 from coreinfer.sharing import TURN
@@ -45,12 +45,8 @@ def product(weight: Weight, bias: Tensor | None, threads: int) -> Call:
     b = np.zeros(len(w), np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or w.size < SPLIT:
         return lambda x, y: compiled.product(w, x, b, y)
-
-    def shared(x: Floats, y: Floats) -> None:
-        with TURN:
-            compiled.shared_product(w, x, b, y, threads)
-
-    return shared
+    share = team(threads, compiled.helps).share
+    return lambda x, y: share(compiled.shared_product, compiled.product, w, x, b, y)
 
 
 def quantised_product(weight: Packed, bias: Tensor | None, threads: int, across: bool) -> Call:
@@ -60,12 +56,8 @@ def quantised_product(weight: Packed, bias: Tensor | None, threads: int, across:
     b = np.zeros(weight.shape[int(across)], np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or weight.numel() < SPLIT:
         return lambda x, y: compiled_int.product(w, s, x, b, y, across)
-
-    def shared(x: Floats, y: Floats) -> None:
-        with TURN:
-            compiled_int.shared_product(w, s, x, b, y, across, threads)
-
-    return shared
+    share = team(threads, compiled_int.helps).share
+    return lambda x, y: share(compiled_int.shared_product, compiled_int.product, w, s, x, b, y, across)
 
 
 def columns(weight: Weight, bias: Tensor | None, threads: int) -> Call:
@@ -214,8 +206,9 @@ class SwiftStep:
         compiled.store(qkv, last, values, slots, positions)
         window = layer.window or self.state.context
         many = self.threads > 1 and int(np.minimum(positions, window).sum()) * net.heads * net.head_dim > SPLIT
-        with TURN if many else nullcontext():
-            (compiled.shared_attend if many else compiled.attend)(
-                net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
-                self.scores, self.done[:rows],
-            )  # fmt: skip
+        what = (net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
+                self.scores, self.done[:rows])  # fmt: skip
+        if many:
+            team(self.threads, compiled.helps).share(compiled.shared_attend, compiled.attend, *what)
+        else:
+            compiled.attend(*what)
