@@ -8,11 +8,12 @@ import pytest
 import torch
 from families import BOS, build, down_modules, tokens
 from families import one_thread as one_thread
+from numba import njit
 from safetensors.torch import load_file, save_model
 from slow_truths import generated, logits, naive, some
 from stepping import KNOWN, PROMPT, TOTAL, caches, every, kept, known
 
-from coreinfer.decode import lean, swift
+from coreinfer.decode import compiled, lean, swift
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.reference import step
@@ -157,3 +158,20 @@ def test_the_decoder_generates_what_transformers_does(name: str) -> None:
     decoder.keep(NeuronSet((np.arange(decoder.network.width, dtype=np.int32),) * 2, decoder.network.width))
     assert [int(out.logits[0, -1].argmax()), *decoder.tokens(39)] == wanted
     assert decoder.state.history[0, : PROMPT + 40].tolist() == [*ids[0].tolist(), *wanted]
+
+
+def test_exp_of_scores() -> None:
+    """Two units in the last place; what is too small for a float is nearly 0, and never more than 1."""
+
+    @njit
+    def each(x: Any, out: Any) -> None:
+        for i in range(len(x)):
+            out[i] = compiled._exp(x[i])
+
+    x = -np.abs(np.random.default_rng(0).standard_normal(20_000).astype(np.float32)) * 20
+    x = np.concatenate([x, np.array([0, -0.0, -1e-30, -87, -88, -1e30, -np.inf], np.float32)])
+    out = np.empty_like(x)
+    each(x, out)
+    wanted = np.exp(x.astype(np.float64))
+    assert float(np.max(np.abs(out - wanted) - 2.0**-22 * wanted)) < 1.2e-38
+    assert float(out.max()) == 1

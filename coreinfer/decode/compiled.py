@@ -18,6 +18,7 @@ from coreinfer.decode.tiles import tile, widened
 MADE_OF = "bacd8b704e36"  # hash of what this file's loops are made of; a test says which
 PART, FEWEST, MOST = 1 << 15, 8, 256  # multiplications of a team's part, and about how many parts a loop has
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
+EXACT = {**FAST, "fastmath": False}  # in the order that is written
 
 
 @intrinsic
@@ -116,7 +117,7 @@ def normed(x: Any, weight: Any, shift: Any, eps: float, out: Any) -> None:
 
 
 @njit(**FAST)
-def turn(qkv: Any, first: int, end: int, weight: Any, eps: float, table: Any, turned: int, positions: Any) -> None:
+def _turn(qkv: Any, first: int, end: int, weight: Any, eps: float, table: Any, turned: int, positions: Any) -> None:
     """Norm the heads ``first`` to ``end`` of (R, n, D) by ``weight`` (D,), if it is not empty, then turn their first
     dimensions; in place.
     """
@@ -131,6 +132,25 @@ def turn(qkv: Any, first: int, end: int, weight: Any, eps: float, table: Any, tu
                 a, b = head[i], head[i + half]
                 head[i] = a * cos[i] - b * sin[i]
                 head[i + half] = b * cos[i + half] + a * sin[i + half]
+
+
+@njit(**EXACT)
+def _exp(x: Any) -> Any:
+    """exp of a float32 that is not above 0, within 2 units in the last place, in instructions that have vectors: with
+    n = round(x / ln 2), 2^n times the series of exp(x - n ln 2), each coefficient 1 / k!; below 2^-126 it is 0.
+    """
+    x = max(x, np.float32(-87.33654))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
+    y = np.float32(1.0 / 5040)
+    y = y * r + np.float32(1.0 / 720)
+    y = y * r + np.float32(1.0 / 120)
+    y = y * r + np.float32(1.0 / 24)
+    y = y * r + np.float32(1.0 / 6)
+    y = y * r + np.float32(0.5)
+    y = y * r + np.float32(1)
+    y = y * r + np.float32(1)
+    return y * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 def _head(
@@ -148,12 +168,22 @@ def _head(
         s[j] = a
         top = max(top, a)
     total = np.float32(0)
-    out[:] = 0
     for j in range(since, at + 1):
-        weight = np.exp(s[j] - top)
-        total += weight
+        s[j] = _exp(s[j] - top)
+        total += s[j]
+    out[:] = 0
+    j = since
+    while j + 4 <= at + 1:
+        a, b, c, d = s[j], s[j + 1], s[j + 2], s[j + 3]
         for i in range(len(q)):
-            out[i] += weight * wide(values[j, g, i])
+            out[i] += (a * wide(values[j, g, i]) + b * wide(values[j + 1, g, i])) + (
+                c * wide(values[j + 2, g, i]) + d * wide(values[j + 3, g, i])
+            )
+        j += 4
+    while j <= at:
+        for i in range(len(q)):
+            out[i] += s[j] * wide(values[j, g, i])
+        j += 1
     for i in range(len(q)):
         out[i] /= total
 
@@ -189,7 +219,7 @@ def attend(
 
 
 @njit(**FAST)
-def store(qkv: Any, first: int, cache: Any, slots: Any, positions: Any) -> None:
+def _store(qkv: Any, first: int, cache: Any, slots: Any, positions: Any) -> None:
     """The heads of (R, n, D) from ``first`` on, each row's into its slot of a cache (S, C, KV, D)."""
     for r in range(len(qkv)):
         place = cache[slots[r], positions[r]]
@@ -197,6 +227,35 @@ def store(qkv: Any, first: int, cache: Any, slots: Any, positions: Any) -> None:
             head = qkv[r, first + g]
             for i in range(len(head)):
                 place[g, i] = narrow(head[i], place[g, i])
+
+
+@njit(**FAST)
+def remember(
+    qkv: Any, heads: int, q_norm: Any, k_norm: Any, eps: float, table: Any, turned: int, keys: Any, values: Any,
+    slots: Any, positions: Any,
+) -> None:  # fmt: skip
+    """Norm and turn the queries and keys of (R, n, D), in place, where a ``table`` (C, 2, D) says how, and put keys and
+    values into their caches.
+    """
+    last = heads + keys.shape[2]
+    if len(table):
+        _turn(qkv, 0, heads, q_norm, eps, table, turned, positions)
+        _turn(qkv, heads, last, k_norm, eps, table, turned, positions)
+    _store(qkv, heads, keys, slots, positions)
+    _store(qkv, last, values, slots, positions)
+
+
+@njit(**FAST)
+def embed(table: Any, tokens: Any, scale: float, places: Any, positions: Any, out: Any) -> None:
+    """Rows of ``table`` (V, H) times ``scale``, and of ``places`` (C, H) if there are any -> (R, H)."""
+    for r in range(len(out)):
+        row = table[tokens[r]]
+        for i in range(len(row)):
+            out[r, i] = wide(row[i]) * np.float32(scale)
+        if len(places):
+            place = places[positions[r]]
+            for i in range(len(place)):
+                out[r, i] += wide(place[i])
 
 
 @njit(**FAST)

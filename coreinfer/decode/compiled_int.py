@@ -14,13 +14,12 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from coreinfer.decode.compiled import FAST, block
+from coreinfer.decode.compiled import EXACT, FAST, block
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "e24f6144de93"  # as ``compiled``'s
-EXACT = {**FAST, "fastmath": False}  # in the order that is written: the same for any number of inputs
+MADE_OF = "c9b7ff55a2ba"  # as ``compiled``'s
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 

@@ -1,5 +1,6 @@
 """The next tokens of a CPU's step, from its logits."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,14 +38,18 @@ def drawn(logits: Tensor, temperature: float, seed: int, at: int, top_p: float =
 
 def pick(feed: Feed) -> None:
     """The token drawn of each row in use."""
-    for row in range(feed.count):
-        heat, seed, at = float(feed.temperature[row]), int(feed.seed[row]), int(feed.position[row])
-        feed.next[row] = drawn(feed.logits[row], heat, seed, at, float(feed.top_p[row]))
+    rows = slice(feed.count)
+    heats, next_, logits = feed.temperature.numpy()[rows], feed.next.numpy()[rows], feed.logits.numpy()[rows]
+    next_[:] = logits.argmax(1)
+    for row in np.flatnonzero(heats).tolist():
+        seed, at, top_p = int(feed.seed[row]), int(feed.position[row]), float(feed.top_p[row])
+        next_[row] = drawn(feed.logits[row], float(heats[row]), seed, at, top_p)
 
 
 def advance(state: State, feed: Feed) -> None:
     """What was picked becomes the next step's input."""
     rows = slice(feed.count)
-    feed.token[rows] = feed.next[rows]
-    feed.position[rows] += 1
-    state.history[feed.slot[rows], feed.position[rows]] = feed.token[rows]
+    tokens, positions, slots = (x.numpy()[rows] for x in (feed.token, feed.position, feed.slot))
+    tokens[:] = feed.next.numpy()[rows]
+    positions += 1
+    state.history.numpy()[slots, positions] = tokens

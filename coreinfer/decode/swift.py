@@ -28,6 +28,7 @@ SPLIT = 1 << 17  # multiplications below which one thread is done before others 
 EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
 
 Floats = NDArray[np.float32]
+Whole = NDArray[np.int32]
 Call = Callable[[Floats, Floats], None]  # from x to y
 
 
@@ -130,8 +131,11 @@ class SwiftStep:
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
         self.layers = [swift_layer(x, some, threads, most) for x, some in zip(net.layers, ids, strict=True)]
         self.final, self.head = norm(net.final), product(net.head, net.head_bias, threads)
-        self.ropes = [table.numpy() for table in net.ropes]
-        self.norms = [[EMPTY if n is None else n.weight.numpy() for n in (x.q_norm, x.k_norm)] for x in net.layers]
+        self.turns = [turns_of(net, layer) for layer in net.layers]
+        self.embedding, self.places = bits(net.embedding), NONE if net.positions is None else bits(net.positions)
+        self.tokens, self.slots, self.positions = (
+            x.numpy() for x in (self.feed.token, self.feed.slot, self.feed.position)
+        )
         self.act = compiled.ACTS.index(net.act)
         self.keys, self.values = bits(state.keys), bits(state.values)
         self.x, self.y, self.z = np.empty((3, most, net.hidden), np.float32)
@@ -153,11 +157,12 @@ class SwiftStep:
         """Logits of all rows in use, and the tokens picked from them; their keys and values go into the caches."""
         rows = self.feed.count
         x, y, z = self.x[:rows], self.y[:rows], self.z[:rows]
-        self._embed(x)
+        slots, positions = self.slots[:rows], self.positions[:rows]
+        compiled.embed(self.embedding, self.tokens[:rows], self.network.embedding_scale, self.places, positions, x)
         for number, layer in enumerate(self.layers):
             layer.before(x, y)
             layer.qkv(y, self.qkv[:rows].reshape(rows, -1))
-            self._attend(number, rows)
+            self._attend(number, slots, positions)
             layer.out(self.done[:rows].reshape(rows, -1), y)
             layer.after(y, z)
             x += z
@@ -179,36 +184,29 @@ class SwiftStep:
         compiled.activate(projected[0], projected[1] if len(projected) == 2 else NONE, self.act, active)
         return active
 
-    def _embed(self, x: Floats) -> None:
-        net, rows = self.network, len(x)
-        x[:] = net.embedding[self.feed.token[:rows]].float().numpy()
-        x *= np.float32(net.embedding_scale)
-        if net.positions is not None:
-            x += net.positions[self.feed.position[:rows]].float().numpy()
-
     def _head(self, x: Floats, logits: Floats) -> None:
         self.head(x, logits)
         if (cap := self.network.softcap) is not None:
             np.tanh(logits / cap, out=logits)
             logits *= np.float32(cap)
 
-    def _attend(self, number: int, rows: int) -> None:
+    def _attend(self, number: int, slots: Whole, positions: Whole) -> None:
         """From the projections to what attention makes of them, ``done``."""
-        net, layer, (q_norm, k_norm) = self.network, self.network.layers[number], self.norms[number]
-        slots, positions = self.feed.slot[:rows].numpy(), self.feed.position[:rows].numpy()
+        net, layer, rows = self.network, self.network.layers[number], len(slots)
         qkv, keys, values = self.qkv[:rows], self.keys[number], self.values[number]
-        last = net.heads + net.kv_heads
-        if layer.rope is not None:
-            eps, table = layer.q_norm.eps if layer.q_norm else 0.0, self.ropes[layer.rope]
-            compiled.turn(qkv, 0, net.heads, q_norm, eps, table, net.turned, positions)
-            compiled.turn(qkv, net.heads, last, k_norm, eps, table, net.turned, positions)
-        compiled.store(qkv, net.heads, keys, slots, positions)
-        compiled.store(qkv, last, values, slots, positions)
+        compiled.remember(qkv, net.heads, *self.turns[number], net.turned, keys, values, slots, positions)
         window = layer.window or self.state.context
-        many = self.threads > 1 and int(np.minimum(positions, window).sum()) * net.heads * net.head_dim > SPLIT
         what = (net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
                 self.scores, self.done[:rows])  # fmt: skip
-        if many:
+        looked_at = sum(min(at, window) for at in positions.tolist())
+        if self.threads > 1 and looked_at * net.heads * net.head_dim > SPLIT:
             team(self.threads, compiled.helps).share(compiled.shared_attend, compiled.attend, *what)
         else:
             compiled.attend(*what)
+
+
+def turns_of(net: Network, layer: Layer) -> tuple[Floats, Floats, float, Any]:
+    """What queries and keys are normed by, and the table that they are turned by; empty where there is none."""
+    norms = [EMPTY if n is None else n.weight.numpy() for n in (layer.q_norm, layer.k_norm)]
+    table = np.empty((0, 2, 0), np.float32) if layer.rope is None else net.ropes[layer.rope].numpy()
+    return norms[0], norms[1], layer.q_norm.eps if layer.q_norm else 0.0, table
