@@ -62,7 +62,7 @@ class Preparing:
             if number > one.number * job.n:  # the prefill drew that of the first
                 seed, at = wish.seed_of(number), begun.ids.shape[1] - 1
                 first = drawn(begun.logits, wish.sampling.temperature, seed, at, wish.sampling.top_p)
-            self.metrics.tokens.labels("new").inc()
+            self.metrics.new.inc()
             if why := text.take(first, begun.logits, self.ends):
                 text.end(why)
             else:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +14,13 @@ from coreinfer.grouping import joined
 from coreinfer.neurons import NeuronSet
 from coreinfer.serve.jobs import Ended, Job, Piece
 from coreinfer.serve.joining import Join, Mask, Waits, choose, overtake
-from coreinfer.serve.logprobs import chances
+from coreinfer.serve.logprobs import Chances, chances
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.words import Words
 
 log = logging.getLogger("coreinfer.serve")
 STEPS = 8  # of a group before it is another's turn, or a waiting text's
-PACE = 0.03  # seconds in which what was told is sent: nobody reads faster, and each message takes from the steps
+PACE = 0.03  # seconds after which texts say what they made: nobody reads faster, and each message takes from the steps
 Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
 SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
 
@@ -44,21 +45,32 @@ class Text:
     made: list[int] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     last: float = 0.0
+    untold: int = 0
+    held: str = ""  # of what is untold, what was looked at for a stop string
 
     def take(self, token: int, logits: object, ends: frozenset[int]) -> str | None:
-        """One more token; why it was the last, if it was."""
-        wish = self.job.wish
+        """One more token; why it was the last, if it was. Others are told of by ``say``, those with ``logprobs`` now."""
+        wish, end = self.job.wish, token in ends
         self.made.append(token)
-        end = token in ends
-        piece = "" if end else self.words.take(token)
-        asked = wish.logprobs is not None and not end  # the end is no part of the text
-        found = chances(logits, token, wish.logprobs) if asked else None  # type: ignore[arg-type]
+        self.untold += 1
+        if not end:  # the end is no part of the text
+            self.words.take(token)
+            self.held += self.words.said() if wish.stops else ""
+            if wish.logprobs is not None:
+                self.say(chances(logits, token, wish.logprobs))  # type: ignore[arg-type]
         why = "eos" if end else "stop" if self.words.stopped else self._full()
-        if why in ("eos", "length", "context", "time"):
-            piece += self.words.rest()
-        self.job.tell(Piece(self.number, piece, found))
+        if why is not None:
+            self.say(last=True)
         self.last = time.monotonic()
         return why
+
+    def say(self, found: Chances | None = None, last: bool = False) -> None:
+        """Tell of what was made since the last time."""
+        piece, self.held = self.held + self.words.said(), ""
+        piece += self.words.rest() if last else ""
+        if self.untold or piece:
+            self.job.tell(Piece(self.number, piece, found, self.untold))
+        self.untold = 0
 
     def _full(self) -> str | None:
         if len(self.made) >= self.most:
@@ -73,7 +85,7 @@ class Text:
 
     def cut(self, why: str) -> None:
         """No token follows; what was held back is sent."""
-        self.job.tell(Piece(self.number, self.words.rest()))
+        self.say(last=True)
         self.end(why)
 
     def end(self, why: str) -> None:
@@ -110,7 +122,7 @@ class Group:
 
 class Running:
     """The groups, over one decoder's slots. ``flush``: called after steps, when what was told may be sent; what is told
-    last in a turn is sent by whoever gave it.
+    last in a turn is sent by whoever gave it, once all had their ``say``.
     """
 
     def __init__(
@@ -161,6 +173,14 @@ class Running:
         self.groups, self._sat = [], None
         return texts
 
+    def say(self) -> None:
+        """Let all texts tell what they made, and send that."""
+        for text in self.texts:
+            with self._own_fault(text, "a text could not be told"):
+                text.say()
+        self._sent = time.monotonic()
+        self.flush()
+
     def run(self, interrupted: Callable[[], bool]) -> None:
         """The turn of the first group; it ends early where it is ``interrupted``."""
         group = self.groups[0]
@@ -185,26 +205,34 @@ class Running:
     def _step(self, group: Group) -> None:
         begun = time.monotonic()
         tokens = self.table.step()
-        self.metrics.stepped(len(tokens), time.monotonic() - begun)
         done = dict[str, list[Text]]()
+        now = time.monotonic()
+        self.metrics.stepped(len(tokens), now - begun)
         for row, (text, token) in enumerate(zip(list(group.texts), tokens, strict=True)):
-            self.metrics.between.observe(time.monotonic() - text.last)
+            self.metrics.between.observe(now - text.last)
             if why := self._take(text, row, token):
                 done.setdefault(why, []).append(text)
         for why, texts in done.items():
             self._leave(group, texts, why)
-        if done or time.monotonic() - self._sent > PACE:
-            self._sent = time.monotonic()
+        if now - self._sent > PACE:
+            self.say()
+        elif done:
             self.flush()
 
     def _take(self, text: Text, row: int, token: int) -> str | None:
-        try:
+        with self._own_fault(text, "a token was not taken"):
             logits = self.table.logits(row) if text.job.wish.logprobs is not None else None
             return text.take(token, logits, self.ends)
-        except Exception as error:  # the others of this step go on; this one leaves before the next
-            log.exception("a token was not taken")
+        return None
+
+    @contextmanager
+    def _own_fault(self, text: Text, what: str) -> Iterator[None]:
+        """The others of this step go on; this one leaves before the next."""
+        try:
+            yield
+        except Exception as error:
+            log.exception(what)
             text.job.fail(error)
-            return None
 
     def _leave(self, group: Group, texts: Sequence[Text], why: str | None) -> None:
         for text in texts:

@@ -1,4 +1,7 @@
-"""PURE: a text's tokens as they come -> characters that can be sent, up to a stop string."""
+"""PURE: a text's tokens as they come -> characters that can be sent, up to a stop string.
+
+Tokens become characters when somebody asks: of several at once they cost hardly more than of one.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -18,10 +21,13 @@ class Words:
         self._tokens, self._from, self._known = list[int](), 0, 0  # decoded from, and told up to, these tokens
         self._held = ""
 
-    def take(self, token: int) -> str:
-        """What this token lets be sent."""
+    def take(self, token: int) -> None:
+        """One more; no more are looked at once it has ``stopped``."""
         self._tokens.append(token)
-        return self._release(self._new())
+
+    def said(self) -> str:
+        """What the tokens since the last time let be sent."""
+        return "" if self.stopped else self._release(self._new())
 
     def rest(self) -> str:
         """What was held back, once no token follows."""
@@ -29,6 +35,8 @@ class Words:
 
     def _new(self, last: bool = False) -> str:
         """Characters that became whole. A tokenizer's decoding of a token depends on the one before it alone."""
+        if self._known == len(self._tokens):
+            return ""
         told = self.decode(self._tokens[self._from : self._known])
         whole = self.decode(self._tokens[self._from :])
         if whole.endswith(HALF) and not last:

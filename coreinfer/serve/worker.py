@@ -107,6 +107,8 @@ class Worker(threading.Thread):
         self._orders()
         self._purge()
         self.running.release()
+        if self._arrived or self._asks or len(self.running.groups) > 1:
+            self.running.say()  # what holds texts up does not hold back what they made
         self._answer()
         self._prepare()
         self._fill()
@@ -173,8 +175,8 @@ class Worker(threading.Thread):
             self._asks.append(ask)
 
     def _prepare(self) -> None:
-        """Prefill one prompt; while no more than half of the slots are taken, as many as are free: a step takes hardly
-        longer for eight texts than for one, so a burst had better decode together.
+        """Prefill one prompt; while no more than half of the slots are taken, as many as are free, also of those that
+        come meanwhile: a step takes hardly longer for eight texts than for one, so a burst had better decode together.
         """
         few = 2 * len(self.running.texts) <= self.limits.batch
         for _ in range(max(1, self.running.free - len(self._ready)) if few else 1):
@@ -185,6 +187,7 @@ class Worker(threading.Thread):
             self._unwait(one.job.n - len(made))
             self._ready += made
             self.flush()
+            self._orders(wait=False)
 
     def _prefill(self, one: Prompted) -> list[Text]:
         job = one.job
