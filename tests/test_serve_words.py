@@ -1,5 +1,8 @@
 """Tokens to text that can be sent: all pieces are the whole text, cut before the first stop string."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -19,25 +22,27 @@ def letters(tokens: list[int]) -> str:
     return "".join(chr(97 + token) for token in tokens)
 
 
-def pieces(words: Words, tokens: list[int]) -> list[str]:
+def pieces(words: Words, tokens: list[int], asked: Sequence[bool] = ()) -> list[str]:
+    """What it says after each token, or only after those where it is ``asked``."""
     out = list[str]()
-    for token in tokens:
-        out.append(words.take(token))
+    for token, ask in zip_longest(tokens, asked[: len(tokens)], fillvalue=True):
+        words.take(int(token))
+        out += [words.said()] if ask else []
         if words.stopped:
             return out
-    return [*out, words.rest()]
+    return [*out, words.said(), words.rest()]
 
 
-@given(st.lists(st.integers(0, SIZE - 1), max_size=40))
-def test_all_pieces_are_the_text_of_all_tokens(tokens: list[int]) -> None:
-    assert "".join(pieces(Words(decode), tokens)) == decode(tokens)
+@given(st.lists(st.integers(0, SIZE - 1), max_size=40), st.lists(st.booleans(), max_size=40))
+def test_all_pieces_are_the_text_of_all_tokens(tokens: list[int], asked: list[bool]) -> None:
+    assert "".join(pieces(Words(decode), tokens, asked)) == decode(tokens)
 
 
 @settings(max_examples=40)
-@given(st.text(max_size=40))
-def test_a_piece_never_ends_within_a_character(text: str) -> None:
+@given(st.text(max_size=40), st.lists(st.booleans(), max_size=40))
+def test_a_piece_never_ends_within_a_character(text: str, asked: list[bool]) -> None:
     tokens = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    made = pieces(Words(decode), tokens)
+    made = pieces(Words(decode), tokens, asked)
     assert "".join(made) == decode(tokens)
     if "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in made)
@@ -58,4 +63,4 @@ def test_it_ends_before_the_first_stop(tokens: list[int], stops: list[str]) -> N
 
 def test_only_what_may_begin_a_stop_is_held() -> None:
     words = Words(lambda tokens: "".join("axb"[token] for token in tokens), ["xy"])
-    assert pieces(words, [0, 1, 1, 0, 2, 1]) == ["a", "", "x", "xa", "b", "", "x"]
+    assert pieces(words, [0, 1, 1, 0, 2, 1]) == ["a", "", "x", "xa", "b", "", "", "x"]

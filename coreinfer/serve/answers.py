@@ -1,5 +1,6 @@
 """Answers in OpenAI's form, and what they say beside it."""
 
+import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from coreinfer.serve.jobs import Ended, Wish
 from coreinfer.serve.logprobs import Chances, Decode, of_chat, of_completion
 from coreinfer.serve.metrics import fallback
 
+encoded = json.JSONEncoder(ensure_ascii=False).encode
 FINISH = {"eos": "stop", "stop": "stop", "length": "length", "context": "length", "time": "length"}
 
 
@@ -61,8 +63,10 @@ class Form:
     def whole(self, choices: list[dict[str, Any]], used: dict[str, int], digest: str) -> dict[str, Any]:
         return {**self._head("chat.completion", digest), "choices": choices, "usage": used}
 
-    def chunk(self, choices: list[dict[str, Any]], digest: str) -> dict[str, Any]:
-        return {**self._head("chat.completion.chunk", digest), "choices": choices}
+    def around(self, digest: str, with_usage: bool) -> tuple[str, str]:
+        """What a stream's chunks have in common, in JSON: all before their choices, and after."""
+        head = encoded(self._head("chat.completion.chunk", digest))
+        return f'{head[:-1]}, "choices": [', '], "usage": null}' if with_usage else "]}"
 
     def _head(self, kind: str, digest: str) -> dict[str, Any]:
         name, kind = ("chatcmpl", kind) if self.chat else ("cmpl", "text_completion")

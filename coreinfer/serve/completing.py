@@ -1,7 +1,6 @@
 """/v1/completions and /v1/chat/completions: a request becomes a job, its events an answer, whole or in a stream."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from coreinfer.serve.answers import Form, measured, predicted, said_in_headers, usage
+from coreinfer.serve.answers import Form, encoded, measured, predicted, said_in_headers, usage
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.jobs import Asked, Began, Ended, Event, Failed, Job, Piece, Wish
 from coreinfer.serve.logprobs import Chances
@@ -46,12 +45,18 @@ class Answering:
         Raises:
             Refused, Exception: whatever keeps the rest from coming.
         """
-        event = await self.box.get()
+        return self._heard(await self.box.get())
+
+    def _heard(self, event: Event) -> Event:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Began):
             self.began[event.number] = event
         return event
+
+    def _there(self) -> list[Event]:
+        """What has come already."""
+        return [self.box.get_nowait() for _ in range(self.box.qsize())]
 
     @property
     def texts(self) -> int:
@@ -91,21 +96,27 @@ class Answering:
         body = self.form.whole([choices[number] for number in sorted(choices)], used, self.digest)
         return JSONResponse(body, headers=self.headers)
 
-    async def chunks(self, first: Event, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
-        """Of a stream that began with the event ``first``."""
-        at, left, new, event = dict[int, int](), self.texts, 0, first
-        rest: dict[str, Any] = {"usage": None} if with_usage else {}
-        while True:
-            for choice in self._said(event, at):
-                yield self.form.chunk([choice], self.digest) | rest
-            if isinstance(event, Ended):
-                new, left = new + event.tokens, left - 1
-                if not left:
-                    break
-            event = await self.next()
+    async def chunks(self, first: Event, with_usage: bool) -> AsyncIterator[list[str]]:
+        """Of a stream that began with the event ``first``: those that are there at a time, in JSON.
+
+        Raises:
+            Refused, Exception: whatever keeps the rest from coming.
+        """
+        before, after = self.form.around(self.digest, with_usage)
+        at, left, new, events = dict[int, int](), self.texts, 0, [first, *self._there()]
+        while left:
+            made = list[str]()
+            for event in events:
+                if isinstance(event, Failed):
+                    yield made
+                made += [before + encoded(choice) + after for choice in self._said(self._heard(event), at)]
+                if isinstance(event, Ended):
+                    new, left = new + event.tokens, left - 1
+            yield made
+            events = [await self.box.get(), *self._there()] if left else []
         if with_usage:
             prompts = sum(asked.ids.shape[1] for asked in self.job.prompts)
-            yield self.form.chunk([], self.digest) | {"usage": usage(prompts, new)}
+            yield [f'{before}], "usage": {encoded(usage(prompts, new))}}}']
 
     def _said(self, event: Event, at: dict[int, int]) -> list[Any]:
         """The choices that an event adds to; ``at``: characters of each so far."""
@@ -143,19 +154,21 @@ class Streamed(Response):
 
     async def _send(self, send: Send) -> None:
         try:
-            async for chunk in self.answering.chunks(self.first, self.with_usage):
-                await _event(send, json.dumps(chunk, ensure_ascii=False))
+            async for chunks in self.answering.chunks(self.first, self.with_usage):
+                await _events(send, chunks)
         except Exception as error:
             refused = error if isinstance(error, Refused) else Refused(500, "the generation failed: see the log")
             self.answering.job.gone = True
-            await _event(send, json.dumps(refused.body, ensure_ascii=False))
-        await _event(send, "[DONE]")
+            await _events(send, [encoded(refused.body)])
+        await _events(send, ["[DONE]"])
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _event(send: Send, data: str) -> None:
-    body = f"data: {data}\n\n".encode("utf-8", "replace")
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+async def _events(send: Send, data: list[str]) -> None:
+    """In one message."""
+    if data:
+        body = "".join(f"data: {one}\n\n" for one in data).encode("utf-8", "replace")
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def complete(service: Service, request: Request, body: Completion) -> Response:

@@ -66,6 +66,7 @@ class Preparing:
             if why := text.take(first, begun.logits, self.ends):
                 text.end(why)
             else:
+                text.say()
                 texts.append(text)
         begun.logits = None
         for text in texts:

@@ -20,7 +20,7 @@ from coreinfer.serve.words import Words
 
 log = logging.getLogger("coreinfer.serve")
 STEPS = 8  # of a group before it is another's turn, or a waiting text's
-PACE = 0.03  # seconds after which texts say what they made: nobody reads faster, and each message takes from the steps
+PACE = 0.05  # seconds after which texts say what they made: nobody reads faster, and each message takes from the steps
 Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
 SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
 
@@ -95,10 +95,11 @@ class Text:
 
 @dataclass(eq=False)
 class Group:
-    """``held``: what is gathered for it, which holds each one's neurons."""
+    """``held``: what is gathered for it, which holds each one's neurons; ``sat``: who sat down to that."""
 
     texts: list[Text] = field(default_factory=list)
     held: NeuronSet | None = None
+    sat: list[Text] = field(default_factory=list)
 
     @property
     def union(self) -> Mask:
@@ -110,11 +111,13 @@ class Group:
         return max(int(text.waits.mask.sum()) for text in self.texts)
 
     def gathered(self) -> NeuronSet:
-        """What the next steps run on: what is held, where that has all and not much more."""
-        union = self.union
+        """What the next steps run on: what is held, where that has all and not much more. It may have much more for a
+        turn: others often come in the place of who left.
+        """
+        union, settled = self.union, self.sat == self.texts
         if self.held is not None:
             held = self.held.mask().reshape(-1)
-            if not (union & ~held).any() and union.sum() >= SLACK * held.sum():
+            if not (union & ~held).any() and (not settled or union.sum() >= SLACK * held.sum()):
                 return self.held
         self.held = joined([text.neurons for text in self.texts])
         return self.held
@@ -130,7 +133,7 @@ class Running:
     ) -> None:
         self.table, self.ends, self.metrics, self.flush, self.pick = table, ends, metrics, flush, pick
         self.groups = list[Group]()
-        self._sat: tuple[Group, list[Text]] | None = None
+        self._sat: Group | None = None
         self._sent = 0.0
 
     @property
@@ -184,23 +187,25 @@ class Running:
     def run(self, interrupted: Callable[[], bool]) -> None:
         """The turn of the first group; it ends early where it is ``interrupted``."""
         group = self.groups[0]
-        for _ in range(STEPS):
+        for step in range(STEPS):
             self._leave(group, [text for text in group.texts if text.job.gone], None)
             if not group.texts:
                 break
-            self._sit(group)
+            if step == 0 or group.sat != group.texts:
+                self._sit(group)
             self._step(group)
             if interrupted():
                 break
         self.groups = [g for g in (*self.groups[1:], group) if g.texts]
 
     def _sit(self, group: Group) -> None:
-        if self._sat is not None and self._sat[0] is group and self._sat[1] == group.texts and self.table.seats:
+        before, held = group.held, group.gathered()
+        if self._sat is group and group.sat == group.texts and held is before and self.table.seats:
             return
-        held, before = group.gathered(), self.table.decoder.gathers
+        gathers = self.table.decoder.gathers
         self.table.sit([text.seat for text in group.texts if text.seat], held)
-        self.metrics.sat(self.table.decoder.gathers > before)
-        self._sat = group, list(group.texts)
+        self.metrics.sat(self.table.decoder.gathers > gathers)
+        self._sat, group.sat = group, list(group.texts)
 
     def _step(self, group: Group) -> None:
         begun = time.monotonic()
