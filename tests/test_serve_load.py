@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -190,3 +191,22 @@ def test_a_server_that_stops_finishes_what_it_began(engine: Engine) -> None:
         assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"]
     with pytest.raises(httpx.ConnectError):
         server.get("/health")
+
+
+def test_what_is_written_leaves_at_once() -> None:
+    """Not after an acknowledgement of what was written before, for which a client may take 40 ms."""
+
+    async def told() -> int:
+        seen, sock = asyncio.get_running_loop().create_future(), bound("127.0.0.1", 0, None)
+
+        def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            option = socket.IPPROTO_TCP, socket.TCP_NODELAY
+            seen.set_result(writer.get_extra_info("socket").getsockopt(*option))
+            writer.close()
+
+        async with await asyncio.start_server(met, sock=sock):
+            _, writer = await asyncio.open_connection(*sock.getsockname())
+            writer.close()
+            return int(await seen)
+
+    assert asyncio.run(told())

@@ -45,7 +45,9 @@ def made(tokens: list[int], says: list[bool], **wish: Any) -> tuple[list[Piece],
     return told, why, len(text.made)  # type: ignore[return-value]
 
 
-@given(st.lists(st.tuples(st.integers(0, END), st.booleans()), max_size=20), st.sampled_from([(), ("bx",), ("x", "ab")]))
+@given(
+    st.lists(st.tuples(st.integers(0, END), st.booleans()), max_size=20), st.sampled_from([(), ("bx",), ("x", "ab")])
+)
 def test_it_says_the_same_however_often_it_is_asked(steps: list[tuple[int, bool]], stops: tuple[str, ...]) -> None:
     tokens, says = [token for token, _ in steps], [asked for _, asked in steps]
     often, why, count = made(tokens, [True] * len(tokens), most=15, stops=stops)
@@ -73,8 +75,8 @@ def test_one_message_brings_all_that_was_told() -> None:
             tell(event)
         mail.flush()
         mail.flush()
-        for call, *given in calls:
-            call(*given)
+        for call, *events in calls:
+            call(*events)
         return [box.get_nowait() for _ in range(box.qsize())], len(calls)
 
     assert asyncio.run(sent()) == (EVENTS, 1)

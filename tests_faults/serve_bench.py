@@ -6,7 +6,9 @@
 import argparse
 import asyncio
 import json
+import os
 import queue
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from serve_client import TOPICS, Process, ask, completion, started
+from serve_client import TOPICS, Line, Process, completion, started
 
 from coreinfer.decode.continuing import Sampling
 from coreinfer.engine import Engine
@@ -33,42 +35,65 @@ def prompts(count: int) -> list[str]:
 
 
 def bare(engine: Engine, texts: int, streams: int) -> float:
-    """Tokens a second of the engine alone, prefills and all."""
+    """Tokens a second of the engine alone, prefills and all; it is given as many prompts at a time as clients ask."""
+    asked, made, begun = prompts(texts), 0, time.perf_counter()
+    for first in range(0, texts, streams):
+        if streams == 1:
+            made += engine.generate(asked[first], max_new_tokens=TOKENS).new_tokens
+        else:
+            some = engine.generate_many(asked[first : first + streams], streams, max_new_tokens=TOKENS)
+            made += sum(one.new_tokens for one in some)
+    return made / (time.perf_counter() - begun)
+
+
+async def served(process: Process, texts: int, streams: int) -> tuple[float, float]:
+    """Tokens a second that so many clients got, and the median of their seconds to a first event."""
+    loop, left, firsts = asyncio.get_running_loop(), iter(range(texts)), list[float]()
+    bodies, answers = [completion(number, TOKENS, temperature=0) for number in range(texts)], list[bytes]()
+    lines = [(await loop.create_connection(Line, "127.0.0.1", process.port))[1] for _ in range(streams)]
     begun = time.perf_counter()
-    if streams == 1:
-        made = [engine.generate(prompt, max_new_tokens=TOKENS) for prompt in prompts(texts)]
-    else:
-        made = list(engine.generate_many(prompts(texts), streams, max_new_tokens=TOKENS))
-    return sum(one.new_tokens for one in made) / (time.perf_counter() - begun)
 
-
-async def served(process: Process, texts: int, streams: int) -> float:
-    """Tokens a second that clients got, so many at a time."""
-    left, tokens, begun = iter(range(texts)), 0, time.perf_counter()
-
-    async def stream() -> None:
-        nonlocal tokens
+    async def stream(line: Line) -> None:
         for number in left:
-            made = await ask(process.port, completion(number, TOKENS, temperature=0))
-            assert made.whole
-            tokens += made.tokens
+            answers.append(await line.post(bodies[number]))
+            firsts.append(line.first_s)
 
-    await asyncio.gather(*(stream() for _ in range(streams)))
-    return tokens / (time.perf_counter() - begun)
+    await asyncio.gather(*map(stream, lines))
+    took = time.perf_counter() - begun
+    for line in lines:
+        line.transport.close()
+    return sum(map(tokens_of, answers)) / took, median(firsts)
+
+
+def tokens_of(answer: bytes) -> int:
+    """Of a stream, as its last event but one says."""
+    *_, used, done = (line for line in answer.decode().splitlines() if line.startswith("data: "))
+    assert done == "data: [DONE]", done
+    return int(json.loads(used[6:])["usage"]["completion_tokens"])
 
 
 def overhead(rounds: int) -> dict[str, Any]:
-    """Medians, and the share that the server loses, by streams. Both sides make the same greedy texts."""
+    """Medians, and the share that the server loses, by streams. Both sides make the same greedy texts, in turns; which
+    is first changes. The client's work is in the server's time: it has no core of its own.
+    """
     engine, out = Engine.load(), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder, started(Path(folder) / "log") as process:
-        for streams, texts in ((1, 6), (8, 32)):
-            bare(engine, streams, streams), asyncio.run(served(process, streams, streams))
-            pairs = [
-                (bare(engine, texts, streams), asyncio.run(served(process, texts, streams))) for _ in range(rounds)
-            ]
-            alone, there = (median(side) for side in zip(*pairs, strict=True))
+        for streams, texts in ((1, 4), (8, 32)):
+
+            def alone(texts: int = texts, streams: int = streams) -> float:
+                return bare(engine, texts, streams)
+
+            def there(texts: int = texts, streams: int = streams) -> tuple[float, float]:
+                return asyncio.run(served(process, texts, streams))
+
+            alone(), there()
+            found = [(alone(), there()) if number % 2 else (there(), alone())[::-1] for number in range(rounds)]
+            pairs, firsts = [(a, b) for a, (b, _) in found], [first for _, (_, first) in found]
+            left, right = (median(side) for side in zip(*pairs, strict=True))
             out[f"{streams} streams"] = {
-                "bare": round(alone, 1), "served": round(there, 1), "loss": round(1 - there / alone, 4),
+                "bare": round(left, 1), "served": round(right, 1), "loss": round(1 - right / left, 4),
+                "loss_by_pair": round(1 - median(b / a for a, b in pairs), 4),
+                "first_event_ms": round(1e3 * median(firsts), 1),
                 "pairs": [[round(x, 1) for x in pair] for pair in pairs],
             }  # fmt: skip
     return out
@@ -126,10 +151,12 @@ def grouping(rounds: int, size: tuple[int, int]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["overhead", "grouping"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--texts", type=int, default=48)
     parser.add_argument("--tokens", type=int, default=96)
     given = parser.parse_args()
+    if os.environ.get("OMP_WAIT_POLICY") != "passive":  # as a server has it; read when torch is imported
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_WAIT_POLICY": "passive"})
     found = overhead(given.rounds) if given.what == "overhead" else grouping(given.rounds, (given.texts, given.tokens))
     print(json.dumps({"threads": torch.get_num_threads()} | found))
 

@@ -6,7 +6,6 @@ from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 from coreinfer.policy import Prediction
 
@@ -21,7 +20,7 @@ class Tally:
     def __init__(self, name: str, said: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
         self.name, self.said, self.bounds = name, said, bounds
         self.counts, self.sum = [0] * (len(bounds) + 1), 0.0
-        registry.register(self)  # type: ignore[arg-type]
+        registry.register(self)
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -29,7 +28,7 @@ class Tally:
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """As Prometheus' client asks for it: in each bucket all up to its bound."""
-        names = [floatToGoString(bound) for bound in (*self.bounds, float("inf"))]
+        names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
         buckets = list(zip(names, accumulate(self.counts), strict=True))
         yield HistogramMetricFamily(self.name, self.said, buckets=buckets, sum_value=self.sum)
 

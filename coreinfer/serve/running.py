@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,7 +48,7 @@ class Text:
     held: str = ""  # of what is untold, what was looked at for a stop string
 
     def take(self, token: int, logits: object, ends: frozenset[int]) -> str | None:
-        """One more token; why it was the last, if it was. Others are told of by ``say``, those with ``logprobs`` now."""
+        """One more token; why it was the last, if it was. ``say`` tells of it, at once where it has logprobs."""
         wish, end = self.job.wish, token in ends
         self.made.append(token)
         self.untold += 1
@@ -179,8 +178,11 @@ class Running:
     def say(self) -> None:
         """Let all texts tell what they made, and send that."""
         for text in self.texts:
-            with self._own_fault(text, "a text could not be told"):
+            try:
                 text.say()
+            except Exception as error:  # its own fault, again
+                log.exception("a text could not be told")
+                text.job.fail(error)
         self._sent = time.monotonic()
         self.flush()
 
@@ -225,19 +227,13 @@ class Running:
             self.flush()
 
     def _take(self, text: Text, row: int, token: int) -> str | None:
-        with self._own_fault(text, "a token was not taken"):
+        try:
             logits = self.table.logits(row) if text.job.wish.logprobs is not None else None
             return text.take(token, logits, self.ends)
-        return None
-
-    @contextmanager
-    def _own_fault(self, text: Text, what: str) -> Iterator[None]:
-        """The others of this step go on; this one leaves before the next."""
-        try:
-            yield
-        except Exception as error:
-            log.exception(what)
+        except Exception as error:  # the others of this step go on; this one leaves before the next
+            log.exception("a token was not taken")
             text.job.fail(error)
+            return None
 
     def _leave(self, group: Group, texts: Sequence[Text], why: str | None) -> None:
         for text in texts:

@@ -16,7 +16,8 @@ def bound(host: str, port: int, key: str | None) -> socket.socket:
         raise CoreInferError(
             f"--host {host} lets others in and there is no key: give --api-key or COREINFER_API_KEY, or another --host"
         )
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sends as Nagle would
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
