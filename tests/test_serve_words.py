@@ -33,7 +33,7 @@ def pieces(words: Words, tokens: list[int], asked: Sequence[bool] = ()) -> list[
     return [*out, words.said(), words.rest()]
 
 
-@given(st.lists(st.integers(0, SIZE - 1), max_size=40), st.lists(st.booleans(), max_size=40))
+@given(st.lists(st.integers(0, SIZE - 1), max_size=90), st.lists(st.booleans(), max_size=90))
 def test_all_pieces_are_the_text_of_all_tokens(tokens: list[int], asked: list[bool]) -> None:
     assert "".join(pieces(Words(decode), tokens, asked)) == decode(tokens)
 
