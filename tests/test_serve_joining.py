@@ -1,6 +1,7 @@
 """Who gets a slot and with whom: like ones meet, and no text waits for more than it is told."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.serve.jobs import Ended, Job, Wish
 from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come
 from coreinfer.serve.metrics import Metrics
-from coreinfer.serve.running import STEPS, Running, Text
+from coreinfer.serve.running import STEPS, Group, Running, Text
 from coreinfer.serve.words import Words
 
 
@@ -138,3 +139,21 @@ def test_who_has_left_gives_its_slot_back_before_the_next_step() -> None:
     assert len(gone.made) == before
     assert len(served.table.free) == 1
     assert served.ended == []
+
+
+def test_a_group_keeps_what_is_gathered_for_a_turn_after_someone_left() -> None:
+    def text(neurons: Any) -> Any:
+        return SimpleNamespace(neurons=neurons, waits=Waits(neurons.mask().reshape(-1)))
+
+    small, large = (text(NeuronSet((np.arange(count, dtype=np.int32),), 100)) for count in (20, 60))
+    group = Group([small, large])
+    both = group.gathered()
+    assert both.per_layer == [60]
+    group.sat, group.texts = [small, large], [small]
+    assert group.gathered() is both
+    assert group.roomy
+    group.sat = [small]
+    assert group.gathered().per_layer == [20]
+    assert not group.roomy
+    group.texts = [large]
+    assert group.gathered().per_layer == [60]

@@ -94,11 +94,14 @@ class Text:
 
 @dataclass(eq=False)
 class Group:
-    """``held``: what is gathered for it, which holds each one's neurons; ``sat``: who sat down to that."""
+    """``held``: what is gathered for it, which holds each one's neurons; ``roomy``: whether that is much more than they
+    need; ``sat``: who sat down to it.
+    """
 
     texts: list[Text] = field(default_factory=list)
     held: NeuronSet | None = None
     sat: list[Text] = field(default_factory=list)
+    roomy: bool = False
 
     @property
     def union(self) -> Mask:
@@ -116,9 +119,10 @@ class Group:
         union, settled = self.union, self.sat == self.texts
         if self.held is not None:
             held = self.held.mask().reshape(-1)
-            if not (union & ~held).any() and (not settled or union.sum() >= SLACK * held.sum()):
+            self.roomy = bool(union.sum() < SLACK * held.sum())
+            if not (union & ~held).any() and not (settled and self.roomy):
                 return self.held
-        self.held = joined([text.neurons for text in self.texts])
+        self.held, self.roomy = joined([text.neurons for text in self.texts]), False
         return self.held
 
 
@@ -193,20 +197,20 @@ class Running:
             self._leave(group, [text for text in group.texts if text.job.gone], None)
             if not group.texts:
                 break
-            if step == 0 or group.sat != group.texts:
+            if not self._sits(group) or (group.roomy and step == 0):
                 self._sit(group)
             self._step(group)
             if interrupted():
                 break
         self.groups = [g for g in (*self.groups[1:], group) if g.texts]
 
+    def _sits(self, group: Group) -> bool:
+        return self._sat is group and group.sat == group.texts and bool(self.table.seats)
+
     def _sit(self, group: Group) -> None:
-        before, held = group.held, group.gathered()
-        if self._sat is group and group.sat == group.texts and held is before and self.table.seats:
-            return
-        gathers = self.table.decoder.gathers
+        held, before = group.gathered(), self.table.decoder.gathers
         self.table.sit([text.seat for text in group.texts if text.seat], held)
-        self.metrics.sat(self.table.decoder.gathers > gathers)
+        self.metrics.sat(self.table.decoder.gathers > before)
         self._sat, group.sat = group, list(group.texts)
 
     def _step(self, group: Group) -> None:
