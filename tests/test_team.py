@@ -110,9 +110,9 @@ def test_helpers_sleep_and_wake() -> None:
 def test_how_loops_are_cut(rows: int, size: int) -> None:
     """Whole tiles, and never more parts than a word counts, nor than are worth it."""
     each = compiled.block(rows, size)
-    assert each % 4 == 0
+    assert each % 4 == each % compiled.LINE == 0
     assert -(-rows // each) <= compiled.MOST < FEW
-    assert each <= max(4, -(-rows // compiled.FEWEST // 4) * 4 + 4)
+    assert each <= -(-rows // compiled.FEWEST) + compiled.LINE
 
 
 def test_each_part_is_taken_once() -> None:

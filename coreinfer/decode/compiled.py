@@ -16,7 +16,8 @@ from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, ta
 from coreinfer.decode.tiles import tile, widened
 
 MADE_OF = "bacd8b704e36"  # hash of what this file's loops are made of; a test says which
-PART, FEWEST, MOST = 1 << 15, 8, 256  # multiplications of a team's part, and about how many parts a loop has
+PART, FEWEST, MOST = 1 << 15, 8, 256  # weights of a team's part, and about how many parts a loop has
+LINE = 16  # floats of a line of the cache
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
 EXACT = {**FAST, "fastmath": False}  # in the order that is written
 
@@ -292,7 +293,7 @@ def _is_narrow(x: Any) -> int:
 def shared_product(board: Any, w: Any, x: Any, bias: Any, y: Any) -> None:
     """``product`` by a team: parts are blocks of weight rows."""
     y[:] = bias
-    each = block(len(w), x.size)
+    each = block(len(w), x.shape[1])
     parts = -(-len(w) // each)
     j = board[JOB:]
     j[0], j[1], j[2], j[3] = PRODUCT + _is_narrow(w), w.ctypes.data, x.ctypes.data, y.ctypes.data
@@ -302,9 +303,11 @@ def shared_product(board: Any, w: Any, x: Any, bias: Any, y: Any) -> None:
 
 @njit(**FAST)
 def block(rows: int, size: int) -> int:
-    """How many of ``rows`` a part has, whole tiles, each row for ``size`` multiplications."""
+    """How many of ``rows`` of ``size`` weights a part has: whole tiles, and whole lines of the cache of what they make,
+    which two processors would else take from one another.
+    """
     some = max(min(PART // size, rows // FEWEST), -(-rows // MOST))
-    return -(-some // 4) * 4
+    return -(-some // LINE) * LINE
 
 
 @njit(**FAST)

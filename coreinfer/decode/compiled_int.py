@@ -19,7 +19,7 @@ from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, ta
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "c9b7ff55a2ba"  # as ``compiled``'s
+MADE_OF = "b126bf952c9c"  # as ``compiled``'s
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
@@ -213,7 +213,7 @@ def shared_product(board: Any, w: Any, s: Any, x: Any, bias: Any, y: Any, across
     """``product`` by a team: parts are blocks of y's columns."""
     y[:] = bias
     j, m = board[JOB:], y.shape[1]
-    each = -(-block(m, x.size) // GROUP) * GROUP
+    each = -(-block(m, len(w) if across else w.shape[1]) // GROUP) * GROUP
     j[0], j[1], j[2], j[3], j[4] = s.ndim, w.ctypes.data, s.ctypes.data, x.ctypes.data, y.ctypes.data
     j[5], j[6], j[7], j[8], j[9], j[10] = len(x), len(w), w.shape[1], int(across), m, each
     _lead(board, -(-m // each))
