@@ -51,9 +51,8 @@ app.command("import")(import_sets)
 
 def main() -> None:
     """Run a verb. A polite kill ends it as an error would: with nothing left behind."""
-    # torch's threads spin while they wait for each other. Beside another busy process that is a catastrophe: the demo
-    # LM, 20M parameters on two cores, falls from 120 tokens a second to 30, beside a second torch to 2. Asleep they
-    # make 70 to 90 everywhere; that an idle machine would make 120 is the price, and less in a larger model.
+    # torch's threads spin while they wait for each other, and beside another busy process they wait a scheduler's
+    # slice each time. Asleep they cost a little where nothing else runs. (Decoding has a team of its own.)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(app)

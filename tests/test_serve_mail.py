@@ -40,7 +40,8 @@ def made(tokens: list[int], says: list[bool], **wish: Any) -> tuple[list[Piece],
             break
         if asked:
             text.say()
-    text.say()
+    if why is None:
+        text.say(last=True)
     assert all(isinstance(one, Piece) for one in told)
     return told, why, len(text.made)  # type: ignore[return-value]
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel, StaticCache
 
 from coreinfer.bench.limits import wait
@@ -139,9 +140,7 @@ def does_not_compile(subject: Subject) -> str | None:
     """Why, in words; None if it does, which this first step of it shows."""
     try:
         subject.decode(1)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # what Dynamo and Inductor raise
+    except TorchDynamoException as error:  # Inductor's are of that kind too
         return f"not compiled: {in_words(error)}"
     return None
 

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import tile, widened
 
-MADE_OF = "bacd8b704e36"  # hash of what this file's loops are made of; a test says which
+MADE_OF = "3a7f58549070"  # hash of what this file's loops are made of; a test says which
 PART, FEWEST, MOST = 1 << 15, 8, 256  # weights of a team's part, and about how many parts a loop has
 LINE = 16  # floats of a line of the cache
 FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "boundscheck": False, "cache": True}
@@ -138,7 +138,8 @@ def _turn(qkv: Any, first: int, end: int, weight: Any, eps: float, table: Any, t
 @njit(**EXACT)
 def _exp(x: Any) -> Any:
     """exp of a float32 that is not above 0, within 2 units in the last place, in instructions that have vectors: with
-    n = round(x / ln 2), 2^n times the series of exp(x - n ln 2), each coefficient 1 / k!; below 2^-126 it is 0.
+    n = round(x / ln 2), 2^n times the series of exp(x - n ln 2), each coefficient 1 / k!; what is less than 2^-126
+    is that.
     """
     x = max(x, np.float32(-87.33654))
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -281,7 +282,7 @@ ACTS = ("silu", "relu", "gelu", "gelu_pytorch_tanh")
 
 
 # What a team does of these loops. A job is its kind, addresses and sizes.
-PRODUCT, NARROW_PRODUCT, ATTENTION, NARROW_ATTENTION = range(4)
+PRODUCT, NARROW_PRODUCT, ATTENTION, NARROW_ATTENTION, KINDS = range(5)
 
 
 @njit(**FAST)
@@ -304,7 +305,7 @@ def shared_product(board: Any, w: Any, x: Any, bias: Any, y: Any) -> None:
 @njit(**FAST)
 def block(rows: int, size: int) -> int:
     """How many of ``rows`` of ``size`` weights a part has: whole tiles, and whole lines of the cache of what they make,
-    which two processors would else take from one another.
+    which two processors would else take from one another (where those begin on one).
     """
     some = max(min(PART // size, rows // FEWEST), -(-rows // MOST))
     return -(-some // LINE) * LINE
@@ -342,7 +343,8 @@ def _attention_part(j: Any, keys: Any, values: Any, n: int) -> None:
 
 
 @njit(**FAST)
-def _part(board: Any, part: int) -> None:
+def any_part(board: Any, part: int) -> None:
+    """One of a job of these."""
     j = board[JOB:]
     if j[0] == PRODUCT:
         _product_part(j, carray(pointer(j[1]), (j[5], j[6]), np.float32), part)
@@ -361,7 +363,7 @@ def _lead(board: Any, parts: int) -> None:
     offer(board, parts)
     part = taken(board)
     while part >= 0:
-        _part(board, part)
+        any_part(board, part)
         did(board)
         part = taken(board)
     all_done(board, parts)
@@ -374,7 +376,7 @@ def helps(board: Any, patience: int) -> None:
     while idle < patience:
         part = taken(board)
         if part >= 0:
-            _part(board, part)
+            any_part(board, part)
             did(board)
             idle = 0
         else:

@@ -14,12 +14,12 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from coreinfer.decode.compiled import EXACT, FAST, block
+from coreinfer.decode.compiled import EXACT, FAST, KINDS, any_part, block
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "b126bf952c9c"  # as ``compiled``'s
+MADE_OF = "ff12f1582b13"  # as ``compiled``'s
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
@@ -214,7 +214,7 @@ def shared_product(board: Any, w: Any, s: Any, x: Any, bias: Any, y: Any, across
     y[:] = bias
     j, m = board[JOB:], y.shape[1]
     each = -(-block(m, len(w) if across else w.shape[1]) // GROUP) * GROUP
-    j[0], j[1], j[2], j[3], j[4] = s.ndim, w.ctypes.data, s.ctypes.data, x.ctypes.data, y.ctypes.data
+    j[0], j[1], j[2], j[3], j[4] = KINDS + s.ndim, w.ctypes.data, s.ctypes.data, x.ctypes.data, y.ctypes.data
     j[5], j[6], j[7], j[8], j[9], j[10] = len(x), len(w), w.shape[1], int(across), m, each
     _lead(board, -(-m // each))
 
@@ -226,7 +226,7 @@ def _part_of(j: Any, w: Any, s: Any, part: int) -> None:
         x, y = carray(pointer(j[3]), (j[5], j[6]), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
         _across(w, s, x, y, first, end)
     else:
-        width = j[7] if j[0] == 1 else j[7] * DEEP
+        width = j[7] if j[0] == KINDS + 1 else j[7] * DEEP
         x, y = carray(pointer(j[3]), (j[5], width), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
         _rows(w, s, x, y, first, end)
 
@@ -234,7 +234,9 @@ def _part_of(j: Any, w: Any, s: Any, part: int) -> None:
 @njit(**FAST)
 def _part(board: Any, part: int) -> None:
     j = board[JOB:]
-    if j[0] == 1:
+    if j[0] < KINDS:
+        any_part(board, part)
+    elif j[0] == KINDS + 1:
         w, s = carray(pointer(j[1]), (j[6], j[7]), np.int8), carray(pointer(j[2]), (j[6],), np.float32)
         _part_of(j, w, s, part)
     else:
@@ -255,7 +257,7 @@ def _lead(board: Any, parts: int) -> None:
 
 @njit(nogil=True, **FAST)
 def helps(board: Any, patience: int) -> None:
-    """As ``compiled``'s."""
+    """As ``compiled``'s, whose jobs a quantised model has as well."""
     idle = 0
     while idle < patience:
         part = taken(board)

@@ -19,7 +19,7 @@ from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, g
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
 from coreinfer.decode.state import Feed, State
-from coreinfer.decode.team import team
+from coreinfer.decode.team import FEW, team
 from coreinfer.neurons import NeuronSet
 from coreinfer.quantised.packed import Packed
 from coreinfer.sharing import TURN
@@ -144,6 +144,7 @@ class SwiftStep:
         self.scores = np.empty((most * net.heads, state.context), np.float32)
         self.logits = self.feed.logits.numpy()
         self.neurons, self.own = neurons, list[Floats]()
+        self.helps = compiled_int.helps if isinstance(net.layers[0].qkv, Packed) else compiled.helps
 
     def only(self, sets: Sequence[NeuronSet]) -> None:
         """Each row in use runs on its own one of ``sets``, a part of the gathered ones: the rest is 0 for it."""
@@ -199,8 +200,9 @@ class SwiftStep:
         what = (net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
                 self.scores, self.done[:rows])  # fmt: skip
         looked_at = sum(min(at, window) for at in positions.tolist())
-        if self.threads > 1 and looked_at * net.heads * net.head_dim > SPLIT:
-            team(self.threads, compiled.helps).share(compiled.shared_attend, compiled.attend, *what)
+        large = looked_at * net.heads * net.head_dim > SPLIT
+        if self.threads > 1 and large and rows * net.heads <= FEW:
+            team(self.threads, self.helps).share(compiled.shared_attend, compiled.attend, *what)
         else:
             compiled.attend(*what)
 

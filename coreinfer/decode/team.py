@@ -1,15 +1,15 @@
 """Threads that help with a step's loops: whoever is there takes the next part of one.
 
-Who leads does what nobody else has taken, so a helper that another program has pushed from its processor is not waited
-for. (OpenMP's threads all have to come: beside one busy program on two cores, a step by them took ten times as long.)
-Helpers look for work for a while, then sleep until there is some.
+Who leads does what nobody else has taken, so a helper that another program has pushed from its processor is waited for
+only if it was amid a part. (OpenMP's threads all have to come: beside one busy program on two cores, a step by them
+took ten times as long.) Helpers look for work for a while, then sleep until there is some. Loops let the interpreter's
+lock go, so that an event loop goes on beside them.
 
 Nothing here knows what a part is. Its numbers and addresses lie on the team's board from ``JOB`` on.
 """
 
 import os
 from collections.abc import Callable
-from functools import cache
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -20,7 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 WORD, DONE, JOB, SIZE = 0, 8, 16, 48  # places on a board: what others write lies in other lines of the cache
-FEW = 1 << 16  # parts of a loop are fewer
+FEW = 1 << 15  # parts of a loop, at most; the word has room for as many that are asked for in vain
+COUNT = (1 << 16) - 1
 PATIENCE = 1 << 16  # looks for work before a helper sleeps: a millisecond
 LOOKS = 64  # before others may run: a microsecond
 COMPILED: dict[str, Any] = {"cache": True, "boundscheck": False}
@@ -65,6 +66,8 @@ def added(typing: Any, board: Any, i: Any, x: Any) -> Any:
 
 @intrinsic
 def pointer(typing: Any, address: Any) -> Any:
+    """An address as Numba's ``carray`` takes it."""
+
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
@@ -86,8 +89,9 @@ def after_others(typing: Any) -> Any:
 
 @njit(**COMPILED)
 def offer(board: Any, parts: int) -> None:
-    """Let ``parts`` of the job that is on the board be taken. One word holds the offer's number, its parts and the next
-    of them: who takes one of an offer that was not there a moment ago does that, not what it had seen.
+    """Let ``parts`` of the job that is on the board be taken; one thread at a time does. One word holds the offer's
+    number, its parts and the next of them: who takes one of an offer that was not there a moment ago does that, not
+    what it had seen.
     """
     told(board, DONE, 0)
     told(board, WORD, ((seen(board, WORD) >> 32) + 1) << 32 | parts << 16)
@@ -97,11 +101,11 @@ def offer(board: Any, parts: int) -> None:
 def taken(board: Any) -> int:
     """The next part, or -1."""
     word = seen(board, WORD)
-    if (word & (FEW - 1)) >= ((word >> 16) & (FEW - 1)):
+    if (word & COUNT) >= ((word >> 16) & COUNT):
         return -1
     word = added(board, WORD, 1)
-    part = word & (FEW - 1)
-    return part if part < ((word >> 16) & (FEW - 1)) else -1
+    part = word & COUNT
+    return part if part < ((word >> 16) & COUNT) else -1
 
 
 @njit(**COMPILED)
@@ -127,12 +131,15 @@ def all_done(board: Any, parts: int) -> None:
 
 
 class Team:
-    """``helps`` (board, patience), compiled, does parts as long as there are any."""
+    """``helps`` (board, patience), compiled, does parts as long as there are any. A forked process has no helpers of
+    its parent's: there, who leads does all.
+    """
 
     def __init__(self, threads: int, helps: Callable[[Any, int], None]) -> None:
         self.board = np.zeros(SIZE, np.int64)
         self._turn, self._asleep = Lock(), list[Event]()
         self._helps = helps
+        helps(self.board, 0)  # compiled here: what fails is told to who asked
         for _ in range(threads - 1):
             self._asleep.append(Event())
             Thread(target=self._help, args=(self._asleep[-1],), daemon=True, name="coreinfer-helper").start()
@@ -157,7 +164,12 @@ class Team:
             self._turn.release()
 
 
-@cache
+_teams, _made = dict[tuple[int, Callable[[Any, int], None]], Team](), Lock()
+
+
 def team(threads: int, helps: Callable[[Any, int], None]) -> Team:
     """The process's."""
-    return Team(threads, helps)
+    with _made:
+        if (threads, helps) not in _teams:
+            _teams[threads, helps] = Team(threads, helps)
+        return _teams[threads, helps]

@@ -167,8 +167,8 @@ class Server:
 async def until_stopped(server: Server, ready: Callable[[], Any]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP loads the artifact's folder anew.
 
-    Compiled loops hold the interpreter's lock, and each send of the event loop lets it go: with the usual 5 ms until
-    the next turn, eight streams' sends would take longer than a step.
+    Small compiled loops hold the interpreter's lock, and each send of the event loop lets it go: with the usual 5 ms
+    until the next turn, eight streams' sends would take longer than a step.
     """
     sys.setswitchinterval(TURN_S)
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()

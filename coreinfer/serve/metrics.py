@@ -34,7 +34,7 @@ class Tally:
 
 
 class Metrics:
-    """Counted by the engine's thread and the event loop; Prometheus' client locks for itself."""
+    """Counted by the engine's thread and the event loop; Prometheus' client has locks, a tally one writer."""
 
     def __init__(self) -> None:
         self.registry = made = CollectorRegistry()

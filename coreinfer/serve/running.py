@@ -21,6 +21,7 @@ log = logging.getLogger("coreinfer.serve")
 STEPS = 8  # of a group before it is another's turn, or a waiting text's
 PACE = 0.05  # seconds after which texts say what they made: nobody reads faster, and each message takes from the steps
 Pick = Callable[[Sequence[Waits], Sequence[Mask], Sequence[int]], Join]
+LOOSE = 2  # turns for which more may be gathered than is needed
 SLACK = 0.8  # share of what is gathered below which a smaller union is gathered
 
 
@@ -67,9 +68,9 @@ class Text:
         """Tell of what was made since the last time."""
         piece, self.held = self.held + self.words.said(), ""
         piece += self.words.rest() if last else ""
-        if self.untold or piece:
+        if piece or found is not None or (last and self.untold):  # else the next one tells of these tokens
             self.job.tell(Piece(self.number, piece, found, self.untold))
-        self.untold = 0
+            self.untold = 0
 
     def _full(self) -> str | None:
         if len(self.made) >= self.most:
@@ -95,13 +96,14 @@ class Text:
 @dataclass(eq=False)
 class Group:
     """``held``: what is gathered for it, which holds each one's neurons; ``roomy``: whether that is much more than they
-    need; ``sat``: who sat down to it.
+    need, ``loose``: for how many turns it was; ``sat``: who sat down to it.
     """
 
     texts: list[Text] = field(default_factory=list)
     held: NeuronSet | None = None
     sat: list[Text] = field(default_factory=list)
     roomy: bool = False
+    loose: int = 0
 
     @property
     def union(self) -> Mask:
@@ -113,16 +115,17 @@ class Group:
         return max(int(text.waits.mask.sum()) for text in self.texts)
 
     def gathered(self) -> NeuronSet:
-        """What the next steps run on: what is held, where that has all and not much more. It may have much more for a
-        turn: others often come in the place of who left.
+        """What the next steps run on: what is held, where that has all and not much more. It may have much more for two
+        turns: others often come in the place of who left.
         """
-        union, settled = self.union, self.sat == self.texts
+        union = self.union
         if self.held is not None:
             held = self.held.mask().reshape(-1)
             self.roomy = bool(union.sum() < SLACK * held.sum())
-            if not (union & ~held).any() and not (settled and self.roomy):
+            self.loose = self.loose + 1 if self.roomy else 0
+            if not (union & ~held).any() and self.loose <= LOOSE:
                 return self.held
-        self.held, self.roomy = joined([text.neurons for text in self.texts]), False
+        self.held, self.roomy, self.loose = joined([text.neurons for text in self.texts]), False, 0
         return self.held
 
 

@@ -121,6 +121,7 @@ class Worker(threading.Thread):
         with self._lock:
             self._closed = True
         self._orders(wait=False)
+        self.running.say()
         texts = [*self._ready, *self.running.clear()]
         for job in {*(one.job for one in self._arrived), *(text.job for text in texts)}:
             job.fail(why)
@@ -135,6 +136,7 @@ class Worker(threading.Thread):
             self.running.run(lambda: not self._inbox.empty() and bool(self.running.free))
         except Exception as error:  # whatever a step raises, the next texts find a server that works
             log.exception("a step failed")
+            self.running.say()
             for text in self.running.clear():
                 text.job.fail(error)
 
