@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from coreinfer.decode import compiled, compiled_int, team, tiles
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared, team, tiles
 from coreinfer.quantised import packed
 
 
@@ -18,11 +18,15 @@ def hash_of(*modules: ModuleType) -> str:
     return content.hexdigest()[:12]
 
 
-@pytest.mark.parametrize(
-    ("module", "sources"),
-    [(compiled, (tiles, team)), (compiled_int, (tiles, packed, compiled, team))],
-    ids=["compiled", "int"],
-)
-def test_loops_name_what_they_are_made_of(module: ModuleType, sources: tuple[ModuleType, ...]) -> None:
-    """On a failure: put the hash that is shown into ``MADE_OF`` of that file, ``compiled`` first."""
-    assert hash_of(*sources) == module.MADE_OF
+MADE_OF = {
+    compiled: (tiles,),
+    compiled_heads: (compiled,),
+    compiled_shared: (tiles, team, compiled, compiled_heads),
+    compiled_int: (tiles, packed, compiled, compiled_shared, team),
+}
+
+
+@pytest.mark.parametrize("module", MADE_OF, ids=lambda module: module.__name__)
+def test_loops_name_what_they_are_made_of(module: ModuleType) -> None:
+    """On a failure: put the hash that is shown into ``MADE_OF`` of that file, the first one first."""
+    assert hash_of(*MADE_OF[module]) == module.MADE_OF

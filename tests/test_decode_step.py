@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_model
 from slow_truths import generated, logits, naive, some
 from stepping import KNOWN, PROMPT, TOTAL, caches, every, kept, known
 
-from coreinfer.decode import compiled, lean, swift
+from coreinfer.decode import compiled_heads, lean, swift
 from coreinfer.decode.families import read_network, unsupported
 from coreinfer.decode.lean import LeanStep
 from coreinfer.decode.reference import step
@@ -166,7 +166,7 @@ def test_exp_of_scores() -> None:
     @njit
     def each(x: Any, out: Any) -> None:
         for i in range(len(x)):
-            out[i] = compiled._exp(x[i])
+            out[i] = compiled_heads._exp(x[i])
 
     x = -np.abs(np.random.default_rng(0).standard_normal(20_000).astype(np.float32)) * 20
     x = np.concatenate([x, np.array([0, -0.0, -1e-30, -87, -88, -1e30, -np.inf], np.float32)])

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from coreinfer.decode import compiled, compiled_int
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared
 from coreinfer.decode.team import COUNT, FEW, JOB, SIZE, Team, offer, taken, team
 from coreinfer.quantised.packed import quantised
 
 
 def many() -> Team:
     """More threads than most machines have processors, so that some are pushed away amid their parts."""
-    return team(6, compiled.helps)
+    return team(6, compiled_shared.helps)
 
 
 def weights(m: int, n: int, seed: int, narrow: bool) -> Any:
@@ -30,7 +30,7 @@ def product_twice(helped: Team, m: int, n: int, rows: int, seed: int, narrow: bo
     w, x, bias = weights(m, n, seed, narrow), rng.random((rows, n), np.float32), rng.random(m, np.float32)
     alone, shared = np.empty((2, rows, m), np.float32)
     compiled.product(w, x, bias, alone)
-    helped.share(compiled.shared_product, compiled.product, w, x, bias, shared)
+    helped.share(compiled_shared.shared_product, compiled.product, w, x, bias, shared)
     assert np.array_equal(alone, shared)
 
 
@@ -66,10 +66,10 @@ def test_attention(size: int, narrow: bool) -> None:
     )
     slots, positions = np.array([2, 0, 1], np.int32), np.array([49, 3, 20], np.int32)
     alone, shared = np.empty((2, rows, heads, size), np.float32)
-    for out, run in ((alone, compiled.attend), (shared, None)):
+    for out, run in ((alone, compiled_heads.attend), (shared, None)):
         given_ = heads, qkv, keys, values, slots, positions, 30, 0.25, 5.0, np.empty((18, 50), np.float32), out
         if run is None:
-            many().share(compiled.shared_attend, compiled.attend, *given_)
+            many().share(compiled_shared.shared_attend, compiled_heads.attend, *given_)
         else:
             run(*given_)
     assert np.array_equal(alone, shared)
@@ -95,7 +95,7 @@ def test_several_threads_lead() -> None:
 
 
 def test_helpers_sleep_and_wake() -> None:
-    helped = Team(3, compiled.helps)
+    helped = Team(3, compiled_shared.helps)
     product_twice(helped, 500, 100, 1, 0, True)
     deadline = time.monotonic() + 20
     while any(wake.is_set() for wake in helped._asleep) and time.monotonic() < deadline:
@@ -111,10 +111,10 @@ def test_helpers_sleep_and_wake() -> None:
 @given(some.integers(1, 1 << 20), some.integers(1, 1 << 17))
 def test_how_loops_are_cut(rows: int, size: int) -> None:
     """Whole tiles, and never more parts than a word counts, nor than are worth it."""
-    each = compiled.block(rows, size)
-    assert each % 4 == each % compiled.LINE == 0
-    assert -(-rows // each) <= compiled.MOST < FEW <= COUNT // 2 + 1
-    assert each <= -(-rows // compiled.FEWEST) + compiled.LINE
+    each = compiled_shared.block(rows, size)
+    assert each % 4 == each % compiled_shared.LINE == 0
+    assert -(-rows // each) <= compiled_shared.MOST < FEW <= COUNT // 2 + 1
+    assert each <= -(-rows // compiled_shared.FEWEST) + compiled_shared.LINE
 
 
 def test_each_part_is_taken_once() -> None:

@@ -14,12 +14,13 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from coreinfer.decode.compiled import EXACT, FAST, KINDS, any_part, block
+from coreinfer.decode.compiled import EXACT, FAST
+from coreinfer.decode.compiled_shared import KINDS, any_part, block
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "ff12f1582b13"  # as ``compiled``'s
+MADE_OF = "90e2b279ae20"  # as ``compiled``'s
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coreinfer.decode import compiled, compiled_int
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared
 from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, gathered
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
@@ -46,8 +46,8 @@ def product(weight: Weight, bias: Tensor | None, threads: int) -> Call:
     b = np.zeros(len(w), np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or w.size < SPLIT:
         return lambda x, y: compiled.product(w, x, b, y)
-    share = team(threads, compiled.helps).share
-    return lambda x, y: share(compiled.shared_product, compiled.product, w, x, b, y)
+    share = team(threads, compiled_shared.helps).share
+    return lambda x, y: share(compiled_shared.shared_product, compiled.product, w, x, b, y)
 
 
 def quantised_product(weight: Packed, bias: Tensor | None, threads: int, across: bool) -> Call:
@@ -144,7 +144,7 @@ class SwiftStep:
         self.scores = np.empty((most * net.heads, state.context), np.float32)
         self.logits = self.feed.logits.numpy()
         self.neurons, self.own = neurons, list[Floats]()
-        self.helps = compiled_int.helps if isinstance(net.layers[0].qkv, Packed) else compiled.helps
+        self.helps = compiled_int.helps if isinstance(net.layers[0].qkv, Packed) else compiled_shared.helps
 
     def only(self, sets: Sequence[NeuronSet]) -> None:
         """Each row in use runs on its own one of ``sets``, a part of the gathered ones: the rest is 0 for it."""
@@ -195,16 +195,16 @@ class SwiftStep:
         """From the projections to what attention makes of them, ``done``."""
         net, layer, rows = self.network, self.network.layers[number], len(slots)
         qkv, keys, values = self.qkv[:rows], self.keys[number], self.values[number]
-        compiled.remember(qkv, net.heads, *self.turns[number], net.turned, keys, values, slots, positions)
+        compiled_heads.remember(qkv, net.heads, *self.turns[number], net.turned, keys, values, slots, positions)
         window = layer.window or self.state.context
         what = (net.heads, qkv, keys, values, slots, positions, window, net.scale, net.attention_softcap or 0.0,
                 self.scores, self.done[:rows])  # fmt: skip
         looked_at = sum(min(at, window) for at in positions.tolist())
         large = looked_at * net.heads * net.head_dim > SPLIT
         if self.threads > 1 and large and rows * net.heads <= FEW:
-            team(self.threads, self.helps).share(compiled.shared_attend, compiled.attend, *what)
+            team(self.threads, self.helps).share(compiled_shared.shared_attend, compiled_heads.attend, *what)
         else:
-            compiled.attend(*what)
+            compiled_heads.attend(*what)
 
 
 def turns_of(net: Network, layer: Layer) -> tuple[Floats, Floats, float, Any]:
