@@ -128,7 +128,7 @@ def test_a_swap_under_load_mixes_nothing_and_a_bad_one_changes_nothing(
                     made = server.post("/admin/artifact", {"path": str((other, artifact)[number % 2])})
                     assert made.status_code == 200, made.text
                     assert made.json()["artifact"] == server.server.version.digest
-                for bad in ("changed", "missing", "older", "nowhere"):
+                for bad in ("changed", "missing", "older", "nowhere", 1000 * "long"):
                     answer = server.post("/admin/artifact", {"path": str(shop / bad)})
                     assert answer.status_code == 400
                     assert "is served as before" in answer.json()["error"]["message"]

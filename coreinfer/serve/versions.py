@@ -1,5 +1,6 @@
 """An artifact as it is served: opened, with what its statistic needs, and named by its digest."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def successor(now: Version, root: str | Path) -> Version:
     Raises:
         CoreInferError: it does not verify, or other models made it.
     """
-    before = digest_of(Path(root)) if Layout(Path(root)).manifest.is_file() else None
+    there = os.path.isfile(Layout(Path(root)).manifest)  # where a path asks this, a name that is too long is a fault
+    before = digest_of(Path(root)) if there else None
     artifact, old = Artifact.load(root), now.artifact.manifest
     made = artifact.manifest
     if (made.layers, made.width, made.dimension) != (old.layers, old.width, old.dimension):
