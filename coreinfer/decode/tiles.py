@@ -18,7 +18,6 @@ from numba.extending import intrinsic
 
 cgutils: Any = untyped
 LANES = 16  # of float32: one register of AVX-512, two of AVX2
-AHEAD = 2048  # bytes
 INDEX, FLOAT = ir.IntType(64), ir.FloatType()
 FLOATS = ir.VectorType(FLOAT, LANES)
 
@@ -45,12 +44,13 @@ def vector(builder: Any, place: Any) -> Any:
 
 
 def ahead(builder: Any, place: Any) -> None:
-    """Ask for what will be read soon after this address: processors look ahead in one row at a time, within a page."""
+    """Ask for what will be read soon: processors look ahead in one row at a time, within a page."""
     byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
     fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    later = builder.gep(builder.bitcast(place, byte), [number(AHEAD)])
-    builder.call(fetch, [later, *(ir.Constant(whole, x) for x in (0, 3, 1))])  # to read, into the nearest cache, data
+    builder.call(
+        fetch, [builder.bitcast(place, byte), *(ir.Constant(whole, x) for x in (0, 3, 1))]
+    )  # to read, into the nearest cache, data
 
 
 def total(builder: Any, x: Any) -> Any:
@@ -96,8 +96,8 @@ class Tile:
         with cgutils.for_range_slice(b, begin, end, number(step)) as (at, _):
             inputs = [load(b.gep(row, [at])) for row in self.x]
             for row, sums in zip(self.w, held, strict=True):
-                if kind == FLOATS:
-                    ahead(b, b.gep(row, [at]))
+                if kind == FLOATS and len(self.x) == 1:  # several inputs take longer than the memory
+                    ahead(b, b.gep(row, [b.add(at, b.mul(self.n, number(len(self.w))))]))
                 weight = widened(b, load(b.gep(row, [at])))
                 for x, place in zip(inputs, sums, strict=True):
                     b.store(b.call(fma, [weight, x, b.load(place)]), place)
