@@ -11,7 +11,7 @@ from coreinfer.decode.compiled import FAST, rows
 from coreinfer.decode.compiled_heads import attend_one
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 
-MADE_OF = "a92ba744f4f2"  # as ``compiled``'s
+MADE_OF = "a32e317437b7"  # as ``compiled``'s
 PART, FEWEST, MOST = 1 << 17, 8, 256  # weights of a team's part, and about how many parts a loop has
 LINE = 16  # floats of a line of the cache
 PRODUCT, NARROW_PRODUCT, ATTENTION, NARROW_ATTENTION, KINDS = range(5)
