@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared, team, tiles
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_int_shared, compiled_shared, team, tiles
 from coreinfer.quantised import packed
 
 
@@ -22,7 +22,8 @@ MADE_OF = {
     compiled: (tiles,),
     compiled_heads: (compiled,),
     compiled_shared: (tiles, team, compiled, compiled_heads),
-    compiled_int: (tiles, packed, compiled, compiled_shared, team),
+    compiled_int: (tiles, packed, compiled),
+    compiled_int_shared: (packed, team, compiled_int, compiled_shared),
 }
 
 

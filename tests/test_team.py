@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_int_shared, compiled_shared
 from coreinfer.decode.team import COUNT, FEW, JOB, SIZE, Team, offer, taken, team
 from coreinfer.quantised.packed import quantised
 
@@ -51,8 +51,8 @@ def test_quantised_products(m: int, groups: int, bits: int, across: bool, rows: 
     bias = np.zeros(width if across else m, np.float32)
     alone, shared = np.empty((2, rows, len(bias)), np.float32)
     compiled_int.product(w, s, x, bias, alone, across)
-    run = team(4, compiled_int.helps).share
-    run(compiled_int.shared_product, compiled_int.product, w, s, x, bias, shared, across)
+    run = team(4, compiled_int_shared.helps).share
+    run(compiled_int_shared.shared_product, compiled_int.product, w, s, x, bias, shared, across)
     assert np.array_equal(alone, shared)
 
 

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from coreinfer.decode.compiled import EXACT, FAST
-from coreinfer.decode.compiled_shared import KINDS, any_part, block
-from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 from coreinfer.decode.tiles import multiply_add, total
 from coreinfer.quantised.packed import DEEP, GROUP, LANES
 
-MADE_OF = "e7433a9bdddc"  # as ``compiled``'s
+MADE_OF = "82db6d3b264b"  # as ``compiled``'s
 ROWS = 4  # read together, so that what they share is loaded once
 FLOAT, BYTE, WORD, WHOLE = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
@@ -165,7 +163,7 @@ def _rest_of_columns(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> No
 
 
 @njit(**FAST)
-def _rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
+def rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
     """y[:, first:end] += x @ w[first:end].T; a block of weights comes from memory once for all rows of x."""
     at, groups = first, x.shape[1] // GROUP
     while at + ROWS <= end:
@@ -181,7 +179,7 @@ def _rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
 
 
 @njit(**FAST)
-def _across(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
+def across_rows(w: Any, s: Any, x: Any, y: Any, first: int, end: int) -> None:
     """y[:, first:end] += x @ w[:, first:end]; ``first`` is where a group begins."""
     at, groups = 0, end // GROUP
     while at + ROWS <= len(w):
@@ -204,67 +202,6 @@ def product(w: Any, s: Any, x: Any, bias: Any, y: Any, across: bool) -> None:
     """
     y[:] = bias
     if across:
-        _across(w, s, x, y, 0, y.shape[1])
+        across_rows(w, s, x, y, 0, y.shape[1])
     else:
-        _rows(w, s, x, y, 0, y.shape[1])
-
-
-@njit(nogil=True, **FAST)
-def shared_product(board: Any, w: Any, s: Any, x: Any, bias: Any, y: Any, across: bool) -> None:
-    """``product`` by a team: parts are blocks of y's columns."""
-    y[:] = bias
-    j, m = board[JOB:], y.shape[1]
-    each = -(-block(m, len(w) if across else w.shape[1]) // GROUP) * GROUP
-    j[0], j[1], j[2], j[3], j[4] = KINDS + s.ndim, w.ctypes.data, s.ctypes.data, x.ctypes.data, y.ctypes.data
-    j[5], j[6], j[7], j[8], j[9], j[10] = len(x), len(w), w.shape[1], int(across), m, each
-    _lead(board, -(-m // each))
-
-
-@njit(**FAST)
-def _part_of(j: Any, w: Any, s: Any, part: int) -> None:
-    m, first, end = j[9], part * j[10], min(j[9], (part + 1) * j[10])
-    if j[8]:
-        x, y = carray(pointer(j[3]), (j[5], j[6]), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
-        _across(w, s, x, y, first, end)
-    else:
-        width = j[7] if j[0] == KINDS + 1 else j[7] * DEEP
-        x, y = carray(pointer(j[3]), (j[5], width), np.float32), carray(pointer(j[4]), (j[5], m), np.float32)
-        _rows(w, s, x, y, first, end)
-
-
-@njit(**FAST)
-def _part(board: Any, part: int) -> None:
-    j = board[JOB:]
-    if j[0] < KINDS:
-        any_part(board, part)
-    elif j[0] == KINDS + 1:
-        w, s = carray(pointer(j[1]), (j[6], j[7]), np.int8), carray(pointer(j[2]), (j[6],), np.float32)
-        _part_of(j, w, s, part)
-    else:
-        shape = (j[6], j[7] * DEEP // GROUP)
-        _part_of(j, carray(pointer(j[1]), (j[6], j[7]), np.uint16), carray(pointer(j[2]), shape, np.uint16), part)
-
-
-@njit(**FAST)
-def _lead(board: Any, parts: int) -> None:
-    offer(board, parts)
-    part = taken(board)
-    while part >= 0:
-        _part(board, part)
-        did(board)
-        part = taken(board)
-    all_done(board, parts)
-
-
-@njit(nogil=True, **FAST)
-def helps(board: Any, patience: int) -> None:
-    """As ``compiled``'s, whose jobs a quantised model has as well."""
-    idle = 0
-    while idle < patience:
-        part = taken(board)
-        if part >= 0:
-            _part(board, part)
-            did(board)
-            idle = 0
-        else:
-            idle = looked(idle)
+        rows(w, s, x, y, 0, y.shape[1])

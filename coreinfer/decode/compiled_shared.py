@@ -11,7 +11,7 @@ from coreinfer.decode.compiled import FAST, rows
 from coreinfer.decode.compiled_heads import attend_one
 from coreinfer.decode.team import JOB, all_done, did, looked, offer, pointer, taken
 
-MADE_OF = "a32e317437b7"  # as ``compiled``'s
+MADE_OF = "54cccedfeac6"  # as ``compiled``'s
 PART, FEWEST, MOST = 1 << 17, 8, 256  # weights of a team's part, and about how many parts a loop has
 LINE = 16  # floats of a line of the cache
 PRODUCT, NARROW_PRODUCT, ATTENTION, NARROW_ATTENTION, KINDS = range(5)
@@ -90,17 +90,6 @@ def any_part(board: Any, part: int) -> None:
             _attention_part(j, carray(pointer(j[2]), shape, np.uint16), carray(pointer(j[3]), shape, np.uint16), part)
 
 
-@njit(**FAST)
-def _lead(board: Any, parts: int) -> None:
-    offer(board, parts)
-    part = taken(board)
-    while part >= 0:
-        any_part(board, part)
-        did(board)
-        part = taken(board)
-    all_done(board, parts)
-
-
 @njit(nogil=True, **FAST)
 def helps(board: Any, patience: int) -> None:
     """Do parts until there have been none for a while."""
@@ -113,3 +102,10 @@ def helps(board: Any, patience: int) -> None:
             idle = 0
         else:
             idle = looked(idle)
+
+
+@njit(**FAST)
+def _lead(board: Any, parts: int) -> None:
+    offer(board, parts)
+    helps(board, 1)
+    all_done(board, parts)

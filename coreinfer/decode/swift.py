@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_shared
+from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_int_shared, compiled_shared
 from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, gathered
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
@@ -57,8 +57,8 @@ def quantised_product(weight: Packed, bias: Tensor | None, threads: int, across:
     b = np.zeros(weight.shape[int(across)], np.float32) if bias is None else bias.float().numpy()
     if threads == 1 or weight.numel() < SPLIT:
         return lambda x, y: compiled_int.product(w, s, x, b, y, across)
-    share = team(threads, compiled_int.helps).share
-    return lambda x, y: share(compiled_int.shared_product, compiled_int.product, w, s, x, b, y, across)
+    share = team(threads, compiled_int_shared.helps).share
+    return lambda x, y: share(compiled_int_shared.shared_product, compiled_int.product, w, s, x, b, y, across)
 
 
 def columns(weight: Weight, bias: Tensor | None, threads: int) -> Call:
@@ -126,7 +126,7 @@ class SwiftStep:
 
     def __init__(self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None) -> None:
         net, threads = network, torch.get_num_threads()
-        self.network, self.state, self.threads, self.feed = network, state, threads, feed or state.feed
+        self.network, self.state, self.feed = network, state, feed or state.feed
         most = len(self.feed.token)
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
         self.layers = [swift_layer(x, some, threads, most) for x, some in zip(net.layers, ids, strict=True)]
@@ -144,7 +144,8 @@ class SwiftStep:
         self.scores = np.empty((most * net.heads, state.context), np.float32)
         self.logits = self.feed.logits.numpy()
         self.neurons, self.own = neurons, list[Floats]()
-        self.helps = compiled_int.helps if isinstance(net.layers[0].qkv, Packed) else compiled_shared.helps
+        helps = compiled_int_shared.helps if isinstance(net.layers[0].qkv, Packed) else compiled_shared.helps
+        self.share = team(threads, helps).share if threads > 1 else None
 
     def only(self, sets: Sequence[NeuronSet]) -> None:
         """Each row in use runs on its own one of ``sets``, a part of the gathered ones: the rest is 0 for it."""
@@ -201,8 +202,8 @@ class SwiftStep:
                 self.scores, self.done[:rows])  # fmt: skip
         looked_at = sum(min(at, window) for at in positions.tolist())
         large = looked_at * net.heads * net.head_dim > SPLIT
-        if self.threads > 1 and large and rows * net.heads <= FEW:
-            team(self.threads, self.helps).share(compiled_shared.shared_attend, compiled_heads.attend, *what)
+        if self.share is not None and large and rows * net.heads <= FEW:
+            self.share(compiled_shared.shared_attend, compiled_heads.attend, *what)
         else:
             compiled_heads.attend(*what)
 

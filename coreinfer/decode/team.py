@@ -117,15 +117,16 @@ def did(board: Any) -> None:
 @njit(**COMPILED)
 def looked(times: int) -> int:
     """Once more; now and then others may run first."""
+    times += 1
     if times % LOOKS == 0:
         after_others()
-    return times + 1
+    return times
 
 
 @njit(**COMPILED)
 def all_done(board: Any, parts: int) -> None:
     """Once it is so."""
-    looks = 1
+    looks = 0
     while seen(board, DONE) < parts:
         looks = looked(looks)
 

@@ -44,13 +44,14 @@ def vector(builder: Any, place: Any) -> Any:
 
 
 def ahead(builder: Any, place: Any) -> None:
-    """Ask for what will be read soon: processors look ahead in one row at a time, within a page."""
+    """Ask for what will be read soon, into the nearest cache: processors look ahead in one row at a time, within a
+    page.
+    """
     byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
     fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    builder.call(
-        fetch, [builder.bitcast(place, byte), *(ir.Constant(whole, x) for x in (0, 3, 1))]
-    )  # to read, into the nearest cache, data
+    reading, nearest, data = (ir.Constant(whole, x) for x in (0, 3, 1))
+    builder.call(fetch, [builder.bitcast(place, byte), reading, nearest, data])
 
 
 def total(builder: Any, x: Any) -> Any:
