@@ -16,7 +16,8 @@ from coreinfer.neurons import NeuronSet
 from coreinfer.serve.jobs import Ended, Job, Wish
 from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come
 from coreinfer.serve.metrics import Metrics
-from coreinfer.serve.running import LOOSE, STEPS, Group, Running, Text
+from coreinfer.serve.running import LOOSE, STEPS, Group, Running
+from coreinfer.serve.texts import Text
 from coreinfer.serve.words import Words
 
 

@@ -13,7 +13,7 @@ from coreinfer.neurons import every
 from coreinfer.serve.jobs import Ended, Event, Job, Piece, Wish
 from coreinfer.serve.joining import Waits
 from coreinfer.serve.mail import Box, Mail
-from coreinfer.serve.running import Text
+from coreinfer.serve.texts import Text
 from coreinfer.serve.words import Words
 
 LETTERS = "abcx"

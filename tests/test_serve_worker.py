@@ -15,7 +15,8 @@ from coreinfer.serve.joining import GROUPS, Waits
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.preparing import Prompted
-from coreinfer.serve.running import STEPS, Text
+from coreinfer.serve.running import STEPS
+from coreinfer.serve.texts import Text
 from coreinfer.serve.words import Words
 from coreinfer.serve.worker import Worker
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,19 +99,23 @@ def test_signals(tmp_path: Path) -> None:
 
 def _refuses(port: int) -> bool:
     """Whether nobody listens, soon."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
+
+    def refused() -> bool:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
         except OSError as error:
-            if "refused" in str(error):
-                return True
-        time.sleep(0.05)
-    return False
+            return "refused" in str(error)
+        return False
+
+    return _soon(refused)
 
 
 def _said(log: Path, words: str) -> bool:
+    return _soon(lambda: words in log.read_text())
+
+
+def _soon(wanted: Callable[[], bool]) -> bool:
     end = time.monotonic() + 20
-    while time.monotonic() < end and words not in log.read_text():
+    while not (found := wanted()) and time.monotonic() < end:
         time.sleep(0.05)
-    return words in log.read_text()
+    return found

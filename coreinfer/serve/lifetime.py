@@ -18,7 +18,7 @@ from coreinfer.decode.decoder import Decoder
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import context_length
-from coreinfer.neurons import NeuronSet
+from coreinfer.neurons import top, uniform_budgets
 from coreinfer.serve.app import make_app, swapped
 from coreinfer.serve.connections import Connection
 from coreinfer.serve.faults import Refused
@@ -76,17 +76,14 @@ def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics, 
     except Refused as error:
         raise CoreInferError(f"--{error.message}") from error
     engine.match(["Warm."])  # loads the embedder
-    decoder.keep(half_of(len(decoder.mlps), decoder.mlps[0].width), serving.limits.batch)  # compiles, or loads what was
+    layers, width = len(decoder.mlps), decoder.mlps[0].width
+    half = top(np.zeros((layers, width)), uniform_budgets(0.5, layers, width))  # gathered, as a prompt's set is
+    decoder.keep(half, serving.limits.batch)  # compiles, or loads what was
 
     def worker(mail: Mail, metrics: Metrics, failed: Callable[[], Any]) -> Worker:
         return Worker(version, decoder, ends, limits, metrics, mail.flush, serving.pick, failed)
 
     return worker, limits
-
-
-def half_of(layers: int, width: int) -> NeuronSet:
-    """A set that is gathered as a prompt's is."""
-    return NeuronSet((np.arange(max(1, width // 2), dtype=np.int32),) * layers, width)
 
 
 class _Server(uvicorn.Server):

@@ -11,7 +11,7 @@ from coreinfer.neurons import every
 from coreinfer.serve.jobs import Began, Job
 from coreinfer.serve.joining import Waits
 from coreinfer.serve.metrics import Metrics
-from coreinfer.serve.running import Text
+from coreinfer.serve.texts import Text
 from coreinfer.serve.versions import Version
 from coreinfer.serve.words import Words
 

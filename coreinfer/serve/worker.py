@@ -18,7 +18,8 @@ from coreinfer.serve.joining import choose
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.preparing import Preparing, Prompted, seated
-from coreinfer.serve.running import Pick, Running, Text
+from coreinfer.serve.running import Pick, Running
+from coreinfer.serve.texts import Text
 from coreinfer.serve.versions import Version
 
 log = logging.getLogger("coreinfer.serve")
@@ -121,7 +122,6 @@ class Worker(threading.Thread):
         with self._lock:
             self._closed = True
         self._orders(wait=False)
-        self.running.say()
         texts = [*self._ready, *self.running.clear()]
         for job in {*(one.job for one in self._arrived), *(text.job for text in texts)}:
             job.fail(why)
@@ -136,7 +136,6 @@ class Worker(threading.Thread):
             self.running.run(lambda: not self._inbox.empty() and bool(self.running.free))
         except Exception as error:  # whatever a step raises, the next texts find a server that works
             log.exception("a step failed")
-            self.running.say()
             for text in self.running.clear():
                 text.job.fail(error)
 
