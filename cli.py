@@ -3,10 +3,11 @@
 The verbs are in ``coreinfer/verbs.py`` (online) and ``pipeline/verbs/`` (offline).
 """
 
+import sys
+
 try:
     import os
     import signal
-    import sys
 
     import typer
 
@@ -26,6 +27,7 @@ try:
     from pipeline.verbs.merge import merge
     from pipeline.verbs.update import update
 except KeyboardInterrupt:  # the first tenth of a second; ``run`` looks after the rest
+    print("interrupted", file=sys.stderr)
     raise SystemExit(130) from None
 
 app = typer.Typer(
