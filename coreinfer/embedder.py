@@ -6,6 +6,7 @@ conversation are joined by newlines and treated the same.
 """
 
 from collections.abc import Sequence
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Embedder:
         self.dtype = str(kind).removeprefix("torch.")
         self.window = int(self.model.max_seq_length or 512)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
+        self._turn = RLock()  # a tokenizer that reads in one thread must not be set in another
         self._packed = packed_encoder(self.model, self.window)
 
     @property
@@ -90,15 +92,17 @@ class Embedder:
         tokenizer.
         """
         backend = self.model.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        return [len(found) for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        with self._turn:
+            backend.no_truncation()
+            backend.no_padding()
+            return [len(found) for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """Unit vectors (n, d); long texts as said above."""
-        pieces = self.windows(texts)
-        flat = [piece for windows in pieces for piece in windows]
-        vectors = self._encode(flat)
+        """Unit vectors (n, d); long texts as said above. One thread at a time, whoever calls."""
+        with self._turn:
+            pieces = self.windows(texts)
+            flat = [piece for windows in pieces for piece in windows]
+            vectors = self._encode(flat)
         if len(flat) == len(texts):
             return vectors
         out, start = np.empty((len(texts), vectors.shape[1]), np.float32), 0

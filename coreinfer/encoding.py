@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from coreinfer.packed import Row, packing, together
 from coreinfer.separable import TOLERANCE
+from coreinfer.threads import enough_for, multiplications_of
 
 TRIAL = ["The tide goes out at noon, and the boats lie on the sand until the evening.", "Why?"]
 COSINE = 1e-3  # what a trial's vectors may lack to 1
@@ -27,6 +28,7 @@ class PackedEncoder:
     def __init__(self, model: Any, window: int, pooling: str) -> None:
         self.model, self.window, self.pooling = model, window, pooling
         self._turn = Lock()  # of the model's attention
+        self._of_a_token = multiplications_of(model)
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
@@ -49,7 +51,7 @@ class PackedEncoder:
 
     def _forward(self, texts: list[list[int]]) -> Tensor:
         row, inner = Row.of(texts), self.model[0].auto_model
-        with packing(inner):
+        with packing(inner), enough_for(row.ids.shape[1] * self._of_a_token):
             tokens: Tensor = inner(**row.inputs())[0][0]
         if self.pooling == "cls":
             return tokens[torch.from_numpy(row.starts[:-1])].float()

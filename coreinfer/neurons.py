@@ -7,6 +7,7 @@ any sharding of a corpus equals one pass bit for bit, and two builds with one se
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,16 @@ class NeuronSet:
                 )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, NeuronSet) and self._key() == other._key()
+        if not isinstance(other, NeuronSet) or (self.width, len(self.layers)) != (other.width, len(other.layers)):
+            return False
+        return all(map(np.array_equal, self.layers, other.layers))
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return self._hash
 
-    def _key(self) -> tuple[object, ...]:
-        return self.width, *(tuple(ids.tolist()) for ids in self.layers)
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.width, *(ids.tobytes() for ids in self.layers)))
 
     @property
     def per_layer(self) -> list[int]:
@@ -59,10 +63,15 @@ class NeuronSet:
         return sum(self.per_layer) / (self.width * len(self.layers))
 
     def mask(self) -> NDArray[np.bool_]:
-        """The same as bool (L, F)."""
+        """The same as bool (L, F), read-only."""
+        return self._mask
+
+    @cached_property
+    def _mask(self) -> NDArray[np.bool_]:
         out = np.zeros((len(self.layers), self.width), bool)
         for row, ids in zip(out, self.layers, strict=True):
             row[ids] = True
+        out.flags.writeable = False
         return out
 
 
@@ -141,9 +150,16 @@ def places(score: Floats) -> NDArray[np.int32]:
 
 def top(score: Floats, budgets: NDArray[np.int64]) -> NeuronSet:
     """The ``budgets[l]`` best neurons of each layer of ``score`` (L, F); ties go to the lower id."""
-    order = order_of(score)
-    picked = (np.sort(row[:k]).astype(np.int32) for row, k in zip(order, budgets, strict=True))
+    picked = (_best(-row, int(k)) for row, k in zip(np.asarray(score, np.float64), budgets, strict=True))
     return NeuronSet(tuple(picked), int(score.shape[-1]))
+
+
+def _best(row: NDArray[np.float64], k: int) -> NDArray[np.int32]:
+    """The ids of the ``k`` least of a row; not by its order, which takes ten times as long to find."""
+    last = np.partition(row, k - 1)[k - 1]
+    among = row < last
+    among[np.flatnonzero(row == last)[: k - int(among.sum())]] = True
+    return np.flatnonzero(among).astype(np.int32)
 
 
 def pack(neurons: NeuronSet) -> list[bytes]:

@@ -103,14 +103,6 @@ def test_a_cpus_products(dtype: torch.dtype, shape: tuple[int, int]) -> None:
             assert np.allclose(one[0], wanted.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_columns_are_picked(dtype: torch.dtype) -> None:
-    weight, ids = torch.randn(33, 70).to(dtype), torch.tensor([0, 3, 4, 69])
-    for whole in (weight, weight[:, ::2].repeat(1, 2), torch.randn(70, 33).to(dtype).T):
-        assert torch.equal(swift.picked(whole, ids), whole[:, ids])
-        assert swift.picked(whole, ids).is_contiguous()
-
-
 @torch.no_grad()
 def test_a_bfloat16_step_is_near_the_float32_one() -> None:
     """Caches and weights of 16 bits: the loops round as torch does."""

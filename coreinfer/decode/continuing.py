@@ -20,6 +20,7 @@ from coreinfer.mlp import Mlp
 from coreinfer.models import bos_of
 from coreinfer.neurons import NeuronSet
 from coreinfer.settings import StatisticSettings
+from coreinfer.threads import enough_for, multiplications_of
 
 # What may be asked for and be done here; anything else is Transformers' (penalties, top-k, stop strings, …).
 GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
@@ -125,6 +126,7 @@ class Continuing:
     def __init__(self, decoder: Decodes, reducer: Reducer) -> None:
         self.decoder, self.reducer, self.model = decoder, reducer, decoder.model
         self._lossless: Lossless | None = None
+        self._of_a_token = multiplications_of(self.model)
 
     def run(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, put: Callable[[Tensor], Any],
@@ -182,7 +184,8 @@ class Continuing:
 
     def _forward(self, ids: Tensor) -> Any:
         model: Any = self.model
-        return model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        with enough_for(ids.shape[1] * self._of_a_token):
+            return model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
 
 def continuing(decoder: Decodes, statistic: StatisticSettings) -> Continuing:

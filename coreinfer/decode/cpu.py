@@ -9,13 +9,16 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import NeuronSet
 
 if TYPE_CHECKING:
+    from coreinfer.decode.room import Memory
     from coreinfer.decode.swift import SwiftStep
 
 
 def cpu_step(
-    network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None, must: bool = False
-) -> "SwiftStep | LeanStep":
-    """
+    network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None, must: bool = False,
+    spare: "list[Memory] | None" = None,
+) -> "SwiftStep | LeanStep":  # fmt: skip
+    """``spare``: memory that it may use.
+
     Raises:
         CoreInferError: no Numba, where it ``must`` be: torch's step holds small matrices in float32, beside these,
             which a memory budget has no room for.
@@ -29,4 +32,4 @@ def cpu_step(
                 "leave out --memory"
             ) from error
         return LeanStep(network, state, neurons, feed)
-    return SwiftStep(network, state, neurons, feed)
+    return SwiftStep(network, state, neurons, feed, spare)

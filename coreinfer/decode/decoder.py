@@ -57,6 +57,7 @@ class Decoder:
         self._step: Runs | None = None
         self._dense: Looks | None = None
         self._warm = False  # whether the compiled loops are there
+        self._spare: list[Any] = []  # memory of a set that left
         self.sets, self.gathers = SETS, 0  # how many a CPU keeps; how many were made
         self._new_state(min(context or self.network.context, self.network.context))
 
@@ -99,7 +100,7 @@ class Decoder:
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
             while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else self.sets):
-                self._steps.popitem(last=False)
+                self._drop()
         network = self.network
         if self.held is not None:
             network, neurons = self.held.hold(neurons)
@@ -110,6 +111,12 @@ class Decoder:
             self.gathers += 1
         self._steps.move_to_end(key)
         self._step = self._steps[key]
+
+    def _drop(self) -> None:
+        """Let the set go that was kept longest ago."""
+        _, step = self._steps.popitem(last=False)
+        if (room := getattr(step, "room", None)) is not None:
+            self._spare = [room.memory]
 
     @property
     def several(self) -> bool:
@@ -150,7 +157,7 @@ class Decoder:
 
     def _on_cpu(self, network: Network, neurons: NeuronSet) -> Runs:
         """The first of a process compiles its loops, or loads what was compiled."""
-        step = cpu_step(network, self.state, neurons, must=self.held is not None)
+        step = cpu_step(network, self.state, neurons, must=self.held is not None, spare=self._spare)
         if not self._warm:
             said = said_if_long("compiling the loops of this processor's steps, once on a machine", PATIENCE)
             with said, self._aside():

@@ -64,25 +64,33 @@ def plain(weight: Weight) -> Tensor:
     return weight
 
 
+def rows_of(weight: Weight, ids: Tensor) -> Weight:
+    """Rows ``ids`` (k,) of a matrix (F, H), as one that lies by itself."""
+    return weight[ids]
+
+
 def columns_of(weight: Tensor, ids: Tensor) -> Tensor:
     """Columns ``ids`` (k,) of a matrix (H, F), as one that lies by itself."""
     return weight[:, ids]
 
 
 def gathered(
-    layer: Layer, ids: Tensor, pick: Callable[[Tensor, Tensor], Tensor] = columns_of
-) -> tuple[list[Weight], Weight, list[Tensor | None]]:
+    layer: Layer, ids: Tensor, rows: Callable[[Weight, Tensor], Weight] = rows_of,
+    columns: Callable[[Tensor, Tensor], Tensor] = columns_of,
+) -> tuple[list[Weight], Weight, list[Tensor | None]]:  # fmt: skip
     """The neurons ``ids`` (k,): their input rows (k, H), down columns (H, k), and the rows' biases (k,) or None each.
-    Quantised down columns stay a neuron a row (k, H): their groups lie along them. ``pick``: as ``columns_of``.
+    Quantised down columns stay a neuron a row (k, H): their groups lie along them. ``rows``, ``columns``: what copies
+    them, as ``rows_of`` and ``columns_of``.
 
     All of them are not copied: these are then the layer's own weights.
     """
-    *rows, down = layer.rows
+    *inputs, down = layer.rows
     whole = len(ids) == len(down)
-    biases = [None] * len(rows) if layer.in_bias is None else [bias[ids] for bias in layer.in_bias]
+    biases = [None] * len(inputs) if layer.in_bias is None else [bias[ids] for bias in layer.in_bias]
     if whole:
-        return rows, down if isinstance(down, Packed) else down.T.contiguous(), biases
-    return [x[ids] for x in rows], down[ids] if isinstance(down, Packed) else pick(down.T, ids), biases
+        return inputs, down if isinstance(down, Packed) else down.T.contiguous(), biases
+    made = [rows(x, ids) for x in inputs]
+    return made, rows(down, ids) if isinstance(down, Packed) else columns(down.T, ids), biases
 
 
 @dataclass(frozen=True)

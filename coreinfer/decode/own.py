@@ -15,7 +15,5 @@ def own(gathered: NeuronSet, sets: Sequence[NeuronSet]) -> list[NDArray[np.float
     """
     if all(one is gathered or one.per_layer == gathered.per_layer for one in sets):
         return []
-    masks = [one.mask() for one in sets]
-    return [
-        np.stack([mask[layer][ids] for mask in masks]).astype(np.float32) for layer, ids in enumerate(gathered.layers)
-    ]
+    masks = np.stack([one.mask() for one in sets])
+    return [masks[:, layer, ids].astype(np.float32) for layer, ids in enumerate(gathered.layers)]

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_int_shared, compiled_shared
-from coreinfer.decode.network import Layer, Network, Norm, Weight, columns_of, gathered
+from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
+from coreinfer.decode.room import Memory, Room, bits
 from coreinfer.decode.state import Feed, State
 from coreinfer.decode.team import FEW, team
 from coreinfer.neurons import NeuronSet
 from coreinfer.quantised.packed import Packed
-from coreinfer.sharing import TURN
 
 SPLIT = 1 << 17  # multiplications below which one thread is done before others have begun
 EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
@@ -30,12 +30,6 @@ EMPTY, NONE = np.empty(0, np.float32), np.empty((0, 0), np.float32)
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int32]
 Call = Callable[[Floats, Floats], None]  # from x to y
-
-
-def bits(weight: Tensor) -> NDArray[Any]:
-    """The tensor's memory: float32, or bfloat16 as uint16."""
-    held = weight if weight.dtype is torch.float32 else weight.to(torch.bfloat16).view(torch.uint16)
-    return held.numpy()
 
 
 def product(weight: Weight, bias: Tensor | None, threads: int) -> Call:
@@ -68,16 +62,6 @@ def columns(weight: Weight, bias: Tensor | None, threads: int) -> Call:
     return product(weight, bias, threads)
 
 
-def picked(weight: Tensor, ids: Tensor) -> Tensor:
-    """``network.columns_of`` by all threads."""
-    if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():
-        return columns_of(weight, ids)
-    out = torch.empty(len(weight), len(ids), dtype=weight.dtype)
-    with TURN:
-        compiled.columns(bits(weight), ids.numpy(), bits(out))
-    return out
-
-
 def norm(made: Norm | None) -> Call:
     """y = x normed; a copy where there is no norm."""
     if made is None:
@@ -106,9 +90,9 @@ class SwiftLayer:
     active: Floats
 
 
-def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLayer:
+def swift_layer(layer: Layer, ids: Tensor, room: Room, threads: int, most: int) -> SwiftLayer:
     """With the neurons ``ids`` (k,) gathered, for at ``most`` so many rows."""
-    rows, down, biases = gathered(layer, ids, picked)
+    rows, down, biases = gathered(layer, ids, room.rows, room.columns)
     return SwiftLayer(
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
@@ -121,15 +105,20 @@ def swift_layer(layer: Layer, ids: Tensor, threads: int, most: int) -> SwiftLaye
 class SwiftStep:
     """One token of each row in use of ``feed``, the state's own if none is given, on the neurons of a set.
 
-    ``run`` as ``steps.Step``'s; after ``look`` what was picked is not yet the next step's input.
+    ``run`` as ``steps.Step``'s; after ``look`` what was picked is not yet the next step's input. ``spare``: as
+    ``Room``'s, for which ``room.memory`` is when the step is not used any more.
     """
 
-    def __init__(self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None) -> None:
+    def __init__(
+        self, network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None,
+        spare: list[Memory] | None = None,
+    ) -> None:  # fmt: skip
         net, threads = network, torch.get_num_threads()
         self.network, self.state, self.feed = network, state, feed or state.feed
         most = len(self.feed.token)
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
-        self.layers = [swift_layer(x, some, threads, most) for x, some in zip(net.layers, ids, strict=True)]
+        self.room = Room(net.layers, neurons.per_layer, [] if spare is None else spare)
+        self.layers = [swift_layer(x, some, self.room, threads, most) for x, some in zip(net.layers, ids, strict=True)]
         self.final, self.head = norm(net.final), product(net.head, net.head_bias, threads)
         self.turns = [turns_of(net, layer) for layer in net.layers]
         self.embedding, self.places = bits(net.embedding), NONE if net.positions is None else bits(net.positions)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from coreinfer.decode.continuing import Sampling
+from coreinfer.match import Match
 from coreinfer.policy import Prediction
 from coreinfer.serve.logprobs import Chances
 from coreinfer.settings import Policy
@@ -38,10 +39,18 @@ class Wish:
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt (1, P) in tokens, and the words that the embedder reads of it."""
+    """A prompt (1, P) in tokens, the words that the embedder reads of it, and their clusters by the index of an engine:
+    matched while others decode. Another artifact's engine may come before the prompt's turn does.
+    """
 
     ids: "Tensor"
     words: str
+    match: Match | None = None
+    by: object = None
+
+    def match_of(self, engine: object) -> Match | None:
+        """If it is this engine's."""
+        return self.match if self.by is engine else None
 
 
 @dataclass(frozen=True)

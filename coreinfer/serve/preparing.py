@@ -23,10 +23,6 @@ class Prompted:
     job: Job
     number: int
 
-    @property
-    def words(self) -> str:
-        return self.job.prompts[self.number].words
-
 
 class Preparing:
     """Of one version. Its texts hold a prompt's prefill until each has a slot."""
@@ -38,7 +34,8 @@ class Preparing:
         """Prefill a prompt, tell of its first tokens, and hand on what is not done with them."""
         job, wish, asked = one.job, one.job.wish, one.job.prompts[one.number]
         started = time.monotonic()
-        planned = self.version.engine.planned(one.words, wish.policy, self.version.keep(wish.keep))
+        engine, keep = self.version.engine, self.version.keep(wish.keep)
+        planned = engine.planned(asked.words, wish.policy, keep, asked.match_of(engine))
         noise = Noise(wish.seed_of(one.number * job.n))
         with launching_on(asked.ids.device):
             begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, noise)

@@ -74,12 +74,19 @@ class Worker(threading.Thread):
         self._admit(made, 1)
         return made.result
 
+    def check_room(self, places: int = 1) -> None:
+        """
+        Raises:
+            Refused: so many more than wait may not.
+        """
+        if self._closed:
+            raise Refused(503, "the engine has stopped: start the server again")
+        if self._waiting + places > self.limits.queue + self.running.free:
+            raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
+
     def _admit(self, order: Job | Ask, places: int) -> None:
         with self._lock:
-            if self._closed:
-                raise Refused(503, "the engine has stopped: start the server again")
-            if self._waiting + places > self.limits.queue + self.running.free:
-                raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
+            self.check_room(places)
             self._waiting += places
             self.metrics.queue.set(self._waiting)
             self._inbox.put(order)
