@@ -1,5 +1,7 @@
 """Gathered weights lie where another set's did, and are what they would be elsewhere."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,8 @@ def check(network: object, neurons: NeuronSet, room: Room) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_is_gathered_is_what_was_asked_for(name: str, dtype: torch.dtype) -> None:
-    network = read_network(build(name).to(dtype), bundle=False)
+    model: Any = build(name)
+    network = read_network(model.to(dtype), bundle=False)
     first = drawn(network, 0.5, 0)
     room = Room(network.layers, first.per_layer, [])
     check(network, first, room)
@@ -83,8 +86,8 @@ def test_all_of_a_layers_neurons_need_no_memory() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_set_that_comes_again_makes_the_same_tokens(dtype: torch.dtype) -> None:
-    model = build("Llama").to(dtype)
-    decoder, ids = Decoder(model, 64), torch.tensor([[1, 5, 9, 4]])
+    model: Any = build("Llama")
+    decoder, ids = Decoder(model.to(dtype), 64), torch.tensor([[1, 5, 9, 4]])
     memories = list[int]()
 
     def made(share: float, seed: int) -> list[int]:

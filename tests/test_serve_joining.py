@@ -11,10 +11,9 @@ from seating import FakeTable, a_set, mask
 
 from coreinfer.decode.continuing import Sampling
 from coreinfer.decode.seats import Seat
-from coreinfer.grouping import CAP
 from coreinfer.neurons import NeuronSet
 from coreinfer.serve.jobs import Ended, Job, Wish
-from coreinfer.serve.joining import GROUPS, PATIENCE, Mask, Waits, choose, first_come
+from coreinfer.serve.joining import GROUPS, PATIENCE, Cost, Mask, Waits, choose, first_come
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.running import LOOSE, STEPS, Group, Running
 from coreinfer.serve.texts import Text
@@ -25,38 +24,46 @@ def unions(groups: Sequence[Sequence[Mask]]) -> list[Mask]:
     return [np.logical_or.reduce(group) for group in groups]
 
 
-def alone(groups: Sequence[Sequence[Mask]]) -> list[int]:
-    return [max(int(one.sum()) for one in group) for group in groups]
-
-
 def test_like_ones_meet_and_unlike_ones_stay_apart() -> None:
     river, rice, law = (mask(topic) for topic in range(3))
-    waiting = [Waits(one) for one in (rice, river, law)]
-    made = choose(waiting, [river], [8])
+    waiting, costly = [Waits(one) for one in (rice, river, law)], Cost(0.01, 0.5)
+    made = choose(waiting, [river], [1], costly)
     assert (made.text, made.group) == (1, 0)
-    made = choose([Waits(rice), Waits(law)], [river], [8])
+    made = choose([Waits(rice), Waits(law)], [river], [1], costly)
     assert (made.text, made.group) == (0, None)
+    made = choose([Waits(rice), Waits(law)], [river], [1], Cost(1.0, 0.0))
+    assert (made.text, made.group) == (0, 0), "where only reading costs, one group is best"
     most = [river, rice, law][:GROUPS]
-    wide = choose([Waits(mask(0, wide=True))], most, [8] * GROUPS)
+    wide = choose([Waits(mask(0, wide=True))], most, [9] * GROUPS, costly)
     assert wide.group in range(GROUPS)  # a slot is never left free
-    assert (first_come(waiting, [law], [8]).text, first_come(waiting, [], []).group) == (0, None)
+    assert (first_come(waiting, [law], [1]).text, first_come(waiting, [], []).group) == (0, None)
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
     st.lists(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=4), max_size=GROUPS),
+    st.builds(Cost, st.floats(0, 1), st.floats(0, 1)),
 )
-def test_a_group_stays_near_its_largest_set(some: Any, there: Any) -> None:
-    waiting = [Waits(mask(*one)) for one in some]
-    groups = [[mask(*one) for one in group] for group in there]
-    made = choose(waiting, unions(groups), alone(groups))
+def test_who_joins_saves_most_of_all(some: Any, there: Any, cost: Cost) -> None:
+    """By the times of all steps, before and after."""
+
+    def time_of(group: Sequence[Mask]) -> float:
+        return float((cost.other + unions([group])[0].mean()) * (1 + cost.row * len(group)))
+
+    def saved(text: Mask, group: list[Mask]) -> float:
+        return time_of([text]) + time_of(group) - time_of([*group, text])
+
+    masks, groups = [mask(*one) for one in some], [[mask(*one) for one in group] for group in there]
+    made = choose([Waits(one) for one in masks], unions(groups), list(map(len, groups)), cost)
+    every = [saved(one, group) for group in groups for one in masks]
     if made.group is None:
         assert made.text == 0
         assert len(groups) < GROUPS
-        return
-    joined = [*groups[made.group], waiting[made.text].mask]
-    fits = unions([joined])[0].sum() <= CAP * alone([joined])[0]
-    assert fits or (len(groups) == GROUPS and made.text == 0)
+        assert max(every, default=0) < 1e-9
+    else:
+        mine = saved(masks[made.text], groups[made.group])
+        first = [saved(masks[0], group) for group in groups]
+        assert mine >= max(every) - 1e-9 or (made.text == 0 and len(groups) == GROUPS and mine >= max(first) - 1e-9)
 
 
 class Served:

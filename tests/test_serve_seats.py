@@ -35,7 +35,7 @@ def test_texts_that_come_and_go_are_what_they_are_alone(name: str, lean: bool, m
         from coreinfer.decode.lean import LeanStep
 
         monkeypatch.setattr(
-            "coreinfer.decode.decoder.cpu_step", lambda n, s, k, feed=None, must=False: LeanStep(n, s, k, feed)
+            "coreinfer.decode.decoder.cpu_step", lambda n, s, k, feed=None, **_: LeanStep(n, s, k, feed)
         )
     decoder = Decoder(build(name), 64)
     carried, sampling = continuing(decoder, StatisticSettings()), Sampling(0.8, 0.9)

@@ -137,13 +137,17 @@ def grouping(rounds: int, size: tuple[int, int]) -> dict[str, Any]:
     """``size``: texts, and tokens of each."""
     engine = Engine.load()
     together(engine, choose, 8, 8)
-    pairs = [(together(engine, choose, *size), together(engine, first_come, *size)) for _ in range(rounds)]
+    ways, pairs = (choose, first_come), list[tuple[float, ...]]()
+    for number in range(rounds):
+        found = [together(engine, pick, *size) for pick in ways[:: 1 if number % 2 else -1]]
+        pairs.append(tuple(found[:: 1 if number % 2 else -1]))
     grouped, first = (median(side) for side in zip(*pairs, strict=True))
     rows = [[round(x, 1) for x in pair] for pair in pairs]
     return {
         "grouped": round(grouped, 1),
         "first_come": round(first, 1),
         "ratio": round(grouped / first, 3),
+        "ratio_by_pair": round(median(a / b for a, b in pairs), 3),
         "pairs": rows,
     }
 

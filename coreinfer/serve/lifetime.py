@@ -23,7 +23,7 @@ from coreinfer.serve.app import make_app, swapped
 from coreinfer.serve.connections import Connection
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.guard import Guard
-from coreinfer.serve.joining import GROUPS, choose
+from coreinfer.serve.joining import GROUPS, ON_CPU, ON_GPU, choose
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.mail import Mail
 from coreinfer.serve.metrics import Metrics
@@ -48,7 +48,7 @@ class Serving:
     plain_chat: bool = False
     log_prompts: bool = False
     limits: Limits = field(default_factory=Limits)
-    pick: Pick = choose
+    pick: Pick | None = None  # ``choose``, by what steps cost here
 
 
 def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics, Callable[[], Any]], Worker], Limits]:
@@ -80,8 +80,10 @@ def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics, 
     half = top(np.zeros((layers, width)), uniform_budgets(0.5, layers, width))  # gathered, as a prompt's set is
     decoder.keep(half, serving.limits.batch)  # compiles, or loads what was
 
+    pick = serving.pick or functools.partial(choose, cost=ON_GPU if decoder.on_gpu else ON_CPU)
+
     def worker(mail: Mail, metrics: Metrics, failed: Callable[[], Any]) -> Worker:
-        return Worker(version, decoder, ends, limits, metrics, mail.flush, serving.pick, failed)
+        return Worker(version, decoder, ends, limits, metrics, mail.flush, pick, failed)
 
     return worker, limits
 

@@ -39,10 +39,6 @@ class Group:
         union: Mask = np.logical_or.reduce([text.waits.mask for text in self.texts])
         return union
 
-    @property
-    def largest(self) -> int:
-        return max(int(text.waits.mask.sum()) for text in self.texts)
-
     def gathered(self) -> NeuronSet:
         """What the next steps run on: what is held, where that has all and not much more. It may have much more for two
         turns: others often come in the place of who left.
@@ -83,7 +79,7 @@ class Running:
         """Give free slots to those that wait; ``seat`` brings a text's prefill into its slot."""
         while waiting and self.table.free:
             order = [text.waits for text in waiting]
-            join = self.pick(order, [g.union for g in self.groups], [g.largest for g in self.groups])
+            join = self.pick(order, [g.union for g in self.groups], [len(g.texts) for g in self.groups])
             overtake(order, join.text)
             text = waiting.pop(join.text)
             try:
