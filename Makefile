@@ -17,10 +17,10 @@ demo: $(READY)
 demo-gemma: $(READY) $(VENV)/.gemma
 	$(BIN)/python demo.py --gemma
 
-# Two workers with one thread each: most of what the tests do runs on one core. Each begins with half of the files, in
-# their order, and who is done takes of what the other has left: no long file at the end keeps one of them alone.
+# Two workers with one thread each: most of what the tests do runs on one core. Whoever is done with a file takes the
+# next one, in the order of tests/conftest.py: the long ones first, so that none of them is waited for at the end.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 # The page and the report in a browser: Debian's chromium and chromium-driver, or what CHROMIUM and CHROMEDRIVER name.
 # `make test` runs these too, where there is one.

@@ -194,10 +194,11 @@ def run(app: typer.Typer) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows the rest
-    command = typer.main.get_command(app)
     try:  # not command.main: it ends a run with other codes and more lines
-        with arriving(), command.make_context("coreinfer", sys.argv[1:] or ["--help"]) as context:
-            command.invoke(context)
+        with arriving():
+            command = typer.main.get_command(app)
+            with command.make_context("coreinfer", sys.argv[1:] or ["--help"]) as context:
+                command.invoke(context)
         sys.stdout.flush()
         return
     except typer.Exit as stop:

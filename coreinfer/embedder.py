@@ -82,7 +82,8 @@ class Embedder:
         out = [[text] for text in texts]
         if long := [i for i, length in enumerate(self.lengths(texts)) if length > room]:
             some = [texts[i] for i in long]
-            found = self.model.tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            with self._turn:
+                found = self.model.tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for i, spans in zip(long, found["offset_mapping"], strict=True):
                 out[i] = _cut(texts[i], spans, room)
         return out

@@ -5,7 +5,6 @@ are counted from 0. It is compared with sentence-transformers' own vectors befor
 """
 
 from itertools import pairwise
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,20 +22,20 @@ COSINE = 1e-3  # what a trial's vectors may lack to 1
 
 
 class PackedEncoder:
-    """The modules of ``model``, a SentenceTransformer, for texts of at most ``window`` tokens."""
+    """The modules of ``model``, a SentenceTransformer, for texts of at most ``window`` tokens. One thread at a time
+    may use it: the model's attention and tokenizer are set for what is encoded.
+    """
 
     def __init__(self, model: Any, window: int, pooling: str) -> None:
         self.model, self.window, self.pooling = model, window, pooling
-        self._turn = Lock()  # of the model's attention
         self._of_a_token = multiplications_of(model)
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """(n, d); of longer texts the first ``window`` tokens."""
-        with self._turn:
-            encoded = self._tokens(texts)
-            sizes = np.array([len(ids) for ids in encoded])
-            parts = [(picked, self._forward([encoded[i] for i in picked])) for picked in together(sizes)]
+        encoded = self._tokens(texts)
+        sizes = np.array([len(ids) for ids in encoded])
+        parts = [(picked, self._forward([encoded[i] for i in picked])) for picked in together(sizes)]
         out = np.empty((len(texts), parts[0][1].shape[1]), np.float32)
         for picked, vectors in parts:
             out[picked] = vectors.numpy()
@@ -44,7 +43,7 @@ class PackedEncoder:
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         backend = self.model.tokenizer.backend_tokenizer
-        backend.no_truncation()  # as ``Embedder.lengths`` has it, which may be called meanwhile
+        backend.no_truncation()
         backend.no_padding()
         encoded = [found.ids for found in backend.encode_batch_fast(texts)]
         return [ids if len(ids) <= self.window else [*ids[: self.window - 1], ids[-1]] for ids in encoded]

@@ -1,5 +1,6 @@
 """How many of torch's threads work on what a CPU does."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,15 @@ from coreinfer.quantised.linear import QuantisedLinear
 LITTLE = 4e8  # multiplications that one thread has done before others, who slept, are of much help
 
 
+class _Own(threading.local):
+    """Of a thread: whether its number of threads is known to be its own, and whether it is lowered at the moment."""
+
+    known = lowered = False
+
+
+_own, _latest = _Own(), [1]
+
+
 @contextmanager
 def enough_for(multiplications: float) -> Iterator[None]:
     """One thread for a short prompt of a small model, all for more.
@@ -18,19 +28,33 @@ def enough_for(multiplications: float) -> Iterator[None]:
     Threads that sleep while they wait (``OMP_WAIT_POLICY=passive``) are woken for each product. Beside a busy program
     the woken one may have to wait for a processor: a prompt of ten words took 55 ms with two threads, 19 with one.
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or multiplications > LITTLE:
-        yield
-        return
-    torch.set_num_threads(1)
+    threads, lowered = _threads(), _own.lowered
+    _own.lowered = multiplications <= LITTLE
+    torch.set_num_threads(1 if _own.lowered else threads)
     try:
         yield
     finally:
+        _own.lowered = lowered
         torch.set_num_threads(threads)
 
 
+def _threads() -> int:
+    """This thread's. torch's number is the process's too, until a thread first asks: one that did while another's was
+    lowered would have one for ever.
+    """
+    now = torch.get_num_threads()
+    if now == 1 and not _own.known:
+        now = _latest[0]
+    elif not _own.lowered:
+        _latest[0] = now
+    _own.known = True
+    return now
+
+
 def multiplications_of(model: nn.Module) -> int:
-    """For each token: by all linear modules, also those whose weights are elsewhere or quantised."""
+    """For each token: by all linear modules, also those whose weights are elsewhere or quantised. A head, which only
+    the last token needs, is none of ``model.base_model``'s.
+    """
     modules = list(model.modules())
     plain = sum(m.in_features * m.out_features for m in modules if isinstance(m, nn.Linear))
     return plain + sum(m.packed.numel() for m in modules if isinstance(m, QuantisedLinear))

@@ -36,6 +36,12 @@ from pipeline.sources import SourceSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTERS = 6
+LONG = ("test_fuzzing", "test_memory", "test_repeat", "test_decode_kernels", "test_evaluate_run", "test_cli_ends")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @dataclass(frozen=True)

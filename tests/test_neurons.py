@@ -64,6 +64,16 @@ def test_top_is_brute_force_with_ties_to_the_lower_id(score: Floats, data: st.Da
     assert neurons.keep == pytest.approx(budgets.sum() / (layers * width))
 
 
+def test_top_of_what_is_no_number_and_of_odd_budgets() -> None:
+    score = np.array([[0.5, np.nan, 2.0, -np.inf], [np.nan, np.nan, np.nan, 1.0], [3.0, 1.0, 2.0, np.inf]])
+    for budgets, wanted in (
+        ([2, 2, 2], [[0, 2], [0, 3], [0, 3]]),
+        ([4, 4, 9], [[0, 1, 2, 3]] * 3),
+        ([0, 1, 1], [[], [3], [3]]),
+    ):
+        assert [ids.tolist() for ids in top(score, np.array(budgets)).layers] == wanted
+
+
 @given(statistics(few_values), st.data())
 def test_top_sets_are_nested(score: Floats, data: st.DataObject) -> None:
     layers, width = score.shape

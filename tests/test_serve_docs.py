@@ -43,7 +43,7 @@ def test_the_curl_examples_run(server: Live) -> None:
 
 def test_what_the_metrics_table_names_is_there(server: Live) -> None:
     said = server.get("/metrics").text
-    table = SERVING[SERVING.index("## Metrics") : SERVING.index("## Machines")]
+    table = SERVING[SERVING.index("## Metrics") : SERVING.index("## What it costs")]
     names = re.findall(
         r"`([a-z_]+)(?:\{[a-z,]*\})?`", "\n".join(line.split("|")[1] for line in table.splitlines()[4:-1])
     )

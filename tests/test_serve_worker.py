@@ -27,7 +27,7 @@ class FakePreparing:
     """Prefills at once; of texts of one token none is left."""
 
     def __init__(self, table: FakeTable, name: str = "first") -> None:
-        self.table, self.version, self.name = table, name, name
+        self.table, self.version, self.name = table, SimpleNamespace(engine=None), name
         self.context, self.ends, self.metrics = 512, frozenset[int](), Metrics()
         self.done = list[tuple[str, int, int]]()
 
@@ -48,7 +48,7 @@ class Engine:
     """A worker whose turns are the test's."""
 
     def __init__(self, batch: int = 2, queue: int = 100) -> None:
-        decoder: Any = SimpleNamespace(state=SimpleNamespace(slots=batch))
+        decoder: Any = SimpleNamespace(state=SimpleNamespace(slots=batch), on_gpu=True)  # nothing is matched apart
         self.worker = Worker(None, decoder, frozenset(), Limits(batch=batch, queue=queue), Metrics())  # type: ignore[arg-type]
         self.table = FakeTable(batch)
         self.worker.running.table = self.table  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from serve_client import TOPICS, Line, Process, completion, started
 from coreinfer.decode.continuing import Sampling
 from coreinfer.engine import Engine
 from coreinfer.serve.jobs import Asked, Ended, Failed, Job, Wish
-from coreinfer.serve.joining import choose, first_come
+from coreinfer.serve.joining import first_come
 from coreinfer.serve.lifetime import Serving, made_of
 from coreinfer.serve.limits import Limits
 from coreinfer.serve.metrics import Metrics
@@ -109,7 +109,7 @@ def mixed(engine: Engine, texts: int, tokens: int, told: "queue.SimpleQueue[Any]
     return jobs
 
 
-def together(engine: Engine, pick: Pick, texts: int, tokens: int) -> float:
+def together(engine: Engine, pick: Pick | None, texts: int, tokens: int) -> float:
     """Tokens a second of a worker to which all come at once."""
     make, _ = made_of(engine, Serving(limits=Limits(queue=texts), pick=pick))
 
@@ -136,8 +136,8 @@ def together(engine: Engine, pick: Pick, texts: int, tokens: int) -> float:
 def grouping(rounds: int, size: tuple[int, int]) -> dict[str, Any]:
     """``size``: texts, and tokens of each."""
     engine = Engine.load()
-    together(engine, choose, 8, 8)
-    ways, pairs = (choose, first_come), list[tuple[float, ...]]()
+    together(engine, None, 8, 8)
+    ways, pairs = (None, first_come), list[tuple[float, ...]]()
     for number in range(rounds):
         found = [together(engine, pick, *size) for pick in ways[:: 1 if number % 2 else -1]]
         pairs.append(tuple(found[:: 1 if number % 2 else -1]))

@@ -3,6 +3,7 @@ token.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -126,7 +127,7 @@ class Continuing:
     def __init__(self, decoder: Decodes, reducer: Reducer) -> None:
         self.decoder, self.reducer, self.model = decoder, reducer, decoder.model
         self._lossless: Lossless | None = None
-        self._of_a_token = multiplications_of(self.model)
+        self._of_a_token = multiplications_of(self.model.base_model)
 
     def run(
         self, ids: Tensor, neurons: NeuronSet | Decide, length: int, put: Callable[[Tensor], Any],
@@ -184,7 +185,7 @@ class Continuing:
 
     def _forward(self, ids: Tensor) -> Any:
         model: Any = self.model
-        with enough_for(ids.shape[1] * self._of_a_token):
+        with nullcontext() if ids.is_cuda else enough_for(ids.shape[1] * self._of_a_token):
             return model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
 

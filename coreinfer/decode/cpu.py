@@ -9,7 +9,7 @@ from coreinfer.errors import CoreInferError, in_words
 from coreinfer.neurons import NeuronSet
 
 if TYPE_CHECKING:
-    from coreinfer.decode.room import Memory
+    from coreinfer.decode.copies import Memory
     from coreinfer.decode.swift import SwiftStep
 
 
@@ -17,7 +17,7 @@ def cpu_step(
     network: Network, state: State, neurons: NeuronSet, feed: Feed | None = None, must: bool = False,
     spare: "list[Memory] | None" = None,
 ) -> "SwiftStep | LeanStep":  # fmt: skip
-    """``spare``: memory that it may use.
+    """``spare``: as ``Copies``'.
 
     Raises:
         CoreInferError: no Numba, where it ``must`` be: torch's step holds small matrices in float32, beside these,

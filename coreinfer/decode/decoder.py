@@ -115,8 +115,9 @@ class Decoder:
     def _drop(self) -> None:
         """Let the set go that was kept longest ago."""
         _, step = self._steps.popitem(last=False)
-        if (room := getattr(step, "room", None)) is not None:
-            self._spare = [room.memory]
+        copies = getattr(step, "copies", None)  # compiled loops' alone
+        if copies is not None and copies.memory.nbytes:
+            self._spare = [copies.memory]
 
     @property
     def several(self) -> bool:

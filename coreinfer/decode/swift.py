@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.decode import compiled, compiled_heads, compiled_int, compiled_int_shared, compiled_shared
+from coreinfer.decode.copies import Copies, Memory, bits
 from coreinfer.decode.network import Layer, Network, Norm, Weight, gathered
 from coreinfer.decode.own import own
 from coreinfer.decode.picking import advance, pick
-from coreinfer.decode.room import Memory, Room, bits
 from coreinfer.decode.state import Feed, State
 from coreinfer.decode.team import FEW, team
 from coreinfer.neurons import NeuronSet
@@ -90,9 +90,9 @@ class SwiftLayer:
     active: Floats
 
 
-def swift_layer(layer: Layer, ids: Tensor, room: Room, threads: int, most: int) -> SwiftLayer:
+def swift_layer(layer: Layer, ids: Tensor, copies: Copies, threads: int, most: int) -> SwiftLayer:
     """With the neurons ``ids`` (k,) gathered, for at ``most`` so many rows."""
-    rows, down, biases = gathered(layer, ids, room.rows, room.columns)
+    rows, down, biases = gathered(layer, ids, copies.rows, copies.columns)
     return SwiftLayer(
         norm(layer.before_attention), product(layer.qkv, layer.qkv_bias, threads),
         product(layer.out, layer.out_bias, threads), norm(layer.after_attention), norm(layer.before_mlp),
@@ -106,7 +106,7 @@ class SwiftStep:
     """One token of each row in use of ``feed``, the state's own if none is given, on the neurons of a set.
 
     ``run`` as ``steps.Step``'s; after ``look`` what was picked is not yet the next step's input. ``spare``: as
-    ``Room``'s, for which ``room.memory`` is when the step is not used any more.
+    ``Copies``'; the memory of this one's may be another's once it runs no more.
     """
 
     def __init__(
@@ -117,8 +117,10 @@ class SwiftStep:
         self.network, self.state, self.feed = network, state, feed or state.feed
         most = len(self.feed.token)
         ids = (torch.from_numpy(x.astype("int64")) for x in neurons.layers)
-        self.room = Room(net.layers, neurons.per_layer, [] if spare is None else spare)
-        self.layers = [swift_layer(x, some, self.room, threads, most) for x, some in zip(net.layers, ids, strict=True)]
+        self.copies = Copies(net.layers, neurons.per_layer, [] if spare is None else spare)
+        self.layers = [
+            swift_layer(x, some, self.copies, threads, most) for x, some in zip(net.layers, ids, strict=True)
+        ]
         self.final, self.head = norm(net.final), product(net.head, net.head_bias, threads)
         self.turns = [turns_of(net, layer) for layer in net.layers]
         self.embedding, self.places = bits(net.embedding), NONE if net.positions is None else bits(net.positions)

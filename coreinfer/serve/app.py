@@ -35,7 +35,8 @@ class Faulty(BaseModel):
 
 log = logging.getLogger("coreinfer.serve")
 FAULTS: Any = {code: {"model": Faulty} for code in (400, 401, 403, 404, 408, 413, 500, 503)}
-STREAM: Any = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {}}}}
+EVENTS = {"schema": {"description": "Server-sent events: OpenAI's chunks in JSON, and [DONE] as the last."}}
+STREAM: Any = {200: {"content": {"text/event-stream": EVENTS, "application/json": {}}}}
 ARROW: Any = {200: {"content": {looking.ARROW: {"schema": {"type": "string"}}, "application/json": {}}}}
 
 

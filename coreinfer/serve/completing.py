@@ -177,7 +177,7 @@ async def complete(service: Service, request: Request, body: Completion) -> Resp
     wish = service.wish_of(body, 16 if body.max_tokens is None else body.max_tokens, body.logprobs)
     given: Any = body.prompt
     many = isinstance(given, list) and not isinstance(given[0], int)
-    asked = await service.matched(given if many else [given], "prompt")
+    asked = await service.encoded(given if many else [given], "prompt")
     before = [service.decode(one.ids[0].tolist()) if body.echo else "" for one in asked]
     if body.echo:
         texts = given if many else [given]
@@ -190,7 +190,7 @@ async def chat(service: Service, request: Request, body: Chat) -> Response:
     service.check_model(body.model)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     wish = service.wish_of(body, body.max_completion_tokens or body.max_tokens, logprobs)
-    asked = await service.matched([service.turns_of(body.messages)], "messages")
+    asked = await service.encoded([service.turns_of(body.messages)], "messages")
     return await _answered(service, request, body, asked, wish, [""])
 
 

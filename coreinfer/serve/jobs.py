@@ -12,8 +12,11 @@ from coreinfer.serve.logprobs import Chances
 from coreinfer.settings import Policy
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from torch import Tensor
 
+Matched = tuple[object, Match]  # by whose index
 MIXED = 0x9E3779B1  # a text's number times this, added to its request's seed, is its own
 
 
@@ -39,18 +42,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt (1, P) in tokens, the words that the embedder reads of it, and their clusters by the index of an engine:
-    matched while others decode. Another artifact's engine may come before the prompt's turn does.
-    """
+    """A prompt (1, P) in tokens, and the words that the embedder reads of it."""
 
     ids: "Tensor"
     words: str
-    match: Match | None = None
-    by: object = None
-
-    def match_of(self, engine: object) -> Match | None:
-        """If it is this engine's."""
-        return self.match if self.by is engine else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ Event = Began | Piece | Ended | Failed
 @dataclass(eq=False)
 class Job:
     """A request. ``tell`` hands an event to whoever waits for it; ``gone``: nobody does any more; ``by``: who prefills
-    it, from its first prompt on.
+    it, from its first prompt on; ``matches``: of each prompt, or none where the engine's thread finds them.
     """
 
     prompts: list[Asked]
@@ -111,6 +106,7 @@ class Job:
     arrived: float = field(default_factory=time.monotonic)
     left: float = 0.0
     by: Any = None
+    matches: "list[Future[Matched | None]]" = field(default_factory=list)
 
     def leave(self) -> None:
         """Nobody waits for it any more; called by the event loop."""

@@ -134,7 +134,7 @@ async def embeddings(service: Service, request: Request, body: Embeddings) -> Re
 
 
 def _embedded(service: Service, number: int, text: str) -> tuple[Any, int]:
-    """A text's vector (d,) and its tokens; in the engine's thread, which the tokenizer is of too."""
+    """A text's vector (d,) and its tokens; in the engine's thread, one in each turn."""
     embedder, most = service.worker.version.engine.embedder, service.limits.input_tokens
     said = f"at most {most} are embedded: cut it"
     if len(text) > most * LONGEST:

@@ -1,4 +1,4 @@
-"""A prompt of a request -> texts that may take a slot: matched, planned and prefilled."""
+"""A prompt of a request -> texts that may take a slot: planned by its match, and prefilled."""
 
 import time
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from coreinfer.launching import launching_on
 from coreinfer.neurons import every
 from coreinfer.serve.jobs import Began, Job
 from coreinfer.serve.joining import Waits
+from coreinfer.serve.matching import match_of
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.texts import Text
 from coreinfer.serve.versions import Version
@@ -35,7 +36,7 @@ class Preparing:
         job, wish, asked = one.job, one.job.wish, one.job.prompts[one.number]
         started = time.monotonic()
         engine, keep = self.version.engine, self.version.keep(wish.keep)
-        planned = engine.planned(asked.words, wish.policy, keep, asked.match_of(engine))
+        planned = engine.planned(asked.words, wish.policy, keep, match_of(job, one.number, engine))
         noise = Noise(wish.seed_of(one.number * job.n))
         with launching_on(asked.ids.device):
             begun = self.version.own.prefill(asked.ids, planned.wanted, wish.sampling, noise)

@@ -5,7 +5,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -108,20 +107,6 @@ class Service:
             Refused: one that is empty or does not fit.
         """
         return await asyncio.to_thread(lambda: [self._encode(prompt, param) for prompt in prompts])
-
-    async def matched(self, prompts: Sequence[Prompt | list[int]], param: str) -> list[Asked]:
-        """The same, with their clusters: the engine's thread is spared what needs no language model.
-
-        Raises:
-            Refused: one that is empty or does not fit, or no text would be let in.
-        """
-        self.worker.check_room()
-        return await asyncio.to_thread(lambda: [self._match(self._encode(prompt, param)) for prompt in prompts])
-
-    def _match(self, asked: Asked) -> Asked:
-        engine = self.worker.version.engine
-        (match,) = engine.match([asked.words])
-        return replace(asked, match=match, by=engine)
 
     def _encode(self, prompt: Prompt | list[int], param: str) -> Asked:
         engine, most = self.worker.version.engine, self.limits.context

@@ -1,4 +1,4 @@
-"""The one thread that owns the models: it takes orders between steps, prefills, fills slots and decodes."""
+"""The one thread that owns the language model: it takes orders between steps, prefills, fills slots and decodes."""
 
 import logging
 import queue
@@ -16,6 +16,7 @@ from coreinfer.serve.faults import Refused
 from coreinfer.serve.jobs import Job
 from coreinfer.serve.joining import choose
 from coreinfer.serve.limits import Limits
+from coreinfer.serve.matching import Matching, is_matched
 from coreinfer.serve.metrics import Metrics
 from coreinfer.serve.preparing import Preparing, Prompted, seated
 from coreinfer.serve.running import Pick, Running
@@ -40,6 +41,7 @@ class Worker(threading.Thread):
         self.limits, self.metrics, self.flush, self.failed = limits, metrics, flush, failed
         self.running = Running(Table(decoder), ends, metrics, flush, pick)
         self.preparing = Preparing(version, limits.context, ends, metrics)
+        self.matching = Matching(apart=not decoder.on_gpu)
         self.fault: BaseException | None = None
         self._inbox: queue.SimpleQueue[Job | Ask | None] = queue.SimpleQueue()
         self._arrived, self._asks, self._ready = deque[Prompted](), deque[Ask](), list[Text]()
@@ -74,21 +76,16 @@ class Worker(threading.Thread):
         self._admit(made, 1)
         return made.result
 
-    def check_room(self, places: int = 1) -> None:
-        """
-        Raises:
-            Refused: so many more than wait may not.
-        """
-        if self._closed:
-            raise Refused(503, "the engine has stopped: start the server again")
-        if self._waiting + places > self.limits.queue + self.running.free:
-            raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
-
     def _admit(self, order: Job | Ask, places: int) -> None:
         with self._lock:
-            self.check_room(places)
+            if self._closed:
+                raise Refused(503, "the engine has stopped: start the server again")
+            if self._waiting + places > self.limits.queue + self.running.free:
+                raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
             self._waiting += places
             self.metrics.queue.set(self._waiting)
+            if isinstance(order, Job):
+                self.matching.begin(order, self.version.engine)
             self._inbox.put(order)
 
     def swap(self, version: Version) -> None:
@@ -128,6 +125,7 @@ class Worker(threading.Thread):
     def _close(self, why: BaseException) -> None:
         with self._lock:
             self._closed = True
+        self.matching.end()
         self._orders(wait=False)
         texts = [*self._ready, *self.running.clear()]
         for job in {*(one.job for one in self._arrived), *(text.job for text in texts)}:
@@ -140,7 +138,7 @@ class Worker(threading.Thread):
 
     def _decode(self) -> None:
         try:
-            self.running.run(lambda: not self._inbox.empty() and bool(self.running.free))
+            self.running.run(lambda: bool(self.running.free) and (self._matched or not self._inbox.empty()))
         except Exception as error:  # whatever a step raises, the next texts find a server that works
             log.exception("a step failed")
             for text in self.running.clear():
@@ -182,13 +180,21 @@ class Worker(threading.Thread):
         else:
             self._asks.append(ask)
 
+    @property
+    def _matched(self) -> bool:
+        """Whether the next prompt is there, and matched."""
+        return bool(self._arrived) and is_matched(self._arrived[0].job, self._arrived[0].number)
+
     def _prepare(self) -> None:
         """Prefill one prompt; while no more than half of the slots are taken, as many as are free, also of those that
         come meanwhile: a step takes hardly longer for eight texts than for one, so a burst had better decode together.
+        Those that have a slot decode until the prompt is matched.
         """
         few = 2 * len(self.running.texts) <= self.limits.batch
         for _ in range(max(1, self.running.free - len(self._ready)) if few else 1):
             if not self._arrived or len(self._ready) - self.running.free >= AHEAD * self.limits.batch:
+                return
+            if self.running.groups and not self._matched:
                 return
             one = self._arrived.popleft()
             made = [] if one.job.gone else self._prefill(one)

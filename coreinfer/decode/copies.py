@@ -26,17 +26,18 @@ def bits(weight: Tensor) -> NDArray[np.float32 | np.uint16]:
     return held.numpy()
 
 
-class Room:
-    """For the neurons of one set, so many of each of ``layers``; all of a layer's are not copied and need none.
+class Copies:
+    """Of the neurons of one set, so many of each of ``layers``; where it is all of a layer's, they are not copied.
 
-    ``spare``: memory of sets that left, the last of which is taken out: it is used if it fits, and goes otherwise.
+    ``spare``: memory of a set that left, or nothing. It is taken out where anything is copied: used if it fits, else
+    let go before there is a new one.
     """
 
     def __init__(self, layers: Sequence[Layer], counts: Sequence[int], spare: list[Memory]) -> None:
         size = sum(_size(layer, count) for layer, count in zip(layers, counts, strict=True))
-        if spare and not size <= spare[-1].nbytes <= LOOSE * size:
-            spare.pop()  # before there is a new one
-        self.memory = spare.pop() if spare else np.empty(size + size // SLACK, np.uint8)
+        if size and spare and not size <= spare[0].nbytes <= LOOSE * size:
+            spare.clear()
+        self.memory = spare.pop() if size and spare else _new(size + size // SLACK)
         self._at = 0
 
     def rows(self, weight: Weight, ids: Tensor) -> Weight:
@@ -62,6 +63,11 @@ class Room:
         begin, size = self._at, int(np.prod(shape)) * dtype.itemsize
         self._at += _lined(size)
         return torch.from_numpy(self.memory[begin : begin + size]).view(dtype).view(shape)
+
+
+def _new(size: int) -> Memory:
+    """torch's begins with a line, NumPy's need not."""
+    return torch.empty(size, dtype=torch.uint8).numpy()
 
 
 def _lined(size: int) -> int:
