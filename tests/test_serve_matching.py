@@ -72,25 +72,25 @@ def test_the_engines_thread_finds_it_where_nothing_may_run_beside() -> None:
 
 
 def test_texts_decode_until_the_next_prompt_is_matched() -> None:
-    engine, table = FakeEngine(), FakeTable(2)
-    decoder: Any = SimpleNamespace(state=SimpleNamespace(slots=2), on_gpu=False)
-    worker = Worker(None, decoder, frozenset(), Limits(batch=2, queue=10), Metrics())  # type: ignore[arg-type]
+    engine, table = FakeEngine(), FakeTable(3)
+    decoder: Any = SimpleNamespace(state=SimpleNamespace(slots=3), on_gpu=False)
+    worker = Worker(None, decoder, frozenset(), Limits(batch=3, queue=10), Metrics())  # type: ignore[arg-type]
     worker.running.table = table  # type: ignore[assignment]
     worker.preparing = made = FakePreparing(table)  # type: ignore[assignment]
     made.version = SimpleNamespace(engine=engine)
-    worker.submit(job_of("river", tokens=100))
+    worker.submit(job_of("river", "law", tokens=100))
     worker.turn()
-    assert len(made.done) == 1, "nothing decodes: it is waited for"
+    assert len(made.done) == 2, "few decode: it is waited for"
     engine.may.clear()
     worker.submit(job_of("rice", tokens=100))
     before = table.clock
     worker.turn()
     worker.turn()
     assert table.clock > before + 8, "whole turns, though it has come"
-    assert len(made.done) == 1
+    assert len(made.done) == 2
     engine.may.set()
     while not worker._matched:
         pass
     worker.turn()
-    assert len(made.done) == 2
+    assert len(made.done) == 3
     worker.matching.end()

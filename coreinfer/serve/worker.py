@@ -188,13 +188,13 @@ class Worker(threading.Thread):
     def _prepare(self) -> None:
         """Prefill one prompt; while no more than half of the slots are taken, as many as are free, also of those that
         come meanwhile: a step takes hardly longer for eight texts than for one, so a burst had better decode together.
-        Those that have a slot decode until the prompt is matched.
+        While more are taken, those decode until the prompt is matched.
         """
         few = 2 * len(self.running.texts) <= self.limits.batch
         for _ in range(max(1, self.running.free - len(self._ready)) if few else 1):
             if not self._arrived or len(self._ready) - self.running.free >= AHEAD * self.limits.batch:
                 return
-            if self.running.groups and not self._matched:
+            if not (few or self._matched):
                 return
             one = self._arrived.popleft()
             made = [] if one.job.gone else self._prefill(one)
