@@ -23,6 +23,8 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.wording import counted
 from pipeline import calibrate
 from pipeline.calibration.run import MOST, usable
+from pipeline.calibration.sample import batch_size
+from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
 from pipeline.corpus import load_models
 from pipeline.data import Statistics
@@ -31,7 +33,7 @@ from pipeline.holdout import held_out_of
 from pipeline.kmeans import ROUNDS, lloyd
 from pipeline.needs import HERE, Need, Rates, Sizes, needs
 from pipeline.passages import BLOCK, WINDOW
-from pipeline.record import Recorder
+from pipeline.record import BATCH, Recorder
 from pipeline.settings import BuildSettings
 from pipeline.shards.plan import Plan
 from pipeline.shards.ways import Ways
@@ -39,7 +41,6 @@ from pipeline.sources import Counts, read_passages
 from pipeline.stopwatch import Stopwatch
 
 SAMPLE = 128  # passages timed: of fewer, lengths in a batch differ more than in a build, and more of it is padding
-TEXTS = 8  # run under plans of neurons
 POINTS, CLUSTERS = 4096, 64  # of a k-means that is timed
 
 Four = tuple[float, float, float, float]
@@ -95,7 +96,8 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
     seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, workers)
-    held_out = _held_out(recorder, long[:TEXTS], settings.keep)
+    _at_their_most(some, recorder, embedder)
+    held_out = _held_out(recorder, long[: batch_size(recorder.model, long.shape[1] - PROMPT)], settings.keep)
     multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
     watch.stop()
     base = watch.peak["measure"] or size.lm + size.embedder
@@ -128,10 +130,20 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
     return embed, record, shared[0], shared[1]
 
 
+def _at_their_most(some: list[str], recorder: Recorder, embedder: Embedder) -> None:
+    """The longest texts together, as the last batch of a block has them: no other takes as much memory."""
+    longest = sorted(some, key=len)[-BATCH:]
+    embedder.embed(longest)
+    deque(recorder.shares(longest), maxlen=0)
+
+
 def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:
-    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough."""
+    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough. Their
+    gradients are found too: a build does that, and has most in memory then.
+    """
     if not len(ids):
         return 0.0, 0.0
+    sensitivity(recorder.model, ids)
     mlps, made = find_mlps(recorder.model), list[Truth]()
     reducers = [Reducer(mlps, tried) for tried in TRIED]
     dense = _timed(lambda: made.append(Truth(recorder.model, mlps, ids.to(recorder.model.device), PROMPT, reducers)))
