@@ -29,9 +29,9 @@ test-page: $(READY)
 	$(BIN)/python -m pytest -q tests/test_page_browser.py tests/test_page_seen.py
 
 # A build killed, and a disk that fails, at every call that changes the disk; 1,000 builds killed at random moments;
-# workers killed; spoilt artifacts: some hours.
-test-faults: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_faults --ignore tests_faults/test_serve_soak.py
+# workers killed; spoilt artifacts; a server under load, as test-serve has it: some hours.
+test-faults: $(READY) $(VENV)/.schemathesis
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests_faults
 
 # Ten minutes of each parser; atheris has wheels for Linux and some Pythons only.
 fuzz: $(READY)
