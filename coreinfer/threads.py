@@ -18,7 +18,13 @@ class _Own(threading.local):
     known = lowered = False
 
 
-_own, _latest = _Own(), [1]
+class _Process:
+    """How many have lowered theirs at the moment, and the last number that was not."""
+
+    lowered, latest, lock = 0, 1, threading.Lock()
+
+
+_own = _Own()
 
 
 @contextmanager
@@ -30,12 +36,19 @@ def enough_for(multiplications: float) -> Iterator[None]:
     """
     threads, lowered = _threads(), _own.lowered
     _own.lowered = multiplications <= LITTLE
+    _count(_own.lowered)
     torch.set_num_threads(1 if _own.lowered else threads)
     try:
         yield
     finally:
-        _own.lowered = lowered
         torch.set_num_threads(threads)
+        _count(-int(_own.lowered))
+        _own.lowered = lowered
+
+
+def _count(change: int) -> None:
+    with _Process.lock:
+        _Process.lowered += change
 
 
 def _threads() -> int:
@@ -43,10 +56,10 @@ def _threads() -> int:
     lowered would have one for ever.
     """
     now = torch.get_num_threads()
-    if now == 1 and not _own.known:
-        now = _latest[0]
+    if now == 1 and not _own.known and _Process.lowered:
+        now = _Process.latest
     elif not _own.lowered:
-        _latest[0] = now
+        _Process.latest = now
     _own.known = True
     return now
 

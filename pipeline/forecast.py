@@ -97,11 +97,17 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     )  # fmt: skip
     seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, workers)
     _at_their_most(some, recorder, embedder)
-    held_out = _held_out(recorder, long[: batch_size(recorder.model, long.shape[1] - PROMPT)], settings.keep)
+    long = long[: batch_size(recorder.model, long.shape[1] - PROMPT)]
+    held_out = _held_out(recorder, long, settings.keep)
     multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
+    if settings.calibrate and len(long):
+        watch.show("measure gradients")
+        sensitivity(recorder.model, long)
     watch.stop()
     base = watch.peak["measure"] or size.lm + size.embedder
-    rates = Rates(read / counts.passages, *seconds, multiply, *held_out, score, base)
+    rates = Rates(
+        read / counts.passages, *seconds, multiply, *held_out, score, base, watch.peak.get("measure gradients") or base
+    )
     made = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
     return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(made))
 
@@ -138,12 +144,9 @@ def _at_their_most(some: list[str], recorder: Recorder, embedder: Embedder) -> N
 
 
 def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:
-    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough. Their
-    gradients are found too: a build does that, and has most in memory then.
-    """
+    """Of a held-out text, run dense and watched, and under one plan of neurons; 0 where none is long enough."""
     if not len(ids):
         return 0.0, 0.0
-    sensitivity(recorder.model, ids)
     mlps, made = find_mlps(recorder.model), list[Truth]()
     reducers = [Reducer(mlps, tried) for tried in TRIED]
     dense = _timed(lambda: made.append(Truth(recorder.model, mlps, ids.to(recorder.model.device), PROMPT, reducers)))

@@ -50,7 +50,7 @@ class Sizes:
 class Rates:
     """Seconds to read, embed and record a passage; of the last two in one of ``workers`` processes that share the
     machine; of a multiplication in k-means; of a held-out text, dense and under one plan of neurons, and in one
-    clustering whose neurons are scored for it. ``base``: bytes of this process.
+    clustering whose neurons are scored for it. ``base``: bytes of this process, ``gradients``: while it finds them.
     """
 
     read: float
@@ -63,6 +63,7 @@ class Rates:
     forward: float
     score: float
     base: int
+    gradients: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def needs(size: Sizes, rate: Rates, workers: int, chosen: bool, calibrated: bool
     if calibrated and size.usable:
         each = STEPS * rate.dense + plans(size.layers, size.ks[-1]) * rate.forward
         seconds = size.usable * each
-        yield Need("calibrate", HERE, seconds, base + size.sums, rest + written)
+        yield Need("calibrate", HERE, seconds, max(base, rate.gradients) + size.sums, rest + written)
 
 
 def multiplications(size: Sizes) -> float:

@@ -8,7 +8,7 @@ from pipeline.kmeans import FLAT
 from pipeline.needs import Need, Rates, Sizes, multiplications, needs
 
 SIZE = Sizes(10_000, 5_000_000, 200, 96, [4, 16, 64], 6, 2560, 384, 40_000_000, 45_000_000)
-RATES = Rates(1e-4, 0.02, 0.03, 0.025, 0.04, 1e-11, 0.05, 0.02, 1e-3, 10**9)
+RATES = Rates(1e-4, 0.02, 0.03, 0.025, 0.04, 1e-11, 0.05, 0.02, 1e-3, 10**9, 2 * 10**9)
 
 
 def foretold(size: Sizes, workers: int = 1) -> dict[tuple[str, str], Need]:
@@ -24,6 +24,15 @@ def test_the_long_stages_grow_with_the_corpus_and_memory_does_not() -> None:
     for stage in ("choose statistic", "choose K", "calibrate"):
         key = (stage, "one process")
         assert many[key].seconds == few[key].seconds
+
+
+def test_gradients_are_found_in_calibration_alone() -> None:
+    made = foretold(SIZE, 4)
+    most = made["calibrate", "one process"].memory
+    assert most - made["write", "one process"].memory == 10**9
+    assert all(
+        need.memory < most for need in made.values() if need.engine == "one process" and need.stage != "calibrate"
+    )
 
 
 def test_workers_share_what_is_in_shards() -> None:

@@ -69,6 +69,21 @@ def test_a_thread_that_began_while_anothers_was_lowered_has_all_of_them() -> Non
     assert torch.get_num_threads() == 3
 
 
+def test_one_thread_that_was_asked_for_is_one_for_new_threads_too() -> None:
+    with enough_for(0):
+        pass
+    torch.set_num_threads(1)
+    found = list[int]()
+
+    def new() -> None:
+        with enough_for(LITTLE + 1):
+            found.append(torch.get_num_threads())
+
+    (thread := Thread(target=new)).start()
+    thread.join()
+    assert found == [1]
+
+
 def test_one_thread_is_one_for_anything() -> None:
     torch.set_num_threads(1)
     for work in (0, LITTLE + 1):

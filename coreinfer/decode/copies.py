@@ -66,8 +66,10 @@ class Copies:
 
 
 def _new(size: int) -> Memory:
-    """torch's begins with a line, NumPy's need not."""
-    return torch.empty(size, dtype=torch.uint8).numpy()
+    """NumPy asks for huge pages, torch does not; but torch's memory begins with a line."""
+    raw = np.empty(size + LINE, np.uint8)
+    begin = -raw.ctypes.data % LINE
+    return raw[begin : begin + size]
 
 
 def _lined(size: int) -> int:

@@ -134,6 +134,7 @@ class Server:
         finally:
             worker.end()
             await asyncio.to_thread(worker.join, self.limits.grace_s)
+            worker.matching.end()  # it has, but for a turn that takes longer
         if worker.fault is not None:
             raise CoreInferError(
                 f"the engine's thread failed ({in_words(worker.fault)}): see the log, and start the server again"

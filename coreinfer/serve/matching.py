@@ -1,5 +1,6 @@
 """Prompts -> their clusters, in a thread beside the one that decodes: an embedding needs no language model."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,12 @@ class Matching:
     def __init__(self, apart: bool) -> None:
         self._thread = ThreadPoolExecutor(1, "coreinfer-match") if apart else None
 
-    def begin(self, job: Job, engine: "Engine") -> None:
-        """All prompts of a job that was let in."""
+    def begin(self, job: Job, engine: "Callable[[], Engine]") -> None:
+        """All prompts of a job; ``engine``: which one, asked when a prompt's turn comes: there may be another by then.
+
+        Raises:
+            RuntimeError: the system has no more threads.
+        """
         if self._thread is not None:
             job.matches = [self._thread.submit(_matched, job, asked, engine) for asked in job.prompts]
 
@@ -29,8 +34,8 @@ class Matching:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _matched(job: Job, asked: Asked, engine: "Engine") -> Matched | None:
-    return None if job.gone else (engine, engine.match([asked.words])[0])
+def _matched(job: Job, asked: Asked, engine: "Callable[[], Engine]") -> Matched | None:
+    return None if job.gone else ((by := engine()), by.match([asked.words])[0])
 
 
 def is_matched(job: Job, number: int) -> bool:

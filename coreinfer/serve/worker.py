@@ -82,10 +82,10 @@ class Worker(threading.Thread):
                 raise Refused(503, "the engine has stopped: start the server again")
             if self._waiting + places > self.limits.queue + self.running.free:
                 raise Refused(503, f"{self._waiting} texts wait already, of {self.limits.queue} that may: come again")
+            if isinstance(order, Job):
+                self.matching.begin(order, lambda: (order.by or self.preparing).version.engine)
             self._waiting += places
             self.metrics.queue.set(self._waiting)
-            if isinstance(order, Job):
-                self.matching.begin(order, self.version.engine)
             self._inbox.put(order)
 
     def swap(self, version: Version) -> None:
@@ -138,7 +138,8 @@ class Worker(threading.Thread):
 
     def _decode(self) -> None:
         try:
-            self.running.run(lambda: bool(self.running.free) and (self._matched or not self._inbox.empty()))
+            known = self._next_is_matched
+            self.running.run(lambda: bool(self.running.free) and self._news(known))
         except Exception as error:  # whatever a step raises, the next texts find a server that works
             log.exception("a step failed")
             for text in self.running.clear():
@@ -180,21 +181,25 @@ class Worker(threading.Thread):
         else:
             self._asks.append(ask)
 
+    def _news(self, known: bool) -> bool:
+        """Whether something came in, or the next prompt was matched, which was not ``known``."""
+        return not self._inbox.empty() or (not known and self._next_is_matched)
+
     @property
-    def _matched(self) -> bool:
-        """Whether the next prompt is there, and matched."""
+    def _next_is_matched(self) -> bool:
+        """Whether there is a next prompt, and it is matched."""
         return bool(self._arrived) and is_matched(self._arrived[0].job, self._arrived[0].number)
 
     def _prepare(self) -> None:
         """Prefill one prompt; while no more than half of the slots are taken, as many as are free, also of those that
         come meanwhile: a step takes hardly longer for eight texts than for one, so a burst had better decode together.
-        While more are taken, those decode until the prompt is matched.
+        Texts that have a slot decode until the prompt is matched.
         """
         few = 2 * len(self.running.texts) <= self.limits.batch
         for _ in range(max(1, self.running.free - len(self._ready)) if few else 1):
             if not self._arrived or len(self._ready) - self.running.free >= AHEAD * self.limits.batch:
                 return
-            if not (few or self._matched):
+            if self.running.groups and not self._next_is_matched:
                 return
             one = self._arrived.popleft()
             made = [] if one.job.gone else self._prefill(one)
