@@ -63,15 +63,14 @@ class NeuronSet:
         return sum(self.per_layer) / (self.width * len(self.layers))
 
     def mask(self) -> NDArray[np.bool_]:
-        """The same as bool (L, F), read-only."""
-        return self._mask
+        """The same as bool (L, F)."""
+        return self._mask.copy()
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
         out = np.zeros((len(self.layers), self.width), bool)
         for row, ids in zip(out, self.layers, strict=True):
             row[ids] = True
-        out.flags.writeable = False
         return out
 
 

@@ -148,7 +148,8 @@ def test_quick_or_quiet_loading_is_not_said(quiet: bool, capsys: pytest.CaptureF
     with said_if_long("loading", 0, lambda text: say(text, quiet)):
         time.sleep(0.2)
     assert capsys.readouterr().err == "loading\n" * (not quiet)
-    assert (gc.isenabled(), gc.get_freeze_count()) == (True, frozen)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() <= frozen, "some that were frozen may be gone"
 
 
 def test_torch_threads_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
