@@ -70,12 +70,13 @@ def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", s
     fast = "" if speed is None else f", {speed:.1f} tok/s"
     head = f"{beginning(prompt)}\n" if speed is None else ""
     worth = f", worth {prediction.worth:.0f} prompt tokens" if prediction.source == "hybrid" else ""
+    near = "cluster" if prediction.source in ("similarity", "hybrid") else "not used: nearest cluster"
     keep, found = f"keep {prediction.keep:g}", prediction.neurons.keep if prediction.neurons else 0.0
     if found > 1.01 * prediction.keep + 0.001:  # more than rounding does
         keep += f", {found:.2f} with those of its batch"
     return (
         f"{head}  {prediction.source} ({prediction.reason})\n"
-        f"  cluster {prediction.cluster} [{terms}]{worth}; {kept} neurons kept ({keep}){fast}"
+        f"  {near} {prediction.cluster} [{terms}]{worth}; {kept} neurons kept ({keep}){fast}"
     )
 
 

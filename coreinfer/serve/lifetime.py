@@ -154,6 +154,8 @@ class Server:
         """Take no more requests, finish those there are; a second call ends them."""
         assert self._uvicorn is not None
         assert self.service is not None
+        if not self.service.leaving:
+            log.warning("stopping once what has begun is done, at most %g s; again: at once", self.limits.grace_s)
         self._uvicorn.force_exit = self.service.leaving
         self.service.leaving = self._uvicorn.should_exit = True
 
