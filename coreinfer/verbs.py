@@ -104,7 +104,9 @@ def generate(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The neurons only draft: the text is the dense model's.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Prompts decoded at a time; from 2 on, on the neurons of all in a group, and each text comes whole.")] = 1,
+    batch: Annotated[
+        int, typer.Option(help="Prompts decoded at a time; from 2 on by the neurons of all in a group, and whole.")
+    ] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy, else 0.01 to 100.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
     device: DeviceOption = "cpu",
