@@ -10,6 +10,7 @@ import numpy as np
 
 from coreinfer.neurons import overlap
 from coreinfer.prompts import words_of
+from coreinfer.settings import BY_CLUSTER
 from coreinfer.wording import counted, shortened
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def in_lines(artifact: "Artifact", prompt: "Prompt", prediction: "Prediction", s
     fast = "" if speed is None else f", {speed:.1f} tok/s"
     head = f"{beginning(prompt)}\n" if speed is None else ""
     worth = f", worth {prediction.worth:.0f} prompt tokens" if prediction.source == "hybrid" else ""
-    near = "cluster" if prediction.source in ("similarity", "hybrid") else "not used: nearest cluster"
+    near = "cluster" if prediction.source in BY_CLUSTER else "not used: nearest cluster"
     keep, found = f"keep {prediction.keep:g}", prediction.neurons.keep if prediction.neurons else 0.0
     if found > 1.01 * prediction.keep + 0.001:  # more than rounding does
         keep += f", {found:.2f} with those of its batch"

@@ -10,7 +10,7 @@ from coreinfer.artifact import Artifact
 from coreinfer.match import Match
 from coreinfer.neurons import NeuronSet, every
 from coreinfer.policy import Prediction, choose, score
-from coreinfer.settings import Policy
+from coreinfer.settings import BY_CLUSTER, Policy
 
 Shares = NDArray[np.float64]
 
@@ -38,8 +38,7 @@ def plan(artifact: Artifact, match: Match, policy: Policy, keep: float) -> Plann
     """What an artifact says to a match."""
     source, reason = choose(match, policy, artifact.policy)
     keep = 1.0 if source == "dense" else keep
-    needs_prior = source in ("similarity", "hybrid")
-    prior = artifact.prior_of(match.clusters, match.similarities) if needs_prior else None
+    prior = artifact.prior_of(match.clusters, match.similarities) if source in BY_CLUSTER else None
     made = Prediction(policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep)
 
     def decide(shares: Shares | None, tokens: int) -> Prediction:

@@ -11,6 +11,7 @@ TrainDtype = Literal["auto", "float32", "bfloat16"]
 CountMode = Literal["magnitude", "positive"]
 Policy = Literal["auto", "similarity", "stability", "hybrid", "dense"]
 Source = Literal["similarity", "stability", "hybrid", "dense"]
+BY_CLUSTER: tuple[Source, ...] = ("similarity", "hybrid")  # whose neurons a cluster's statistic has a say in
 
 
 def one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

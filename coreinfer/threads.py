@@ -46,6 +46,17 @@ def enough_for(multiplications: float) -> Iterator[None]:
         _own.lowered = lowered
 
 
+@contextmanager
+def running_on(threads: int) -> Iterator[None]:
+    """So many threads, whatever is done, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _count(change: int) -> None:
     with _Process.lock:
         _Process.lowered += change

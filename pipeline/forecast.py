@@ -4,8 +4,7 @@ is written.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from coreinfer.evaluate.masked import Truth
 from coreinfer.memory.sizes import size_in_words
 from coreinfer.models import find_mlps
 from coreinfer.progress import Stage, unseen
+from coreinfer.threads import running_on
 from coreinfer.wording import counted
 from pipeline import calibrate
 from pipeline.calibration.run import MOST, usable
@@ -131,7 +131,7 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
     embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
     if workers == 1:
         return embed, record, embed, record
-    with _threads(max(1, torch.get_num_threads() // workers)):
+    with running_on(max(1, torch.get_num_threads() // workers)):
         shared = [_timed(partial(each, sample)) / len(sample) for each in work]
     return embed, record, shared[0], shared[1]
 
@@ -183,13 +183,3 @@ def _waited() -> float:
         return int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) / 1e9
     except (OSError, IndexError):
         return 0.0
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

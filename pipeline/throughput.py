@@ -24,6 +24,7 @@ from coreinfer.embedder import Embedder
 from coreinfer.machine import machine, versions
 from coreinfer.models import load_model
 from coreinfer.settings import StatisticSettings
+from coreinfer.threads import running_on
 from pipeline.data import Statistics
 from pipeline.embed import embed_texts
 from pipeline.passages import BLOCK, write_passages
@@ -120,18 +121,14 @@ def measure_workers(passages: Path, count: int, embedder: Embedder, device: str,
     done a shard, so that their starts do not count.
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
-    threads, plan = torch.get_num_threads(), Plan(count, count // SHARDS)
+    plan = Plan(count, count // SHARDS)
     facts = embed_facts(passages, plan, embedder.identity, embedder.encoder, device)
-    try:
-        for _ in range(rounds):
-            for workers, found in rates.items():
-                torch.set_num_threads(workers)  # which the crew shares out
-                with tempfile.TemporaryDirectory() as folder:
-                    store = open_store(Path(folder) / "embed", facts, lambda text: None, False)
-                    task = EmbedTask(Place(passages, plan, device), store, embedder.name)
-                    found.append(_rate(task, workers))
-    finally:
-        torch.set_num_threads(threads)
+    for _ in range(rounds):
+        for workers, found in rates.items():
+            with running_on(workers), tempfile.TemporaryDirectory() as folder:  # threads, which the crew shares out
+                store = open_store(Path(folder) / "embed", facts, lambda text: None, False)
+                task = EmbedTask(Place(passages, plan, device), store, embedder.name)
+                found.append(_rate(task, workers))
     each = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     one, two = (round(median(found), 2) for found in rates.values())
     return {"one": one, "two": two, "ratio": round(median(each), 4)}

@@ -22,7 +22,6 @@ if shutil.which("nvidia-smi") is None:
 
 import families
 import pytest
-import torch
 from small_models import save_bert, save_llama
 from transformers import AutoTokenizer
 
@@ -30,6 +29,7 @@ import cli
 from coreinfer import Engine, embedder, identity
 from coreinfer.identity import tokenizer_facts
 from coreinfer.paths import DEMO_PASSAGES
+from coreinfer.threads import running_on
 from pipeline.build import build_clusters
 from pipeline.settings import BuildSettings
 from pipeline.sources import SourceSettings
@@ -96,10 +96,8 @@ def write_corpus(path: Path, texts: list[str]) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def few_threads() -> Iterator[None]:
     """Small products on several threads wait for each other beside any other busy process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with running_on(1):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

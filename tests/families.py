@@ -24,6 +24,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from coreinfer.threads import running_on
+
 HIDDEN, LAYERS, WIDTH, VOCAB, CONTEXT = 32, 2, 48, 96, 64
 PAD, BOS = 0, 1
 _TOKENS: dict[str, Any] = {"vocab_size": VOCAB, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": None}
@@ -113,7 +115,5 @@ def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny products on several threads wait for each other: ten times slower beside any other busy process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with running_on(1):
+        yield

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_record import as_text, recorder, some_ids
 
 from coreinfer.packed import STEP, TEXTS, TOKENS, Row, packing, together
+from coreinfer.threads import running_on
 
 REFUSED = ("Mistral", "Gemma2", "Gemma3")  # a window, or scores that are capped
 LENGTHS = (5, 33, 1, 18)
@@ -91,7 +92,6 @@ def test_shares_are_the_same_again() -> None:
     first = [shares for _, shares, _ in runs.shares(texts)]
     for _ in runs.shares(texts[:7]):
         pass
-    torch.set_num_threads(2)
-    again = [shares for _, shares, _ in runs.shares(texts)]
-    torch.set_num_threads(1)
+    with running_on(2):
+        again = [shares for _, shares, _ in runs.shares(texts)]
     assert all((a == b).all() for a, b in zip(first, again, strict=True))

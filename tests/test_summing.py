@@ -14,6 +14,7 @@ from coreinfer import summing
 from coreinfer.neurons import FIXED_POINT, fixed
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import reduce_texts, reduce_tokens
+from coreinfer.threads import running_on
 
 KINDS = [StatisticSettings(), StatisticSettings("griffin"), StatisticSettings("count", 0.3)]
 STARTS = np.array([0, 5, 5, 6, 40])  # one text is empty
@@ -36,9 +37,8 @@ def slowly(a: torch.Tensor, counts: torch.Tensor, chosen: StatisticSettings) -> 
 @pytest.mark.parametrize("chosen", KINDS, ids=lambda chosen: chosen.kind)
 def test_loops_are_torchs_operations(chosen: StatisticSettings, dtype: torch.dtype, threads: int) -> None:
     a, counts = activations(dtype)
-    torch.set_num_threads(threads)
-    got = reduce_texts(a, counts, STARTS, chosen)
-    torch.set_num_threads(1)
+    with running_on(threads):
+        got = reduce_texts(a, counts, STARTS, chosen)
     assert got.dtype == torch.float32
     assert torch.allclose(got, slowly(a, counts, chosen).float(), rtol=1e-5, atol=1e-7)
     assert not got[1].any()
@@ -92,9 +92,8 @@ def test_sums_are_exact(threads: int, data: Any) -> None:
     for mine, one in zip(rows.T, shares, strict=True):
         for row in mine:
             wanted[row] += fixed(one)
-    torch.set_num_threads(threads)
-    summing.add_shares(got, rows, shares)
-    torch.set_num_threads(1)
+    with running_on(threads):
+        summing.add_shares(got, rows, shares)
     assert (got == wanted).all()
 
 

@@ -14,15 +14,13 @@ from coreinfer.decode.continuing import Noise, Sampling, continuing
 from coreinfer.decode.decoder import Decoder
 from coreinfer.neurons import every
 from coreinfer.settings import StatisticSettings
-from coreinfer.threads import LITTLE, enough_for, multiplications_of
+from coreinfer.threads import LITTLE, enough_for, multiplications_of, running_on
 
 
 @pytest.fixture(autouse=True)
 def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with running_on(3):
+        yield
 
 
 @pytest.mark.parametrize(("work", "threads"), [(0, 1), (LITTLE, 1), (LITTLE + 1, 3)])

@@ -20,6 +20,7 @@ from coreinfer.decode.families import read_network
 from coreinfer.decode.reference import step
 from coreinfer.models import load_model
 from coreinfer.paths import DEMO_CLUSTERS, DEMO_LM
+from coreinfer.threads import running_on
 
 llama_cpp = pytest.importorskip("llama_cpp")
 CLUSTERS, EACH, NEW, KEEP = 5, 4, 64, 0.4
@@ -178,7 +179,5 @@ def test_bytes_over_the_ideal(exports: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with running_on(1):
+        yield

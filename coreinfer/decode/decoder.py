@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from coreinfer.models import find_mlps
 from coreinfer.neurons import NeuronSet, every
 from coreinfer.quantised.packed import Packed
 from coreinfer.waiting import said_if_long
+
+if TYPE_CHECKING:
+    from coreinfer.decode.copies import Memory
 
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
@@ -57,7 +60,7 @@ class Decoder:
         self._step: Runs | None = None
         self._dense: Looks | None = None
         self._warm = False  # whether the compiled loops are there
-        self._spare: list[Any] = []  # memory of a set that left
+        self._spare: list[Memory] = []  # memory of a set that left
         self.sets, self.gathers = SETS, 0  # how many a CPU keeps; how many were made
         self._new_state(min(context or self.network.context, self.network.context))
 

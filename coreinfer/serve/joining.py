@@ -67,7 +67,8 @@ def choose(waiting: Sequence[Waits], unions: Sequence[Mask], rows: Sequence[int]
     if not unions:
         return Join(0, None)
     masks = np.stack([one.bits for one in first])
-    saved = np.stack([_saved(masks, bits_of(union), count, cost) for union, count in zip(unions, rows, strict=True)])
+    sizes, groups = _count(masks), zip(map(bits_of, unions), rows, strict=True)
+    saved = np.stack([_saved(masks, sizes, union, count, cost) for union, count in groups])
     saved = saved / waiting[0].mask.size + cost.other
     group, text = np.unravel_index(saved.argmax(), saved.shape)
     if saved[group, text] > 0:
@@ -75,12 +76,12 @@ def choose(waiting: Sequence[Waits], unions: Sequence[Mask], rows: Sequence[int]
     return Join(0, None if len(unions) < GROUPS else int(saved[:, 0].argmax()))
 
 
-def _saved(texts: Bits, union: Bits, rows: int, cost: Cost) -> NDArray[np.float64]:
-    """By each text (n, B) that joins a group of so many rows, in neurons: what their steps take one after the other,
-    less what they take together, but for ``cost.other``.
+def _saved(texts: Bits, sizes: NDArray[np.int64], union: Bits, rows: int, cost: Cost) -> NDArray[np.float64]:
+    """By each text (n, B), of so many neurons (n,), that joins a group of so many rows, in neurons: what their steps
+    take one after the other, less what they take together, but for ``cost.other``.
     """
     shared = _count(texts & union)
-    new, theirs = _count(texts) - shared, _count(union) - shared
+    new, theirs = sizes - shared, _count(union) - shared
     return np.asarray(shared - cost.row * (rows * new + theirs))
 
 

@@ -18,7 +18,7 @@ from coreinfer.decode.decoder import Decoder
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import context_length
-from coreinfer.neurons import top, uniform_budgets
+from coreinfer.neurons import NeuronSet
 from coreinfer.serve.app import make_app, swapped
 from coreinfer.serve.connections import Connection
 from coreinfer.serve.faults import Refused
@@ -77,9 +77,8 @@ def made_of(engine: Engine, serving: Serving) -> tuple[Callable[[Mail, Metrics, 
         raise CoreInferError(f"--{error.message}") from error
     engine.match(["Warm."])  # loads the embedder
     layers, width = len(decoder.mlps), decoder.mlps[0].width
-    half = top(np.zeros((layers, width)), uniform_budgets(0.5, layers, width))  # gathered, as a prompt's set is
+    half = NeuronSet((np.arange(width // 2, dtype=np.int32),) * layers, width)  # gathered, as a prompt's set is
     decoder.keep(half, serving.limits.batch)  # compiles, or loads what was
-
     pick = serving.pick or functools.partial(choose, cost=ON_GPU if decoder.on_gpu else ON_CPU)
 
     def worker(mail: Mail, metrics: Metrics, failed: Callable[[], Any]) -> Worker:

@@ -4,17 +4,16 @@ It is seen in what the prompts use, without any loss: a handful of texts, whose 
 it. What they say is a rough number, but one that guards: without it, only a weak match falls back.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.artifact import Artifact
 from coreinfer.settings import PolicySettings
+from coreinfer.threads import running_on
 from pipeline.calibrate import FEW, WEAKEST, threshold
 from pipeline.calibration import numbers
 from pipeline.calibration.sample import Lab, cases
@@ -49,20 +48,9 @@ def from_few(lab: Lab, ids: Tensor, tick: Tick = lambda n: None) -> tuple[Policy
     corpus's own is no reason to fall back: only one that is farther than its prompts are from almost any cluster. Where
     even that is seen in too few similarities, the first threshold stays if it is lower.
     """
-    with _one_thread():
+    with running_on(threads=1):  # some processors' sums depend on it, in their last bits; for so few texts it is cheap
         artifact, facts, near = usual_doubt(lab, lab.artifact, ids, tick)
     rule, weakest = artifact.calibration.get("threshold_rule"), threshold(near.ravel())
     if near.size >= FEW or weakest < artifact.policy.threshold:
         artifact, rule = numbers.with_policy(artifact, threshold=weakest, strong=weakest), RULE
     return artifact.policy, {"threshold_rule": rule, "measured": {"texts": len(ids), "doubts": facts}}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Some processors' sums depend, in their last bits, on the number of threads; for so few texts it costs nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
