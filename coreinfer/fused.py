@@ -3,6 +3,7 @@ layer. A launch costs a prompt's prefill more than what it computes, since Trans
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from coreinfer.launching import launching_on
 from coreinfer.settings import StatisticSettings
 
 WIDEST = 1 << 16  # neurons of a token that one program looks at
-ACROSS = 64  # neurons of a program that adds up tokens
+ACROSS = 64  # neurons of a program that adds up tokens' squares
+WORDS, TOGETHER = 64, 128  # words of 32 neurons, and tokens, of a program that adds up which are core
 KNOWN = (torch.bfloat16, torch.float16, torch.float32)
 
 log = logging.getLogger(__name__)
@@ -44,21 +46,62 @@ def by_kernels(layers: Sequence[Tensor], valid: Tensor | None, settings: Statist
 
 def reduce(layers: Sequence[Tensor], valid: Tensor | None, kind: str, core: int) -> Tensor:
     """The kernels' launches."""
+    layers = [_aligned(a) for a in layers]  # held until the launches are made, so that nothing else is put there
+    first, where = layers[0], _table(layers)
+    counts = first.new_ones(first.shape[:2], dtype=torch.int8) if valid is None else valid.contiguous().view(torch.int8)
+    made = torch.zeros if kind == "count" else torch.empty
+    out = made(len(layers), len(first), first.shape[-1], dtype=torch.float32, device=first.device)
+    if kind == "count":
+        _count(out, where, first, counts, core)
+    else:
+        _add_squares(out, where, first, counts, kind)
+    return out
+
+
+def _add_squares(out: Tensor, where: Tensor, like: Tensor, counts: Tensor, kind: str) -> None:
+    """Energy and griffin, ``out`` (L, B, F)."""
     import triton
 
-    from coreinfer.kernels.statistic import over_tokens
+    from coreinfer.kernels.statistic import over_tokens, square_of_token
 
-    layers = [_aligned(a) for a in layers]  # held until the launches are made, so that nothing else is put there
-    first = layers[0]
-    texts, tokens, width = first.shape
-    where = _table(layers)
-    counts = first.new_ones(texts, tokens, dtype=torch.int8) if valid is None else valid.contiguous().view(torch.int8)
-    each = counts if kind == "energy" else _of_tokens(where, first, counts, core if kind == "count" else 0)
-    out = first.new_empty(len(layers), texts, width, dtype=torch.float32)
-    over_tokens[(triton.cdiv(width, ACROSS), texts, len(layers))](
-        out, where, first, counts, each, tokens, width, KIND=kind, BT=32 if tokens > 16 else 16, BF=ACROSS
+    (texts, tokens), (layers, _, width) = counts.shape, out.shape
+    squares: Any = counts
+    if kind == "griffin":
+        squares = torch.zeros(layers, counts.numel(), dtype=torch.float32, device=like.device)
+        wide = _wide(width)
+        square_of_token[(counts.numel(), layers)](
+            squares, where, like, counts, counts.numel(), width, FB=wide, num_warps=max(1, min(16, wide // 512))
+        )
+    over_tokens[(triton.cdiv(width, ACROSS), texts, layers)](
+        out, where, like, counts, squares, tokens, width, KIND=kind, BT=32 if tokens > 16 else 16, BF=ACROSS
     )
-    return out
+
+
+def _count(out: Tensor, where: Tensor, like: Tensor, counts: Tensor, core: int) -> None:
+    """In how many tokens a neuron is one of the ``core`` largest, ``out`` (L, B, F)."""
+    import triton
+
+    from coreinfer.kernels.statistic import core_of_token, over_cores
+
+    (texts, tokens), (layers, _, width) = counts.shape, out.shape
+    size, many = 8 * like.element_size(), _wide(width) // 32
+    cores = torch.empty(layers, counts.numel(), many, dtype=torch.int32, device=like.device)
+    bad = torch.zeros(layers, texts, many, dtype=torch.int32, device=like.device)
+    words = like.view(torch.int32)
+    core_of_token[(counts.numel(), layers)](
+        cores, bad, where, words, counts, counts.numel(), tokens, words.shape[-1], core,
+        SIZE=size, EXPONENT=round(-math.log2(torch.finfo(like.dtype).eps)), M=many,
+        num_warps=max(1, min(16, many // 128)),
+    )  # fmt: skip
+    block = min(many, WORDS)
+    over_cores[(many // block * triton.cdiv(tokens, TOGETHER), texts, layers)](
+        out, cores, bad, counts, tokens, width, SIZE=size, M=many, MB=block, TB=TOGETHER, num_warps=1
+    )
+
+
+def _wide(width: int) -> int:
+    """Of a token's neurons, as a power of 2."""
+    return max(64, 1 << (width - 1).bit_length())
 
 
 def _table(layers: Sequence[Tensor]) -> Tensor:
@@ -71,26 +114,3 @@ def _aligned(a: Tensor) -> Tensor:
     """In a row from an address that loads of 16 bytes may begin at."""
     a = a.contiguous()
     return a if a.data_ptr() % 16 == 0 else a.clone()
-
-
-def _of_tokens(where: Tensor, like: Tensor, counts: Tensor, core: int) -> Tensor:
-    """What is to be known of each token first: its ``core``-th largest magnitude, or if that is 0 its squared norm."""
-    import triton
-
-    from coreinfer.kernels.statistic import core_of_token, square_of_token
-
-    tokens, width, layers = counts.numel(), like.shape[-1], len(where)
-    wide, kind = max(64, triton.next_power_of_2(width)), torch.int32 if core else torch.float32
-    each: Any = torch.zeros(layers, tokens, dtype=kind, device=like.device)
-    if core:
-        words = like.view(torch.int32)
-        core_of_token[(tokens, layers)](
-            each, where, words, counts, tokens, words.shape[-1], core, SIZE=8 * like.element_size(), M=wide // 32,
-            num_warps=max(1, min(16, wide // 4096)),
-        )  # fmt: skip
-    else:
-        square_of_token[(tokens, layers)](
-            each, where, like, counts, tokens, width, FB=wide, num_warps=max(1, min(16, wide // 512))
-        )
-    found: Tensor = each
-    return found

@@ -61,6 +61,14 @@ def render(tokenizer: Any, turns: Sequence[Turn]) -> str:
     return " ".join([*lines, "Assistant:"])
 
 
+def next_turns(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, ...]:
+    """How the turn after the one that is asked for would begin, which a model without a chat template writes itself."""
+    if getattr(tokenizer, "chat_template", None):
+        return ()
+    roles = sorted({"user", *(turn["role"] for turn in turns)})
+    return tuple(f"{space}{role.capitalize()}:" for role in roles for space in " \n")
+
+
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Token ids (P,) of a prompt; turns through the chat template, which may write beginning-of-text itself: once.
 

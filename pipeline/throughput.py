@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from coreinfer.bench.limits import seconds
 from coreinfer.embedder import Embedder
 from coreinfer.machine import machine, versions
 from coreinfer.models import load_model
@@ -29,6 +28,7 @@ from pipeline.data import Statistics
 from pipeline.embed import embed_texts
 from pipeline.passages import BLOCK, write_passages
 from pipeline.record import Recorder, longest_passage, pad, record_texts
+from pipeline.rounds import compared, in_turn
 from pipeline.shards.crew import Event, Slots
 from pipeline.shards.keys import embed_facts
 from pipeline.shards.plan import Plan
@@ -43,28 +43,6 @@ CLUSTERINGS, CLUSTERS = 5, 100  # that recording adds to, as --clusters auto doe
 PEERS = (8, 16, 32, 64)  # batches of sentence-transformers; more on a GPU
 GPU_PEERS = (64, 256, 512)
 SHARDS = 8  # a worker's start is not in its rate: the first shard of each is left out
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Median seconds of ours and of what it is held against, and the median of the rounds' ratios, theirs over ours for
-    a speed, ours over theirs for a cost.
-    """
-
-    ours_s: float
-    theirs_s: float
-    theirs: str
-    ratio: float
-
-
-def in_turn(works: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round of each, after one that warms up."""
-    took: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            taken = seconds(work, device)
-            took[name] += [taken] if number else []
-    return took
 
 
 def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict[str, Any]:
@@ -88,7 +66,7 @@ def measure_recording(recorder: Recorder, texts: list[str], rounds: int) -> dict
     }  # fmt: skip
     took = in_turn(works, str(model.device), rounds)
     made = speed(recording(recorder, texts), len(texts), median(took["recording"]))
-    cost = _ratio(took, "recording", "its bare forward", 1)
+    cost = compared(took, "recording", "its bare forward", 1)
     return {"over_bare_forward": asdict(cost), "speed": made.row()}
 
 
@@ -107,13 +85,8 @@ def measure_embedding(embedder: Embedder, texts: list[str], rounds: int) -> dict
     best = min((name for name in took if name != "ours"), key=lambda name: median(took[name]))
     work = embedding(embedder, texts)
     made = None if work is None else speed(work, len(texts), median(took["ours"])).row()
-    over = _ratio(took, "ours", best, -1)
+    over = compared(took, "ours", best, -1)
     return {"over_sentence_transformers": asdict(over), "dtype": embedder.dtype, "speed": made}
-
-
-def _ratio(took: dict[str, list[float]], ours: str, theirs: str, power: int) -> Ratio:
-    each = [(a / b) ** power for a, b in zip(took[ours], took[theirs], strict=True)]
-    return Ratio(round(median(took[ours]), 4), round(median(took[theirs]), 4), theirs, round(median(each), 4))
 
 
 def measure_workers(passages: Path, count: int, embedder: Embedder, device: str, rounds: int) -> dict[str, Any]:

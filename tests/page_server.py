@@ -42,7 +42,7 @@ class Standing:
         near = zip(match.clusters.tolist(), match.similarities.tolist(), strict=True)
         return prediction_row(body["prompt"], found, False) | {
             "artifact": self.artifact,
-            "strong": self.engine.artifact.policy.strong,
+            "strong_from": self.engine.artifact.policy.strong,
             "nearest": [{"cluster": cluster, "similarity": similarity} for cluster, similarity in near],
             "compare": compare(self.engine.artifact, found),
         }

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from coreinfer.errors import CoreInferError
 from coreinfer.paths import DEMO_LM
-from coreinfer.prompts import Prompt, encode, is_prompt, read_prompts, render, words_of
+from coreinfer.prompts import Prompt, encode, is_prompt, next_turns, read_prompts, render, words_of
 
 TURNS = [{"role": "user", "content": "A table for two"}, {"role": "assistant", "content": "When?"}]
 
@@ -72,6 +72,13 @@ def test_without_a_template_turns_are_named(template: str | None) -> None:
     plain = SimpleNamespace(chat_template=template)
     assert render(plain, TURNS) == "User: A table for two Assistant: When? Assistant:"
     assert render(SimpleNamespace(), TURNS[:1]) == "User: A table for two Assistant:"
+
+
+def test_without_a_template_the_next_turn_ends_an_answer() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    wanted = (" System:", "\nSystem:", " User:", "\nUser:")
+    assert next_turns(SimpleNamespace(chat_template=None), turns) == wanted
+    assert next_turns(SimpleNamespace(chat_template="{{ messages }}"), turns) == ()
 
 
 def test_a_template_is_used() -> None:

@@ -76,6 +76,17 @@ def test_chat(client: openai.OpenAI, engine: Engine) -> None:
         assert events.get_final_completion().choices[0].message.content == content[: content.index(content[-3:])]
 
 
+def test_an_answer_ends_where_the_model_goes_on_with_another_turn(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: Any = [{"role": "user", "content": "What is a river?"}]
+    how: dict[str, Any] = {"model": MODEL, "messages": turns, "max_completion_tokens": 10, "temperature": 0}
+    whole = client.chat.completions.create(**how).choices[0].message.content or ""
+    monkeypatch.setattr("coreinfer.serve.service.next_turns", lambda tokenizer, turns: (whole[8:12],))
+    ended = client.chat.completions.create(**how).choices[0]
+    assert (ended.message.content, ended.finish_reason) == (whole[: whole.index(whole[8:12])], "stop")
+
+
 def test_logprobs(client: openai.OpenAI) -> None:
     how: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": 5}
     found = client.completions.create(**how, prompt=PROMPT, logprobs=3).choices[0]

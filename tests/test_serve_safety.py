@@ -39,7 +39,7 @@ def locked(engine: Engine) -> Iterator[Live]:
     ("body", "words", "param"),
     [
         ("{", ["the body is no JSON", "mend it"], None),
-        ("[]", ["the body"], None),
+        ("[]", ["the body is no JSON object: send one"], None),
         ("{}", ["'prompt' is missing"], "prompt"),
         ('{"prompt": 5}', ["prompt: ", "(got 5)"], "prompt"),
         ('{"prompt": []}', ["prompt"], "prompt"),
@@ -63,6 +63,16 @@ def locked(engine: Engine) -> Iterator[Live]:
 def test_bad_bodies(server: Live, body: str, words: list[str], param: str | None) -> None:
     answer = httpx.post(server.url + COMPLETIONS, content=body, headers={"Content-Type": "application/json"})
     assert refused(answer, 400, *words)["param"] == param
+
+
+def test_a_body_of_another_type(server: Live) -> None:
+    """As `curl -d` sends it, without a header."""
+    answer = httpx.post(
+        server.url + COMPLETIONS,
+        content='{"prompt": "a"}',
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    refused(answer, 400, "the body is no JSON object: send one, with the header Content-Type: application/json")
 
 
 def test_a_chat_without_a_template(server: Live) -> None:

@@ -1,16 +1,19 @@
 """Tokens a second and shares of the machine's products: the work of a tiny model, counted by hand."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from families import HIDDEN, LAYERS, WIDTH
+from families import FAMILIES, HIDDEN, LAYERS, WIDTH
 from families import one_thread as one_thread
 from small_models import save_bert
 from test_record import recorder
 
 from coreinfer.bench import limits
+from coreinfer.bench.shapes import SHAPES
 from coreinfer.embedder import Embedder
+from pipeline import record_cost
 from pipeline.speed import embedding, recording, sentence, speed
 from pipeline.throughput import rate
 
@@ -60,3 +63,16 @@ def test_a_rate_begins_when_all_workers_have_done_a_shard() -> None:
     done = [(1.0, 0, 9), (2.0, 0, 9), (3.0, 0, 9), (3.5, 1, 9), (4.0, 0, 9), (4.5, 1, 9), (5.5, 0, 9)]
     assert rate(done) == 27 / 2
     assert rate([(1.0, 0, 9), (2.0, 0, 7), (3.0, 0, 7)]) == 7
+
+
+def test_what_recording_adds_is_said_for_each_statistic(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", FAMILIES["Llama"])
+    record_cost.main(["--shape", "tiny", "--texts", "2", "--tokens", "16", "--rounds", "2"])
+    made = json.loads(capsys.readouterr().out)
+    assert (made["shape"], made["texts"], made["tokens"], made["rounds"]) == ("tiny", 2, 16, 2)
+    for cost in made["over_bare_forward"].values():
+        assert cost["theirs"] == "its bare forward"
+        assert cost["ratio"] > 0.1
+    assert set(made["over_bare_forward"]) == {"energy", "griffin", "count"}

@@ -89,7 +89,8 @@ def test_a_killed_builder_leaves_no_workers(shop: Path, whole: dict[str, str], t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "made"]
 
 
-def test_four_builders_of_one_output(shop: Path, whole: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", range(int(os.environ.get("COREINFER_BUILDERS", "50"))))
+def test_four_builders_of_one_output(shop: Path, whole: dict[str, str], tmp_path: Path, turn: int) -> None:
     """One wins, the others are told so; each has a cache of its own, so that they meet at the output alone."""
     builders = [start(shop, tmp_path / "made", f"cache-{number}") for number in range(4)]
     ends = [(builder.communicate(timeout=600)[1], builder.returncode) for builder in builders]

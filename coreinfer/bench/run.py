@@ -125,6 +125,8 @@ def _measured(
     ids = random_prompt(model, plan.prompt_tokens)
     stage("memory", None)(0)
     speed_of_memory = bandwidth(device)
+    # Before peers: once torch.compile has run in a process, each call of a module takes longer, with hooks the more so.
+    prefills = None if dtype in QUANTISED else _prefills(model, ids, device)
     peers, left_out = _peers(model, ids, plan, context, folder)
     # On a GPU our steps lay the weights out anew, which peers must not run on; a CPU's stay as they were.
     first = _race(peers, plan, stage) if device.startswith("cuda") or dtype in QUANTISED else []
@@ -132,7 +134,7 @@ def _measured(
     if dtype in QUANTISED:
         with torch.inference_mode(False):
             quantise(model, dtype, device)
-    dense, watched = _prefills(model, ids, device)
+    dense, watched = prefills or _prefills(model, ids, device)
     own = Own(model, ids, context)
     together = sorted({keep for keep in plan.keeps if keep < 1} or {1.0}, reverse=True)
     many = [own.batch(keep, plan.texts) for keep in together if plan.texts > 1 and own.decoder.several]

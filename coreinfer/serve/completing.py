@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -190,7 +190,9 @@ async def chat(service: Service, request: Request, body: Chat) -> Response:
     service.check_model(body.model)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     wish = service.wish_of(body, body.max_completion_tokens or body.max_tokens, logprobs)
-    asked = await service.encoded([service.turns_of(body.messages)], "messages")
+    turns = service.turns_of(body.messages)
+    wish = replace(wish, stops=(*wish.stops, *service.next_turns(turns)))
+    asked = await service.encoded([turns], "messages")
     return await _answered(service, request, body, asked, wish, [""])
 
 

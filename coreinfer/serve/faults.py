@@ -43,6 +43,8 @@ def malformed(faults: list[Any]) -> Refused:
     param, kind = in_field(fault["loc"]), fault["type"]
     if kind == "json_invalid":
         return Refused(400, f"the body is no JSON ({fault.get('ctx', {}).get('error', 'malformed')}): mend it")
+    if fault["loc"] == ("body",) and kind in ("dict_type", "model_attributes_type", "model_type"):
+        return Refused(400, "the body is no JSON object: send one, with the header Content-Type: application/json")
     if kind == "extra_forbidden":
         return Refused(400, f"{param!r} is not known here: leave it out", param, "unknown_parameter")
     if kind == "missing":

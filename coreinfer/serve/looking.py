@@ -69,7 +69,7 @@ def _facts(version: Version, prediction: Prediction, match: Match) -> dict[str, 
     near = zip(match.clusters.tolist(), match.similarities.tolist(), strict=True)
     nearest = [{"cluster": c, "similarity": round(s, 6), "terms": made.terms[c]} for c, s in near]
     return {
-        "artifact": version.digest, **row, "terms": made.terms[prediction.cluster], "strong": made.policy.strong,
+        "artifact": version.digest, **row, "terms": made.terms[prediction.cluster], "strong_from": made.policy.strong,
         "fallback": fallback(prediction), "nearest": nearest, "layers": made.manifest.layers,
         "width": made.manifest.width,
     }  # fmt: skip

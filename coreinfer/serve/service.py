@@ -13,7 +13,7 @@ import torch
 from coreinfer.artifact import Artifact
 from coreinfer.decode.continuing import Sampling
 from coreinfer.errors import CoreInferError
-from coreinfer.prompts import Prompt, words_of, words_of_tokens
+from coreinfer.prompts import Prompt, next_turns, words_of, words_of_tokens
 from coreinfer.serve.faults import Refused
 from coreinfer.serve.jobs import Asked, Wish
 from coreinfer.serve.limits import Limits
@@ -88,7 +88,7 @@ class Service:
         sampling = Sampling(heat, top_p)
         return Wish(policy, keep, body.lossless, sampling, seed, max_tokens or most, stops, logprobs)
 
-    def turns_of(self, turns: Sequence[Turn]) -> Prompt:
+    def turns_of(self, turns: Sequence[Turn]) -> list[dict[str, str]]:
         """
         Raises:
             Refused: the model has no chat template.
@@ -99,6 +99,10 @@ class Service:
                 "--plain-chat", "messages", "no_chat_template",
             )  # fmt: skip
         return [turn.plain for turn in turns]
+
+    def next_turns(self, turns: list[dict[str, str]]) -> tuple[str, ...]:
+        """What ends an answer, as ``prompts.next_turns``."""
+        return next_turns(self.worker.version.engine.tokenizer, turns)
 
     async def encoded(self, prompts: Sequence[Prompt | list[int]], param: str) -> list[Asked]:
         """Each in tokens, off the event loop.

@@ -73,7 +73,7 @@
       const terms = this.state.overview.clusters[found.cluster].terms.join(", ");
       this.at("terms").textContent =
         `${weak ? "Nearest, yet too far" : "Nearest"}: cluster ${found.cluster}${terms ? `: ${terms}` : ""}`;
-      ours.gauge(this.at("gauge"), found.similarity, found.threshold, found.strong ?? found.threshold);
+      ours.gauge(this.at("gauge"), found.similarity, found.threshold, found.strong_from ?? found.threshold);
       this.map.land([{ nearest: weak ? found.nearest.slice(0, 1) : found.nearest, weak }]);
       this.at("neurons").hidden = !found.compare;
       if (found.compare)
