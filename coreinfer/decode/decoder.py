@@ -1,9 +1,8 @@
 """Prefill by Transformers, then tokens by steps of the project's own; sets change between two steps at no cost."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from coreinfer.decode.ahead import tokens_ahead
 from coreinfer.decode.compiling import PATIENCE, faults_named
 from coreinfer.decode.cpu import cpu_step
 from coreinfer.decode.families import read_network, unsupported
+from coreinfer.decode.kept import Kept, Runs
 from coreinfer.decode.lossless import Looks, Lossless, rows_needed
 from coreinfer.decode.network import Network
 from coreinfer.decode.state import Feed, State
@@ -25,17 +25,8 @@ from coreinfer.neurons import NeuronSet, every
 from coreinfer.quantised.packed import Packed
 from coreinfer.waiting import said_if_long
 
-if TYPE_CHECKING:
-    from coreinfer.decode.copies import Memory
-
 GRAPHS = 8  # layer budgets whose steps stay captured
 SETS = 1  # whose gathered weights a CPU keeps, as slim does
-
-
-class Runs(Protocol):
-    """One token a call, from the state's token and position to the next ones."""
-
-    def run(self) -> None: ...
 
 
 class Decoder:
@@ -56,11 +47,10 @@ class Decoder:
             self.network = read_network(model, bundle=self.on_gpu)
         down = self.mlps[0].down
         self.held = Held(self.network, down.stream, self.on_gpu) if isinstance(down, StreamedLinear) else None
-        self._steps: OrderedDict[Hashable, Runs] = OrderedDict()
+        self._steps = Kept()
         self._step: Runs | None = None
         self._dense: Looks | None = None
         self._warm = False  # whether the compiled loops are there
-        self._spare: list[Memory] = []  # memory of a set that left
         self.sets, self.gathers = SETS, 0  # how many a CPU keeps; how many were made
         self._new_state(min(context or self.network.context, self.network.context))
 
@@ -102,25 +92,16 @@ class Decoder:
         key: Hashable = (tuple(neurons.per_layer), texts > 1) if self.on_gpu else neurons
         if key not in self._steps:
             self._step = None  # what leaves now shall leave memory before the next takes its own
-            while len(self._steps) >= (1 if self.held else GRAPHS if self.on_gpu else self.sets):
-                self._drop()
+            self._steps.make_room(1 if self.held else GRAPHS if self.on_gpu else self.sets)
         network = self.network
         if self.held is not None:
             network, neurons = self.held.hold(neurons)
         self.state.keep(neurons)
         if key not in self._steps:
             made = self._gpu_step(network, neurons, texts) if self.on_gpu else self._on_cpu(network, neurons)
-            self._steps[key] = made
+            self._steps.put(key, made)
             self.gathers += 1
-        self._steps.move_to_end(key)
-        self._step = self._steps[key]
-
-    def _drop(self) -> None:
-        """Let the set go that was kept longest ago."""
-        _, step = self._steps.popitem(last=False)
-        copies = getattr(step, "copies", None)  # compiled loops' alone
-        if copies is not None and copies.memory.nbytes:
-            self._spare = [copies.memory]
+        self._step = self._steps.take(key)
 
     @property
     def several(self) -> bool:
@@ -161,7 +142,7 @@ class Decoder:
 
     def _on_cpu(self, network: Network, neurons: NeuronSet) -> Runs:
         """The first of a process compiles its loops, or loads what was compiled."""
-        step = cpu_step(network, self.state, neurons, must=self.held is not None, spare=self._spare)
+        step = cpu_step(network, self.state, neurons, must=self.held is not None, spare=self._steps.spare)
         if not self._warm:
             said = said_if_long("compiling the loops of this processor's steps, once on a machine", PATIENCE)
             with said, self._aside():
