@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from coreinfer.wording import lasting
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -49,14 +51,10 @@ def logged(name: str, total: int | None) -> Gauge:
 
 
 def _how_far(done: int, total: int, seconds: float, note: str) -> str:
-    """``3,072 of 9,216, 51/s, 2 minutes left, 6 of 18 shards, 2 workers``."""
+    """``3,072 of 9,216, 51/s, 2 min left, 6 of 18 shards, 2 workers``."""
     rate = done / seconds
-    left = [f"{_in_words((total - done) / rate)} left"] if rate > 0 else []
+    left = [f"{lasting((total - done) / rate)} left"] if rate > 0 else []
     return ", ".join([f"{done:,} of {total:,}", f"{rate:,.0f}/s", *left, *filter(None, [note])])
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} minutes"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How messages are worded: numbers with their nouns, long texts cut short, nested facts by dotted names, tables."""
+"""How messages are worded: numbers with their nouns, how long things take, long texts cut, facts by dotted names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,14 @@ from typing import Any
 def counted(number: int, noun: str) -> str:
     """``1 cluster``, ``2,000 clusters``."""
     return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def lasting(seconds: float) -> str:
+    """At the precision that an estimate has: ``40 s``, ``25 min``, ``3 h``, ``4 days``."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= (2 if unit == "days" else 1.5) * size:
+            return f"{round(seconds / size):,} {unit}"
+    return f"{max(1, round(seconds))} s"
 
 
 def shortened(text: str, most: int) -> str:

@@ -15,12 +15,13 @@ from coreinfer.neurons import top, uniform_budgets
 from coreinfer.places import writing
 from coreinfer.progress import Stage, unseen
 from coreinfer.settings import PolicySettings
+from coreinfer.wording import lasting
 from pipeline import calibrate, index
 from pipeline.calibration.run import LEAST
 from pipeline.cluster import how, placed
 from pipeline.corpus import Corpus, read_corpus
 from pipeline.data import Clustering, Remember, Statistics
-from pipeline.estimate import about, seconds_needed
+from pipeline.estimate import seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import Split
 from pipeline.recalibrate import calibrate_new, too_few
@@ -164,7 +165,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
         )
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
         less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
-        yield f"{corpus.total:,} passages: {about(seconds)} to embed and record them{less}"
+        yield f"{corpus.total:,} passages: about {lasting(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)
 

@@ -24,11 +24,3 @@ def seconds_each(some: list[str], work: Callable[[list[str]], Any]) -> float:
         begun = time.perf_counter()
         work(some)
     return (time.perf_counter() - begun) / len(some)
-
-
-def about(seconds: float) -> str:
-    """At the precision that an estimate has: "about 40 s", "about 25 min", "about 3 h"."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"about {round(seconds / size)} {unit}"
-    return f"about {max(1, round(seconds))} s"

@@ -20,7 +20,7 @@ from coreinfer.memory.sizes import size_in_words
 from coreinfer.models import find_mlps
 from coreinfer.progress import Stage, unseen
 from coreinfer.threads import running_on
-from coreinfer.wording import counted
+from coreinfer.wording import counted, lasting
 from pipeline import calibrate
 from pipeline.calibration.run import MOST, usable
 from pipeline.calibration.sample import batch_size
@@ -28,7 +28,6 @@ from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
 from pipeline.corpus import load_models
 from pipeline.data import Statistics
-from pipeline.estimate import about
 from pipeline.holdout import held_out_of
 from pipeline.kmeans import ROUNDS, lloyd
 from pipeline.needs import HERE, Need, Rates, Sizes, needs
@@ -63,7 +62,7 @@ class Forecast:
         most = max(need.memory for need in self.needs)
         return [
             self.counts.sentence(), cut, *map(_sentence, self.needs),
-            f"all in {HERE}: {about(total)}; {size_in_words(most)} of memory at the most",
+            f"all in {HERE}: about {lasting(total)}; {size_in_words(most)} of memory at the most",
         ]  # fmt: skip
 
     def row(self) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class Forecast:
 
 def _sentence(need: Need) -> str:
     memory, disk = size_in_words(max(1, need.memory)), size_in_words(max(1, need.disk))
-    return f"{need.stage}, {need.engine}: {about(need.seconds)}, {memory} of memory, {disk} of disk"
+    return f"{need.stage}, {need.engine}: about {lasting(need.seconds)}, {memory} of memory, {disk} of disk"
 
 
 def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Forecast:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from coreinfer.errors import CoreInferError
+from coreinfer.wording import lasting
 from pipeline.adapt.checkpoints import Checkpoint, Checkpoints
 from pipeline.adapt.report import HeldOut, measure
 from pipeline.adapt.trainer import Trainer
-from pipeline.estimate import about
 
 Say = Callable[[str], Any]
 CHECK = 20  # steps whose losses are looked at together: each look waits for the GPU
@@ -82,5 +82,5 @@ class _Watch:
         elif not self._said and trainer.step > self._first:
             each = (now - self._since) / (trainer.step - self._first)
             speed, left = train.batch * trainer.settings.context / each, each * (train.steps - trainer.step)
-            say(f"{speed:,.0f} tokens/s: {about(left)} to go")
+            say(f"{speed:,.0f} tokens/s: about {lasting(left)} to go")
             self._said = True
