@@ -15,6 +15,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+class Busy(Exception):
+    """Another process has it."""
+
+
+def raise_busy() -> None:
+    """What to call where another has it, rather than to wait."""
+    raise Busy
+
+
 def lock_of(path: Path) -> Path:
     """The file whose lock is the claim on ``path``."""
     return path.with_name(f".{path.name}.lock")
@@ -33,6 +42,36 @@ def claimed(path: Path, busy: Callable[[], Any]) -> Iterator[bool]:
             with suppress(OSError):
                 lock_of(path).unlink()  # while it is ours: who waits for it looks again
             os.close(handle)
+
+
+@contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """Inside, others see that ``folder`` is used, by any number of processes at a time."""
+    handle = None if fcntl is None else os.open(_sign_of(folder), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if handle is not None:
+            with suppress(OSError):  # a drive without locks
+                fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether nobody uses a folder, nor will inside, as far as the system can tell."""
+    handle = None if fcntl is None else os.open(_sign_of(folder), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield handle is not None and _taken(handle, wait=False) is True
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _sign_of(folder: Path) -> Path:
+    """The file in it whose lock all can have who use it."""
+    return folder / ".used.lock"
 
 
 def _locked(lock: Path, busy: Callable[[], Any]) -> int | None:

@@ -1,7 +1,9 @@
 """Builds over several shards, in parts and again: always the bytes of one in one go. Tiny models, real blocks."""
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from breaking import sentences, shop_for
 from conftest import run_cli, tree, write_corpus
 
 from coreinfer import Artifact, CoreInferError
+from coreinfer.claims import claimed, raise_busy
 from coreinfer.settings import StatisticSettings
 from pipeline.build import Report, build_clusters
 from pipeline.data import Candidates
@@ -98,6 +101,24 @@ def test_two_machines_make_one_artifact(
         part(replace(settings, statistic=StatisticSettings("count")), work, "record")
     assert part(settings, work, "record").done == 2  # all that is missing, whoever had it to do
     assert not (tmp_path / "made").exists()
+    merge(work, tmp_path / "made")
+    assert tree(tmp_path / "made") == whole
+
+
+def test_a_pass_that_runs_twice_on_a_machine_waits(
+    settings: BuildSettings, whole: dict[str, str], work: Path, tmp_path: Path
+) -> None:
+    """Both would write the same running sums."""
+    part(settings, work, "embed")
+    place, said = work / "record", list[str]()
+    place.mkdir()
+    with ThreadPoolExecutor(1) as other:
+        with claimed(place / Ways(work=work).slot, raise_busy):
+            second = other.submit(lambda: run_pass(settings, Ways(work=work, only="record"), say=said.append))
+            while not any("another build is at the same work (record)" in line for line in said):
+                assert not second.done()
+                time.sleep(0.01)
+        assert second.result().done == 2
     merge(work, tmp_path / "made")
     assert tree(tmp_path / "made") == whole
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coreinfer import CoreInferError, disk
+from coreinfer.claims import used
 from coreinfer.machine import versions
 from pipeline.data import Candidates, Statistics
 from pipeline.passages import BLOCK, Passage, read_rows, write_passages
@@ -23,6 +24,7 @@ from pipeline.shards import store as store_module
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.cache import tidy
 from pipeline.shards.plan import Part, Plan, check_size, listed
+from pipeline.shards.scratch import scratch
 from pipeline.shards.sealed import open_sealed, write_sealed
 from pipeline.shards.store import Store, open_store
 
@@ -155,8 +157,10 @@ def test_arrays_round_trip_as_views(tmp_path: Path) -> None:
 
 
 def some_sums(shards: set[int]) -> Statistics:
+    """Of shards of one passage each, in the first cluster if their number is even."""
     out = Statistics.zeros(2, 1, 3)
     out.sums += sum(1 << shard for shard in shards)
+    out.passages[:] = np.bincount([shard % 2 for shard in shards], minlength=2)
     return out
 
 
@@ -165,16 +169,23 @@ def store_at(folder: Path) -> Store:
 
 
 def test_each_shard_counts_once(tmp_path: Path) -> None:
-    """Whoever did more comes first; who has a shard of theirs does not count, nor does what is damaged."""
+    """Whoever did more comes first; who has a shard of theirs does not count, nor does what is damaged, or has other
+    passages than its shards have.
+    """
     store = store_at(tmp_path)
+    options = Candidates([np.eye(2, dtype=np.float32)], np.array([[0, 1, 0, 1, 0, 1, 0, 1]], np.int32))
+    parts.write_clusters(store.at("clusters"), store.key, options)
     for slot, shards in {"a": {0, 1}, "b": {2, 3, 4}, "c": {1, 2}, "d": {5}, "e": {6}}.items():
         parts.write_sums(store, slot, shards, some_sums(shards))
     raw = bytearray(store.at("sums-d").read_bytes())
     raw[100] ^= 1
     store.at("sums-d").write_bytes(raw)
-    counted, left_out = parts.disjoint(store)
+    twice = some_sums({7})
+    twice.passages[1] += 1
+    parts.write_sums(store, "f", {7}, twice)
+    counted, left_out = parts.disjoint(store, Plan(8, 1))
     assert {running.slot: sorted(running.shards) for running in counted} == {"a": [0, 1], "b": [2, 3, 4], "e": [6]}
-    assert left_out == {"c", "d"}
+    assert left_out == {"c", "d", "f"}
     assert parts.added(counted, (2, 1, 3)).sums.tolist() == [[[0b1011111] * 3]] * 2
 
 
@@ -244,5 +255,19 @@ def test_a_cache_stays_within_its_bound(tmp_path: Path) -> None:
         os.utime(store.at("key.json"), (number, number))
     tidy(tmp_path, 2 * sum(file.stat().st_size for file in store.folder.iterdir()))
     assert sorted(os.listdir(tmp_path)) == ["embed-2", "embed-3"]
+    with used(tmp_path / "embed-2"):
+        tidy(tmp_path, 1)
+    tidy(tmp_path, 1, mine=[tmp_path / "embed-2"])
+    assert sorted(os.listdir(tmp_path)) == ["embed-2", "embed-3"]
     tidy(tmp_path, 1)
     assert os.listdir(tmp_path) == ["embed-3"]
+
+
+def test_scratch_of_a_machine_that_works_for_days_stays(tmp_path: Path) -> None:
+    with scratch(tmp_path) as mine:
+        (left := tmp_path / ".scratch.killed").mkdir()
+        for folder in (mine, left):
+            os.utime(folder, (0, 0))
+        with scratch(tmp_path) as other:
+            assert sorted(tmp_path.glob(".scratch.*")) == sorted([mine, other])
+    assert os.listdir(tmp_path) == []

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.mark.parametrize("kind", get_args(StatisticKind))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 300, 14336), (1, 1, 64), (3, 17, 1000)])
+@pytest.mark.parametrize("shape", [(2, 300, 14336), (1, 1, 64), (3, 17, 1000), (1, 40, 2)])
 def test_kernels_equal_torch(kind: StatisticKind, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     a, valid = torch.randn(shape).mul(8).round().div(8).to(dtype), torch.rand(shape[:2]) > 0.2

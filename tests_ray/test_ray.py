@@ -97,7 +97,7 @@ def done(task: Task, crew: Crew, hear: Any = lambda event: None) -> bytes:
     if isinstance(task, EmbedTask):
         found = [parts.read_embeddings(task.store, shard) for shard in range(SHARDS)]
         return b"".join(each.tobytes() for each in found if each is not None)
-    counted, left_out = parts.disjoint(task.store)
+    counted, left_out = parts.disjoint(task.store, task.place.plan)
     assert sorted(shard for running in counted for shard in running.shards) == list(range(SHARDS))
     assert not left_out
     return parts.added(counted, (3, 2, 48)).sums.tobytes()
@@ -165,7 +165,7 @@ def test_more_than_an_actor_is_killed(shop: Path, truth: list[bytes], tmp_path: 
         mine.close()
     assert ended - killed[0] < LONGEST
     assert re.search(GONE, said) if whom == "its driver" or not found else found == truth[1]
-    assert parts.disjoint(task.store)[0]
+    assert parts.disjoint(task.store, task.place.plan)[0]
 
 
 def command(shop: Path, output: Path, *more: str) -> list[str]:

@@ -56,7 +56,7 @@ def plane(w, PLACE: tl.constexpr, SIZE: tl.constexpr):
     return w
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["k"])  # 1 would be a constant, which cannot be counted down
 def core_of_token(
     out, bad, where, words, valid,  # int32 (L, N, M), (L, B, M); int64 (L,), of words (N, F * SIZE / 32); int8 (N,)
     N, T, WORDS, k,

@@ -162,7 +162,7 @@ class Remote:
 
     def __init__(self, cluster: Cluster, number: int, job: Job) -> None:
         self.cluster, self.number, self.slot, self._hand = cluster, number, job.slot, cluster.hand()
-        self._stopped, self._how = False, ""
+        self._stopped, self._how, self._sign = False, "", job.sign
         cluster.tell(self._hand, number, job=job.plain())
 
     def ask(self, shard: int) -> Answer | None:
@@ -178,6 +178,8 @@ class Remote:
     def bury(self) -> str:
         """See ``Hand``."""
         self.cluster.tell(self._hand, self.number, end=True)
+        if self._sign is not None:
+            self._sign.touch()  # who takes its place looks for it, a day later too
         return self._how
 
     def stop(self) -> None:

@@ -1,26 +1,25 @@
 """The folder of builds in the user's cache: bounded in size, what was used longest ago goes first."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from coreinfer.caching import remove
-from coreinfer.claims import claimed
+from coreinfer.claims import Busy, claimed, raise_busy, unused
 
 BUDGET = 16 << 30  # bytes of embeddings, recorded sums and measurements, all of which stay after a build
 
 
-class _InUse(Exception):
-    """Another build works there."""
-
-
-def tidy(folder: Path, budget: int = BUDGET) -> None:
-    """Remove what is over the ``budget``, and not in use; the newest stays whatever its size."""
+def tidy(folder: Path, budget: int = BUDGET, mine: Collection[Path] = ()) -> None:
+    """Remove what is over the ``budget`` and not in use. The newest stays whatever its size, and so do ``mine``: what
+    one build goes on from are several folders.
+    """
     with suppress(OSError):  # another process tidies
         found = [path for path in folder.iterdir() if path.is_dir()]
         total = 0
         for number, path in enumerate(sorted(found, key=_used, reverse=True)):
             total += sum(file.stat().st_size for file in path.iterdir())
-            if number and total > budget:
+            if number and total > budget and path not in mine:
                 _remove(path)
 
 
@@ -31,9 +30,6 @@ def _used(path: Path) -> float:
 
 
 def _remove(path: Path) -> None:
-    def busy() -> None:
-        raise _InUse
-
-    with suppress(_InUse), claimed(path, busy) as alone:
-        if alone:
+    with suppress(Busy), unused(path) as free, claimed(path, raise_busy) as alone:
+        if free and alone:
             remove(path)

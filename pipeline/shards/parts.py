@@ -110,18 +110,31 @@ def read_sums(store: Store, slot: str) -> Running | None:
     return Running(slot, frozenset(facts["shards"]), Statistics(sums, passages, tokens))
 
 
-def disjoint(store: Store) -> tuple[list[Running], set[str]]:
-    """The slots' sums that count together, each shard once, and the slots whose sums do not: damaged ones, and those
-    with a shard that another has who did more.
+def disjoint(store: Store, plan: Plan) -> tuple[list[Running], set[str]]:
+    """The slots' sums that count together, each shard once, and the slots whose sums do not: damaged ones, those with
+    other passages than their shards have, and those with a shard that another has who did more.
     """
     slots = [path.name.removeprefix(SUMS) for path in store.folder.glob(f"{SUMS}*")]
-    found = [running for slot in slots if (running := read_sums(store, slot))]
+    options = read_clusters(store.at("clusters"), store.key)
+    found = [running for slot in slots if (running := read_sums(store, slot)) and _adds_up(running, options, plan)]
     seen, out = set[int](), list[Running]()
     for running in sorted(found, key=lambda one: (-len(one.shards), one.slot)):
         if not running.shards & seen:
             seen |= running.shards
             out.append(running)
     return out, set(slots) - {running.slot for running in out}
+
+
+def _adds_up(running: Running, options: Candidates | None, plan: Plan) -> bool:
+    """Whether each cluster has as many passages as the shards have of it; without clusters nothing was recorded."""
+    if options is None:
+        return False
+    wanted = np.zeros(len(running.stats.passages), np.int64)
+    for shard in running.shards:
+        rows = plan.rows(shard)
+        labels = options.labels[:, rows.start : rows.stop]
+        wanted += np.bincount(labels[labels >= 0], minlength=len(wanted))
+    return np.array_equal(wanted, running.stats.passages)
 
 
 def added(parts: Iterable[Running], shape: tuple[int, int, int]) -> Statistics:

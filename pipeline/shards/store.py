@@ -15,7 +15,7 @@ from coreinfer.wording import flat
 from pipeline.shards.sealed import begin
 
 # Raised with each change of the arithmetic: what was made before is other numbers, and is made again.
-MADE = FORMAT, VERSION = "coreinfer-build", 2
+MADE = FORMAT, VERSION = "coreinfer-build", 3
 Facts = dict[str, Any]
 
 

@@ -160,6 +160,8 @@ class RecordTask:
             out = Statistics(*(np.array(each) for each in vars(before.stats).values()))
 
         def do(shard: int, tick: Tick, together: int | None = None) -> None:
+            if shard in done:  # by whoever had the slot and was given up for dead
+                return
             rows, careful = self.place.plan.rows(shard), Careful.of(model, together)
             labels = options.labels[:, rows.start : rows.stop]
             if (labels[0] >= 0).any():  # of a shard without embeddings nothing belongs anywhere

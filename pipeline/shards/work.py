@@ -5,9 +5,8 @@ measurements: each is a file of its own. In a folder that machines share each st
 other settings is refused.
 """
 
-import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreinfer.caching import cache_folder, is_abandoned, remove
-from coreinfer.claims import claimed
+from coreinfer.caching import cache_folder
+from coreinfer.claims import claimed, used
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.places import writing
@@ -34,6 +33,7 @@ from pipeline.shards.crew import Crew, Here, Slots
 from pipeline.shards.measured import Measured
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
+from pipeline.shards.scratch import scratch
 from pipeline.shards.store import Facts, Store, key_of, open_store
 from pipeline.shards.tasks import EmbedTask, Place, RecordTask, Task
 from pipeline.shards.ways import Ways
@@ -55,6 +55,7 @@ class Work:
     accounts: dict[str, Account] = field(default_factory=dict)
     bad: dict[str, dict[int, str]] = field(default_factory=dict)
     _held: ExitStack = field(default_factory=ExitStack)
+    _using: ExitStack = field(default_factory=ExitStack)
     _cluster: Cluster | None = None
     _stores: dict[str, Store] = field(default_factory=dict)
     _measured: Measured | None = None
@@ -65,10 +66,11 @@ class Work:
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+        self._using.close()
         if self._cluster is not None:
             self._cluster.close()
         if self.ways.work is None and self.ways.cache:
-            tidy(cache_folder("builds"))
+            tidy(cache_folder("builds"), mine=[store.folder for store in self._stores.values()])
 
     def plan(self, passages: int, device: str) -> Plan:
         """How a corpus is cut."""
@@ -135,7 +137,7 @@ class Work:
         with self._writing(store):
             if parts.read_clusters(clusters, store.key) is None:
                 parts.write_clusters(clusters, store.key, options)
-            counted, left_out = parts.disjoint(store)
+            counted, left_out = parts.disjoint(store, plan)
         done = {shard for running in counted for shard in running.shards}
         if self.ways.complete:
             self._check_complete("record", store, plan, done)
@@ -149,7 +151,7 @@ class Work:
 
     def sums(self, store: Store, plan: Plan, shape: tuple[int, int, int]) -> Statistics:
         """All sums, (K, L, F): each shard exactly once, but for bad ones."""
-        counted = parts.disjoint(store)[0]
+        counted = parts.disjoint(store, plan)[0]
         shards = {shard for running in counted for shard in running.shards}
         if missing := set(range(plan.count)) - shards - set(self.bad.get("record", {})):
             refuse("record", missing, plan, store)
@@ -166,18 +168,12 @@ class Work:
     def _measured_before(self) -> None:
         self.reused["measurements"] = self.reused.get("measurements", 0) + 1
 
-    @contextmanager
-    def scratch(self, beside: Path | None = None) -> Iterator[Path]:
+    def scratch(self, beside: Path | None = None) -> AbstractContextManager[Path]:
         """A folder for the corpus while it is worked on: with the parts, where machines share them, else ``beside``."""
-        if (shared := self.ways.work) is None:
-            assert beside is not None, "only a folder that machines share can stand in for it"
-            yield beside
-            return
-        for left in shared.glob(".scratch.*"):
-            if is_abandoned(left):
-                remove(left)
-        with tempfile.TemporaryDirectory(prefix=".scratch.", dir=shared) as folder:
-            yield Path(folder)
+        if self.ways.work is not None:
+            return scratch(self.ways.work)
+        assert beside is not None, "only a folder that machines share can stand in for it"
+        return nullcontext(beside)
 
     def folder(self, stage: str, facts: Facts, place: Place) -> Path:
         """Where a stage's parts lie: with others', in the cache, or beside the passages, with which they go."""
@@ -195,7 +191,12 @@ class Work:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if alone and (not shared or self.ways.only is None):  # in a pass, others are at the same stage
                 self._held.enter_context(claimed(folder, busy))
+            elif alone:
+                folder.mkdir(exist_ok=True)
+                self._held.enter_context(claimed(folder / self.ways.slot, busy))
             store = self._stores[stage] = open_store(folder, facts, self.say, shared, alone and not shared)
+            if self.ways.cache and not shared:
+                self._using.enter_context(used(folder))
         return store
 
     def _do(self, stage: str, task: Task, model: Any, shards: list[int], taken: set[str], gauge: Gauge) -> None:
