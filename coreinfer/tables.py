@@ -159,7 +159,7 @@ def _most_bytes(field: pa.Field, values: int) -> int:
 
 
 @contextmanager
-def _verified(stored: Stored) -> Iterator[BinaryIO]:
+def _as_verified(stored: Stored) -> Iterator[BinaryIO]:
     """The file, by one handle: what is looked at is what is read."""
     with stored.path.open("rb") as handle:
         if Stamp.of(os.fstat(handle.fileno())) != stored.stamp:
@@ -173,7 +173,7 @@ def read_rows(stored: Stored, cluster: int) -> Any:
         raise CoreInferError(
             f"there is no cluster {cluster}: give {GLOBAL} (the global prior) to {stored.clusters - 1}"
         )
-    with _verified(stored) as handle:
+    with _as_verified(stored) as handle:
         rows = _group(handle, stored.path.name, neurons_schema(stored.width), _groups(stored, handle), cluster + 1)
     order = [(cluster, layer) for layer in range(stored.layers)]
     if list(zip(rows.column("cluster").to_pylist(), rows.column("layer").to_pylist(), strict=True)) != order:
@@ -203,7 +203,7 @@ def check_neurons(stored: Stored) -> None:
         ValueError, LookupError, pyarrow.ArrowException: it is no such file.
     """
     schema = neurons_schema(stored.width)
-    with _verified(stored) as handle:
+    with _as_verified(stored) as handle:
         groups = _groups(stored, handle)
         handle.seek(0)
         with _opened(handle, schema, len(groups)) as file:

@@ -74,6 +74,8 @@ class Faults:
         call = getattr(owner, name)
 
         def counted(*given: Any, **more: Any) -> Any:
+            if str(given[0]).startswith("/proc/"):  # the stopwatch's word to the system: no disk takes it
+                return call(*given, **more)
             self.calls += 1
             if self.calls < self.at or (self.calls > self.at and self.fault != "ENOSPC"):
                 return call(*given, **more)

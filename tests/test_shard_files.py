@@ -1,4 +1,4 @@
-"""Shards on disk: which passages they hold, files that are whole or not there, sums that count each shard once."""
+"""Shards on disk: files that are whole or not there, a folder of one key, sums that count each shard once."""
 
 import errno
 import json
