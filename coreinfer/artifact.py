@@ -22,11 +22,13 @@ from coreinfer.contents import read_budgets, read_clusters, read_sensitivity
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.flat_index import check_index
 from coreinfer.layout import Layout
-from coreinfer.manifest import Manifest, verify
+from coreinfer.manifest import Manifest
 from coreinfer.neurons import NeuronSet, captured, mix, mixture_weights, pack, share, top
+from coreinfer.own_files import Stamp
 from coreinfer.policy import score
 from coreinfer.settings import PolicySettings, Source
-from coreinfer.tables import GLOBAL, Stamp, Stored, check_neurons, matrix, read_rows
+from coreinfer.tables import GLOBAL, Stored, check_neurons, matrix, read_rows
+from coreinfer.verified import verify
 
 __all__ = ["GLOBAL", "Artifact"]
 Shares = NDArray[np.float64] | None  # (L, F) of a prompt or a prior, where it is known
@@ -83,27 +85,25 @@ class Artifact:
 
     @classmethod
     def load(cls, root: str | Path) -> "Artifact":
-        """Verify, then read all but the statistics, which are read by row group when they are needed."""
+        """Verify, then parse all but the statistics, which are read by row group when they are needed."""
         layout = Layout(Path(root))
         with _reading(layout.root):
-            # Before the hash is: what replaces the file after this is noticed, whenever it comes.
-            stamp = Stamp.of(layout.neurons.stat()) if layout.neurons.is_file() else Stamp(0, 0, 0)
-            manifest = verify(layout.root)
+            manifest, contents, stamp = verify(layout.root)
         with _reading(layout.neurons):
             check_neurons(_stored(layout, manifest, stamp))
         with _reading(layout.calibration):
-            calibration = strict_json.read(layout.calibration)
+            calibration = strict_json.parse(contents[layout.calibration.name].raw.decode("utf-8"))
             policy = policy_of(calibration)
             check_curve(calibration)
         with _reading(layout.clusters):
-            found = read_clusters(layout.clusters, manifest)
+            found = read_clusters(contents[layout.clusters.name], manifest)
         with _reading(layout.index):
-            if layout.index.is_file():
-                check_index(layout.index, found.centroids)
+            if layout.index.name in contents:
+                check_index(contents[layout.index.name], found.centroids)
         with _reading(layout.layers):
-            grid, budgets = read_budgets(layout.layers, manifest)
+            grid, budgets = read_budgets(contents[layout.layers.name], manifest)
         with _reading(layout.sensitivity):
-            sensitivity = read_sensitivity(layout.sensitivity, manifest)
+            sensitivity = read_sensitivity(contents[layout.sensitivity.name], manifest)
         return cls(
             layout.root, manifest, policy, calibration, found.centroids, found.sizes, found.tokens, found.terms,
             found.examples, found.quantiles, grid, budgets, sensitivity, stamp,

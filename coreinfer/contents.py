@@ -4,7 +4,6 @@ Every function raises what parsers raise, ``ValueError`` among it; ``Artifact.lo
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from coreinfer.json_fields import CONTROL
 from coreinfer.manifest import Manifest
+from coreinfer.own_files import Content
 from coreinfer.tables import LAYERS, clusters_schema, matrix, numbers, read_table, sensitivity_schema, words
 
 MOST_KEEPS = 1000  # of the grid
@@ -30,19 +30,19 @@ class Clusters:
     examples: list[list[str]]
 
 
-def read_clusters(path: Path, manifest: Manifest) -> Clusters:
+def read_clusters(content: Content, manifest: Manifest) -> Clusters:
     """A row a cluster: unit centroids, no two of them equal, and passages and tokens that are the manifest's."""
-    table = read_table(path, clusters_schema(manifest.dimension), manifest.clusters)
+    table = read_table(content, clusters_schema(manifest.dimension), manifest.clusters)
     if table.column("cluster").to_pylist() != list(range(manifest.clusters)):
-        raise ValueError(f"{path.name} does not hold clusters 0 to {manifest.clusters - 1} in this order")
-    sizes = _counts(table, "size", 1, manifest.passages, path.name)
-    tokens = _counts(table, "tokens", 0, manifest.tokens, path.name)
+        raise ValueError(f"{content.name} does not hold clusters 0 to {manifest.clusters - 1} in this order")
+    sizes = _counts(table, "size", 1, manifest.passages, content.name)
+    tokens = _counts(table, "tokens", 0, manifest.tokens, content.name)
     quantiles = matrix(table, "similarity_quantiles", manifest.clusters)
     if not ((np.abs(quantiles) <= 1 + ROUNDING).all() and (np.diff(quantiles, axis=1) >= 0).all()):  # NaN is not
-        raise ValueError(f"{path.name} holds similarity_quantiles that do not rise, or are no cosines")
-    centroids, terms = _centroids(table, manifest, path.name), words(table, "terms")
+        raise ValueError(f"{content.name} holds similarity_quantiles that do not rise, or are no cosines")
+    centroids, terms = _centroids(table, manifest, content.name), words(table, "terms")
     if any(CONTROL.search(term) for row in terms for term in row):
-        raise ValueError(f"{path.name} holds terms that are no words: they would command a terminal")
+        raise ValueError(f"{content.name} holds terms that are no words: they would command a terminal")
     return Clusters(centroids, sizes, tokens, quantiles, terms, words(table, "examples"))
 
 
@@ -65,33 +65,33 @@ def _centroids(table: Any, manifest: Manifest, file: str) -> NDArray[np.float32]
     return centroids
 
 
-def read_budgets(path: Path, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def read_budgets(content: Content, manifest: Manifest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``layers.parquet`` -> the grid of keeps (n,) and the budgets (n, L).
 
     Both rise, to 1 and to all neurons; the budgets of a keep sum to that share of all neurons.
     """
     layers, width = manifest.layers, manifest.width
-    table = read_table(path, LAYERS, range(layers, layers * MOST_KEEPS + 1))
+    table = read_table(content, LAYERS, range(layers, layers * MOST_KEEPS + 1))
     columns = (numbers(column.combine_chunks()).astype(np.float64) for column in table.columns)
     keep, layer, budget = (column.reshape(-1, layers) for column in columns)
     grid = keep[:, 0]
     rising = grid[0] > 0 and grid[-1] == 1 and (np.diff(grid) > 0).all() and (keep == grid[:, None]).all()
     if not rising or (layer != np.arange(layers)).any():
-        raise ValueError(f"{path.name} is not by keep, rising to 1, and then by layer")
+        raise ValueError(f"{content.name} is not by keep, rising to 1, and then by layer")
     if not ((budget >= 0) & (budget <= width)).all():
-        raise ValueError(f"{path.name} holds budgets that are not from 0 to {width}")
+        raise ValueError(f"{content.name} holds budgets that are not from 0 to {width}")
     # A layer's budget may fall by one where the others' roundings take its last neuron.
     if (np.diff(budget, axis=0) < -1).any() or (np.abs(budget.sum(1) - grid * layers * width) > layers).any():
-        raise ValueError(f"{path.name} holds budgets that fall with keep, or do not sum to it")
+        raise ValueError(f"{content.name} holds budgets that fall with keep, or do not sum to it")
     return grid, budget
 
 
-def read_sensitivity(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+def read_sensitivity(content: Content, manifest: Manifest) -> NDArray[np.float32]:
     """``sensitivity.parquet`` -> a weight for each neuron, (L, F)."""
-    table = read_table(path, sensitivity_schema(manifest.width), manifest.layers)
+    table = read_table(content, sensitivity_schema(manifest.width), manifest.layers)
     weights = matrix(table, "weight", manifest.layers)
     if table.column("layer").to_pylist() != list(range(manifest.layers)):
-        raise ValueError(f"{path.name} does not hold layers 0 to {manifest.layers - 1} in this order")
+        raise ValueError(f"{content.name} does not hold layers 0 to {manifest.layers - 1} in this order")
     if not ((weights >= 0) & (weights < 1e30)).all():  # NaN is neither
-        raise ValueError(f"{path.name} holds weights that are no numbers from 0 on")
+        raise ValueError(f"{content.name} holds weights that are no numbers from 0 on")
     return weights

@@ -2,9 +2,13 @@
 makes some, has one place for it.
 """
 
+import errno
 import os
 from io import FileIO
 from pathlib import Path
+
+# What systems say of a drive that has no hard links, or allows no more of them; EINVAL is Windows's word.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
 def put(file: FileIO, data: memoryview) -> int:
@@ -32,10 +36,16 @@ def replace(old: Path, new: Path) -> None:
 
 
 def keep_first(old: Path, new: Path) -> None:
-    """Give a file its name, unless another has it. A drive without links cannot tell: there the last one has it."""
+    """Give a file its name, unless another has it. A drive without links cannot tell: there the last one has it.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     try:
         os.link(old, new)
     except FileExistsError:
         return
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         os.replace(old, new)

@@ -1,29 +1,25 @@
-"""The manifest of an artifact: every file by name, size and sha256, checked before any parser sees a byte of it.
+"""The manifest of an artifact: what it was made from and with, and every file by name, size and sha256.
 
 ``artifacts/FORMAT.md`` is the language-neutral specification.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from coreinfer import strict_json
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.json_fields import CONTROL, count, hash_of, number, record, shown, text, whole
 from coreinfer.layout import Layout
-from coreinfer.own_files import check_own, check_written
 from coreinfer.settings import StatisticSettings, check_keep
 
 MANIFEST = Layout(Path()).manifest.name
 FORMAT, VERSION, METRIC = "coreinfer-artifact", 1, "cosine"
 COUNTS = ("layers", "width", "dimension", "clusters", "passages", "tokens")
 MOST_NEURONS, MOST_COORDINATES = 1 << 24, 1 << 26  # L * F and K * d: readers hold so many numbers at a time
-ROOM = 1 << 20  # bytes of a file beside its numbers
-MOST_WORDS, MOST_OTHER = 1 << 27, 1 << 26  # bytes of terms and examples, and of a file that is not known here
 
 
 @dataclass(frozen=True)
@@ -149,10 +145,15 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 def sha256_of(path: Path) -> str:
     """Hash a file in pieces; memory stays flat."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        return hashed(file)
+
+
+def hashed(file: BinaryIO) -> str:
+    """The sha256 of what follows in an open file."""
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -164,62 +165,3 @@ def digest_of(root: Path) -> str:
 def describe(paths: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     """Size and sha256 by file name, for the manifest."""
     return {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in paths}
-
-
-def verify(root: Path) -> Manifest:
-    """Check the manifest and the size and hash of every file; nothing else is parsed before this passed.
-
-    Raises:
-        CoreInferError: not an artifact, another version, or a missing or changed file, by name.
-    """
-    layout = Layout(Path(root))
-    if not layout.manifest.is_file():
-        raise CoreInferError(
-            f"no artifact at {root} (no manifest.json there): make one with `coreinfer build-clusters`"
-        )
-    manifest = Manifest.from_json(_text_of(layout.manifest), layout.manifest)
-    for path in layout.required:
-        if path.name not in manifest.files:
-            raise CoreInferError(f"{layout.manifest} does not list {path.name}: rebuild the artifact")
-    if layout.index.exists() and layout.index.name not in manifest.files:
-        raise CoreInferError(f"{layout.manifest} does not list {layout.index.name}: remove that file or rebuild")
-    largest = _largest(layout, manifest)
-    for name, facts in manifest.files.items():
-        _verify_file(layout.root / name, facts, largest.get(name, MOST_OTHER))
-    return manifest
-
-
-def _largest(layout: Layout, made: Manifest) -> dict[str, int]:
-    """Bytes that each file can have: 8 for each number that belongs there, and room. No hash is taken of more."""
-    neurons, coordinates = made.layers * made.width, made.clusters * made.dimension
-    return {
-        layout.clusters.name: ROOM + 8 * coordinates + MOST_WORDS,
-        layout.neurons.name: ROOM + (made.clusters + 1) * (ROOM // 64 + 8 * neurons),
-        layout.layers.name: ROOM + 24_000 * made.layers,
-        layout.sensitivity.name: ROOM + 8 * neurons,
-        layout.calibration.name: strict_json.MOST_BYTES,
-        layout.index.name: ROOM + 4 * coordinates,
-    }
-
-
-def _text_of(path: Path) -> str:
-    """A manifest's text, if it has a manifest's size and is UTF-8."""
-    try:
-        check_own(path)
-        return strict_json.text_of(path)
-    except ValueError as error:
-        raise CoreInferError(f"{path} is not a valid manifest ({in_words(error)}): rebuild the artifact") from error
-
-
-def _verify_file(path: Path, facts: dict[str, Any], most: int) -> None:
-    if not os.path.lexists(path):
-        if path.suffix == ".faiss":
-            return  # derived from clusters.parquet: rebuilt in memory
-        raise CoreInferError(f"{path} is missing: copy the artifact again or rebuild it")
-    check_own(path)
-    if facts["bytes"] > most:
-        raise CoreInferError(f"{path} has {facts['bytes']:,} bytes, no more than {most:,} belong there: rebuild it")
-    if same_size := path.stat().st_size == facts["bytes"]:
-        check_written(path)
-    if not same_size or sha256_of(path) != facts["sha256"]:
-        raise CoreInferError(f"{path} was changed after the build (its sha256 differs): copy it again or rebuild it")

@@ -1,13 +1,35 @@
-"""A file of an artifact, looked at before it is read or hashed: the folder's own, and all of it there."""
+"""A file of an artifact: looked at before it is hashed, whether it is the folder's own and all of it there; and what is
+known of it after that.
+"""
 
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from coreinfer.errors import CoreInferError
 
 MOST_HOLES = 1 << 20  # bytes; whoever copies a file may leave out a page of zeros here and there
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is replaced or written to."""
+
+    inode: int
+    modified_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, facts: os.stat_result) -> "Stamp":
+        return cls(facts.st_ino, facts.st_mtime_ns, facts.st_size)
+
+
+class Content(NamedTuple):
+    """A small file: the very bytes that were hashed, whatever has its name by now."""
+
+    name: str
+    raw: bytes
 
 
 def check_own(path: Path) -> None:

@@ -52,6 +52,8 @@ def used_folder(folder: Path) -> Iterator[None]:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            disk.sync(each.parent)
         yield
     finally:
         for each in missing:  # innermost first
@@ -103,23 +105,34 @@ def swept(path: Path) -> None:
 
 
 def check_place(path: Path, remedy: str) -> None:
-    """Refuse a place that cannot be written before any work is done; nothing is made there.
+    """Refuse a place for a folder that cannot be written before any work is done; nothing is made there.
 
     Raises:
-        CoreInferError: a file on the way to it, no right to write there, or a name that the system does not take.
+        CoreInferError: a file on the way to it, a link that leads nowhere, no right to write there, or a name that the
+            system does not take.
     """
     with writing(path, remedy):
-        path.exists()
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        fault = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK) else errno.EACCES
-        if fault:
-            raise OSError(fault, os.strerror(fault))
+        if _leads_nowhere(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        _check_way(path)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _check_way(path: Path) -> None:
+    path.exists()
+    there = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
+    fault = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK) else errno.EACCES
+    if fault:
+        raise OSError(fault, os.strerror(fault))
 
 
 def check_file(path: Path, remedy: str) -> None:
-    """The same for a file, whose folder must be there."""
-    check_place(path, remedy)
+    """The same for a file, whose folder must be there; in the place of a link it may come."""
     with writing(path, remedy):
+        _check_way(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not path.parent.exists():
@@ -129,9 +142,10 @@ def check_file(path: Path, remedy: str) -> None:
 
 
 def _fault(path: Path, error: OSError) -> str:
-    """The system's words, or the file on the way to ``path`` that is no folder."""
+    """The system's words, or the file or link on the way to ``path`` that is no folder."""
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        blocking = [folder for folder in path.parents if folder.exists() and not folder.is_dir()]
-        if blocking:
+        if lost := [place for place in (path, *path.parents) if _leads_nowhere(place)]:
+            return f"{lost[0]} is a link that leads nowhere"
+        if blocking := [folder for folder in path.parents if folder.exists() and not folder.is_dir()]:
             return f"{blocking[0]} is a file, no folder"
     return error.strerror or str(error)

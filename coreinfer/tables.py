@@ -10,6 +10,7 @@ claim, of the footer and of each page, is held against what the manifest explain
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coreinfer.errors import CoreInferError
+from coreinfer.own_files import Content, Stamp
 from coreinfer.pages import Chunk, Group, expanded, groups_of, pages_of, values_of
 
 GLOBAL = -1  # the cluster id of the global prior
@@ -46,18 +48,6 @@ def neurons_schema(width: int) -> pa.Schema:
 def sensitivity_schema(width: int) -> pa.Schema:
     """The columns of ``sensitivity.parquet``."""
     return pa.schema([("layer", INT), ("weight", pa.list_(FLOAT, width))])
-
-
-class Stamp(NamedTuple):
-    """What changes when a file is replaced or written to."""
-
-    inode: int
-    modified_ns: int
-    size: int
-
-    @classmethod
-    def of(cls, facts: os.stat_result) -> "Stamp":
-        return cls(facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
 class Stored(NamedTuple):
@@ -113,17 +103,16 @@ def _opened(handle: BinaryIO, schema: pa.Schema, most_groups: int) -> Iterator[A
         yield file
 
 
-def read_table(path: Path, schema: pa.Schema, rows: int | range) -> Any:
+def read_table(content: Content, schema: pa.Schema, rows: int | range) -> Any:
     """A table of one row group that has these columns and so many rows.
 
     Raises:
         ValueError, pyarrow.ArrowException: it is no such table, or claims more than that explains.
     """
-    with path.open("rb") as handle:
-        groups = groups_of(handle, 1)
-        if groups[0].rows not in (rows if isinstance(rows, range) else (rows,)):
-            raise ValueError(f"{path.name} has {groups[0].rows} rows where {rows} belong")
-        return _group(handle, path.name, schema, groups, 0)
+    groups = groups_of(handle := BytesIO(content.raw), 1)
+    if groups[0].rows not in (rows if isinstance(rows, range) else (rows,)):
+        raise ValueError(f"{content.name} has {groups[0].rows} rows where {rows} belong")
+    return _group(handle, content.name, schema, groups, 0)
 
 
 def _group(handle: BinaryIO, name: str, schema: pa.Schema, groups: tuple[Group, ...], number: int) -> Any:
@@ -169,15 +158,22 @@ def _most_bytes(field: pa.Field, values: int) -> int:
     return ROOM + (MOST_LETTERS if pa.types.is_binary(field.type) else 16 * values)
 
 
+@contextmanager
+def _as_verified(stored: Stored) -> Iterator[BinaryIO]:
+    """The file, by one handle: what is looked at is what is read."""
+    with stored.path.open("rb") as handle:
+        if Stamp.of(os.fstat(handle.fileno())) != stored.stamp:
+            raise CoreInferError(f"{stored.path} was replaced after it was opened: load the artifact again")
+        yield handle
+
+
 def read_rows(stored: Stored, cluster: int) -> Any:
     """The rows of a cluster: row group 0 is the global prior, row group c + 1 is cluster c."""
     if not GLOBAL <= cluster < stored.clusters:
         raise CoreInferError(
             f"there is no cluster {cluster}: give {GLOBAL} (the global prior) to {stored.clusters - 1}"
         )
-    with stored.path.open("rb") as handle:  # one handle: what is looked at is what is read
-        if Stamp.of(os.fstat(handle.fileno())) != stored.stamp:
-            raise CoreInferError(f"{stored.path} was replaced after it was opened: load the artifact again")
+    with _as_verified(stored) as handle:
         rows = _group(handle, stored.path.name, neurons_schema(stored.width), _groups(stored, handle), cluster + 1)
     order = [(cluster, layer) for layer in range(stored.layers)]
     if list(zip(rows.column("cluster").to_pylist(), rows.column("layer").to_pylist(), strict=True)) != order:
@@ -207,7 +203,7 @@ def check_neurons(stored: Stored) -> None:
         ValueError, LookupError, pyarrow.ArrowException: it is no such file.
     """
     schema = neurons_schema(stored.width)
-    with stored.path.open("rb") as handle:
+    with _as_verified(stored) as handle:
         groups = _groups(stored, handle)
         handle.seek(0)
         with _opened(handle, schema, len(groups)) as file:

@@ -4,20 +4,22 @@ and whoever merges need not say it again.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from coreinfer.errors import CoreInferError
-from coreinfer.settings import StatisticSettings
+from coreinfer import strict_json
+from coreinfer.errors import CoreInferError, in_words
+from coreinfer.json_fields import record, shown, whole
 from coreinfer.wording import flat, shortened
 from pipeline.settings import BuildSettings
 from pipeline.shards.sealed import begin
 from pipeline.shards.store import MADE
 from pipeline.shards.ways import Ways
-from pipeline.sources import SourceSettings
 
 NAME = "build.json"
+Made = TypeVar("Made")
 MAY_DIFFER = ("where", "settings.source.dataset")  # a machine may see the same data elsewhere; its hash is compared
 
 
@@ -39,10 +41,25 @@ class Recorded:
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> "Recorded":
-        made = dict(raw["settings"])
-        made["source"] = SourceSettings(**made["source"])
-        made["statistic"] = made["statistic"] and StatisticSettings(**made["statistic"])
-        return cls(BuildSettings(**made), int(raw["shard_passages"]), Path(raw["where"]))
+        settings = _made("settings", raw["settings"], BuildSettings)
+        return cls(settings, whole("shard_passages", raw["shard_passages"], 1), Path(raw["where"]))
+
+
+def _made(name: str, raw: Any, kind: type[Made]) -> Made:
+    """A record of settings from an object, if each of its fields is of the right type."""
+    hints = get_type_hints(kind)
+    return kind(**{key: _field(f"{name}.{key}", it, hints[key]) for key, it in record(name, raw, None).items()})
+
+
+def _field(name: str, value: Any, hint: Any) -> Any:
+    parts = get_args(hint) or (hint,)  # of a union, types; of a Literal, its texts
+    kinds = [part if isinstance(part, type) else type(part) for part in parts]
+    inner = [kind for kind in kinds if is_dataclass(kind)]
+    if inner and not (value is None and NoneType in kinds):
+        return _made(name, value, inner[0])
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise ValueError(f"{name} is {shown(value)}")
+    return value
 
 
 def record_settings(settings: BuildSettings, ways: Ways) -> None:
@@ -76,20 +93,26 @@ def recorded(folder: Path) -> Recorded:
     try:
         return Recorded.of(raw)
     except (KeyError, TypeError, ValueError) as error:
-        raise CoreInferError(f"{folder / NAME} is damaged ({error}): run --pass record there again") from error
+        raise _unusable(folder / NAME, f"is damaged ({in_words(error)})") from error
+
+
+def _unusable(path: Path, why: str) -> CoreInferError:
+    return CoreInferError(f"{path} {why}: remove it and run --pass record there again")
 
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = strict_json.read(path)
     except FileNotFoundError as error:
         raise CoreInferError(
             f"{folder} holds no build: first run `coreinfer build-clusters DATASET --work {folder} --pass embed`, then "
             "--pass record, on all machines"
         ) from error
-    except (OSError, ValueError) as error:
-        raise CoreInferError(f"{path} cannot be read ({error}): remove it and run --pass record there again") from error
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, f"cannot be read ({in_words(error)})") from error
     if not isinstance(raw, dict) or (raw.get("format"), raw.get("version")) != MADE:
         version = raw.get("version") if isinstance(raw, dict) else None
         raise CoreInferError(

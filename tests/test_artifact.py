@@ -20,11 +20,11 @@ from small_artifacts import whole as whole
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.embedder import unit
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import verify
 from coreinfer.match import make_index, nearest
 from coreinfer.neurons import top, uniform_budgets
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.settings import StatisticSettings
+from coreinfer.verified import verify
 
 FORMAT = Path(__file__).resolve().parent.parent / "artifacts" / "FORMAT.md"
 

@@ -1,6 +1,5 @@
 """Builds over several shards, in parts and again: always the bytes of one in one go. Tiny models, real blocks."""
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +22,9 @@ from pipeline.forecast import forecast
 from pipeline.merge import merge
 from pipeline.passages import read_rows
 from pipeline.passes import PartReport, run_pass
-from pipeline.recorded import record_settings, recorded
 from pipeline.settings import BuildSettings
 from pipeline.shards import parts
 from pipeline.shards.plan import Part
-from pipeline.shards.store import VERSION
 from pipeline.shards.ways import Pass, Ways
 from pipeline.sources import SourceSettings
 
@@ -138,33 +135,19 @@ def test_one_machine_finds_the_clusters(settings: BuildSettings, work: Path, tmp
         parts.begin_clusters(tmp_path / "clusters", "key", options.without(np.array([1])))
 
 
-def test_what_a_folder_was_begun_with_is_kept(settings: BuildSettings, work: Path, tmp_path: Path) -> None:
-    """It is read back as it was; whoever asks for something else, or comes with another version, is refused."""
-    with pytest.raises(CoreInferError, match=r"work holds no build: first run `coreinfer build-clusters DATASET"):
-        merge(work, tmp_path / "made")
-    record_settings(settings, Ways(work=work))
-    record_settings(replace(settings, source=replace(settings.source, dataset="elsewhere.jsonl")), Ways(work=work))
-    assert recorded(work).settings == settings
-    for other, ways, words in (
-        (replace(settings, keep=0.3), Ways(work=work), r"begun with keep 0.4, here it is 0.3: use the same settings"),
-        (replace(settings, model="gpt2"), Ways(work=work), r"begun with model '.*llama', here it is 'gpt2'"),
-        (settings, Ways(work=work, shard_passages=1024), "begun with shard_passages 512, here it is 1024"),
-    ):
-        with pytest.raises(CoreInferError, match=words):
-            record_settings(other, ways)
-    place = work / "build.json"
-    raw = json.loads(place.read_text("utf-8"))
-    for damaged, words in (
-        (
-            json.dumps(raw | {"version": 99}),
-            rf"another version of coreinfer \(99, here {VERSION}\): use one version everywhere",
-        ),
-        (json.dumps({name: raw[name] for name in ("format", "version")}), "build.json is damaged"),
-        ("{", "build.json cannot be read"),
-    ):
-        place.write_text(damaged, "utf-8")
-        with pytest.raises(CoreInferError, match=words):
-            merge(work, tmp_path / "made")
+def test_what_cannot_be_read_is_not_said_to_be_written(
+    settings: BuildSettings, new_cache: Path, tmp_path: Path
+) -> None:
+    build(settings, tmp_path / "made")
+    (folder,) = (new_cache / "builds").glob("embed-*")
+    for name in ("0000001.npy", "key.json"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        with pytest.raises(CoreInferError, match=rf"^cannot read {folder / name}: Is a directory; remove it, and run"):
+            build(settings, tmp_path / "other")
+        (folder / name).rmdir()
+    build(settings, tmp_path / "other")
+    assert tree(tmp_path / "other") == tree(tmp_path / "made")
 
 
 def test_a_damaged_shard_is_named(settings: BuildSettings, work: Path, tmp_path: Path) -> None:

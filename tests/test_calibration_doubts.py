@@ -11,9 +11,9 @@ from small_models import save_llama
 
 from coreinfer import Artifact, Engine
 from coreinfer.capture import Capture, valid_tokens
-from coreinfer.manifest import verify
 from coreinfer.match import nearest
 from coreinfer.models import bos_of
+from coreinfer.verified import verify
 from pipeline.build import build_clusters
 from pipeline.calibration import doubts, numbers
 from pipeline.calibration.doubts import NEEDED, PROMPTS, RULE, from_few
@@ -92,7 +92,7 @@ def test_what_it_was_seen_from_is_stored(built: Engine, held: torch.Tensor) -> N
     assert found["measured"]["doubts"]["prompt_tokens"] == list(PROMPTS)
     assert found["threshold_rule"] == GUESSED  # lower than what so few similarities say
     assert "curve" not in found
-    assert verify(built.artifact.root) == built.artifact.manifest
+    assert verify(built.artifact.root).manifest == built.artifact.manifest
 
 
 def test_the_guess_counts_only_where_similarities_are_few(

@@ -14,8 +14,9 @@ from small_artifacts import copy as copy
 from small_artifacts import whole as whole
 
 from coreinfer.errors import CoreInferError
-from coreinfer.manifest import Manifest, verify
+from coreinfer.manifest import Manifest
 from coreinfer.paths import DEMO_CLUSTERS
+from coreinfer.verified import verify
 
 CHANGES: list[tuple[Change, str]] = [
     (put("version", value=2), "version 2"), (put("version", value=True), "version True"),
@@ -107,5 +108,5 @@ def test_no_json_is_one_line(text: str) -> None:
 
 
 def test_the_shipped_manifest_reads_back() -> None:
-    made = verify(DEMO_CLUSTERS)
+    made = verify(DEMO_CLUSTERS).manifest
     assert Manifest.from_json(made.to_json(), DEMO_CLUSTERS) == made

@@ -1,4 +1,4 @@
-"""Shards on disk: which passages they hold, files that are whole or not there, sums that count each shard once."""
+"""Shards on disk: files that are whole or not there, a folder of one key, sums that count each shard once."""
 
 import errno
 import json
@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coreinfer import CoreInferError, disk
@@ -23,58 +21,12 @@ from pipeline.shards import keys, parts
 from pipeline.shards import store as store_module
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.cache import tidy
-from pipeline.shards.plan import Part, Plan, check_size, listed
+from pipeline.shards.plan import Plan
 from pipeline.shards.scratch import scratch
 from pipeline.shards.sealed import open_sealed, write_sealed
 from pipeline.shards.store import Store, open_store
 
 RNG = np.random.default_rng(0)
-
-
-@given(st.integers(1, 9999), st.integers(1, 9), st.integers(1, 7))
-def test_every_passage_is_in_one_shard_and_every_shard_on_one_machine(
-    passages: int, blocks: int, machines: int
-) -> None:
-    plan = Plan(passages, blocks * BLOCK)
-    assert [row for shard in range(plan.count) for row in plan.rows(shard)] == list(range(passages))
-    holders = [[part for part in range(machines) if Part(part, machines).holds(s)] for s in range(plan.count)]
-    assert all(len(each) == 1 for each in holders)
-    assert plan.passages_of(range(plan.count)) == passages
-
-
-def test_a_part_is_parsed_and_shown() -> None:
-    assert Part.parse("3/4") == Part(3, 4)
-    for wrong in ("4/4", "-1/4", "1", "a/b", "1/2/3", ""):
-        with pytest.raises(CoreInferError, match=r"--shard is .*: give i/n"):
-            Part.parse(wrong)
-    for size in (0, -512, 700):
-        with pytest.raises(CoreInferError, match=rf"--shard-passages is {size}: give a multiple of 512"):
-            check_size(size)
-    assert listed([3, 1]) == "1, 3"
-    assert listed(range(20)) == "0, 1, 2, 3, 4, 5, 6, 7 and 12 more"
-
-
-@pytest.mark.parametrize(
-    ("said", "part"),
-    [
-        ({"RANK": "3", "WORLD_SIZE": "8"}, Part(3, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "4"}, Part(3, 4)),
-        (
-            {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_TASK_MIN": "1",
-             "SLURM_ARRAY_TASK_STEP": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Part(4, 5),
-        ),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, Part(1, 2)),
-    ],
-)  # fmt: skip
-def test_a_job_says_which_part_it_is(said: dict[str, str], part: Part) -> None:
-    assert Part.of_job(said) == part
-
-
-def test_a_job_that_says_nothing_of_use() -> None:
-    with pytest.raises(CoreInferError, match="--shard is 'auto', but the environment has no RANK and WORLD_SIZE or"):
-        Part.of_job({"RANK": "0"})
-    with pytest.raises(CoreInferError, match="--shard is '4/2'"):  # an array of single numbers, such as 1,9
-        Part.of_job({"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "5"})
 
 
 def test_processors_of_other_instructions_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +198,22 @@ def test_another_version_is_begun_anew_or_refused(tmp_path: Path, shared: bool) 
     open_store(store.folder, {"seed": 1}, said.append, shared=False)
     assert said == [f"{store.folder} is of another version of coreinfer, or damaged, and is begun anew"]
     assert os.listdir(store.folder) == ["key.json"]
+
+
+@pytest.mark.parametrize("damaged", ["{", "[" * 100_000, '{"facts": ' * 99 + "1" + "}" * 99, "", "[]", '"\\ud800"'])
+def test_a_damaged_key_is_written_anew(tmp_path: Path, damaged: str) -> None:
+    """The parts stay: each is sealed with the key."""
+    store = store_at(tmp_path)
+    parts.write_embeddings(store, 0, RNG.normal(size=(5, 4)).astype("<f4"))
+    store.at("key.json").write_text(damaged)
+    assert parts.embedded(store_at(tmp_path), Plan(BLOCK, BLOCK)) == {0}
+    assert json.loads(store.at("key.json").read_text())["facts"] == {"seed": 1}
+
+
+def test_a_folder_is_no_part(tmp_path: Path) -> None:
+    (tmp_path / "sealed").mkdir()
+    with pytest.raises(CoreInferError, match=r"^cannot read .*sealed: Is a directory; remove it, and run this again"):
+        open_sealed(tmp_path / "sealed", "key")
 
 
 def test_a_cache_stays_within_its_bound(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from coreinfer.errors import CoreInferError
 from coreinfer.flat_index import check_index
 from coreinfer.layout import Layout
 from coreinfer.manifest import describe
+from coreinfer.own_files import Content
 from coreinfer.paths import DEMO_CLUSTERS
 from coreinfer.upkeep.verifying import global_mean, verified
+from coreinfer.verified import verify as hashed
 
 FILES = {
     "manifest.json", "clusters.parquet", "neurons.parquet", "layers.parquet", "sensitivity.parquet",
@@ -87,9 +89,10 @@ def test_faiss_writes_what_is_checked_byte_by_byte(whole: Path, tmp_path: Path) 
     made = faiss.IndexFlatIP(centroids.shape[1])
     made.add(centroids)
     faiss.write_index(made, str(tmp_path / "index.faiss"))
-    check_index(tmp_path / "index.faiss", centroids)
+    stored = Content("index.faiss", (tmp_path / "index.faiss").read_bytes())
+    check_index(stored, centroids)
     with pytest.raises(ValueError, match="other centroids"):
-        check_index(tmp_path / "index.faiss", -centroids)
+        check_index(stored, -centroids)
 
 
 def test_a_fault_names_its_file(copy: Path) -> None:
@@ -104,6 +107,7 @@ def test_a_fault_names_its_file(copy: Path) -> None:
 def test_terms_are_read_as_they_were_written(whole: Path) -> None:
     """They are read encoded; equal terms of two clusters, an empty list, and letters of several bytes come through."""
     made = json.loads((whole / "manifest.json").read_text())
-    found = read_clusters(whole / "clusters.parquet", Artifact.load(whole).manifest)
+    manifest, contents, _ = hashed(whole)
+    found = read_clusters(contents["clusters.parquet"], manifest)
     assert found.terms == [[f"term{c}", "Wörter"] for c in range(made["clusters"])]
     assert found.examples == [[]] * made["clusters"]

@@ -61,8 +61,8 @@ class Part:
         """What torchrun, a SLURM array or srun says of a process and of how many there are."""
         for number, of, first, step in JOBS:
             if number in said and of in said:
-                mine, start, by = (int(text) for text in (said[number], said.get(first, "0"), said.get(step, "1")))
-                return cls.parse(f"{(mine - start) // by}/{said[of]}")
+                mine, count, start = _said(said, number), _said(said, of, 1), _said(said, first, usual=0)
+                return cls.parse(f"{(mine - start) // _said(said, step, 1, usual=1)}/{count}")
         names = " or ".join(f"{number} and {of}" for number, of, _, _ in JOBS)
         raise CoreInferError(f"--shard is 'auto', but the environment has no {names}: give i/n")
 
@@ -72,6 +72,16 @@ class Part:
 
     def holds(self, shard: int) -> bool:
         return shard % self.of == self.number
+
+
+def _said(said: Mapping[str, str], name: str, least: int = 0, usual: int = 0) -> int:
+    """The number that a variable of the environment holds; ``usual`` where there is none."""
+    text = said.get(name, str(usual))
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+        raise CoreInferError(
+            f"--shard is 'auto', but the environment's {name} is {text!r}, no whole number from {least} on: give i/n"
+        )
+    return int(text)
 
 
 def check_size(size: int) -> None:

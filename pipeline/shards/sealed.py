@@ -6,6 +6,8 @@ lie here, are both found out before a byte of them is used; and a .npy file with
 
 import errno
 import hashlib
+import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer import disk
+from coreinfer.errors import CoreInferError
 
 SEAL = hashlib.sha256().digest_size
 PIECE = 1 << 24  # bytes hashed and written at a time
@@ -71,17 +74,33 @@ def _with_seal(key: str, content: Iterable[bytes | memoryview]) -> Iterator[byte
 
 
 def open_sealed(path: Path, key: str) -> NDArray[np.uint8] | None:
-    """The content as a memory map of bytes, its checksum found to be right; None where it is not, or no file is."""
+    """The content as a memory map of bytes, its checksum found to be right; None where it is not, or no file is.
+
+    Raises:
+        CoreInferError: it cannot be read.
+    """
     try:
-        if path.stat().st_size < SEAL:
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if facts.st_size < SEAL:
             return None
         raw: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise unreadable(path, error) from error
     digest = hashlib.sha256(key.encode())
     for at in range(0, len(raw) - SEAL, PIECE):
         digest.update(raw[at : min(at + PIECE, len(raw) - SEAL)].data)
     return raw[:-SEAL] if digest.digest() == raw[-SEAL:].tobytes() else None
+
+
+def unreadable(path: Path, error: OSError) -> CoreInferError:
+    """What to do about a part that is there and cannot be read."""
+    return CoreInferError(
+        f"cannot read {path}: {error.strerror or error}; remove it, and run this again to make it anew"
+    )
 
 
 def as_bytes(array: NDArray[Any]) -> memoryview:

@@ -9,10 +9,11 @@ from pathlib import Path
 from platform import node
 from typing import Any
 
+from coreinfer import strict_json
 from coreinfer.caching import is_abandoned, remove
 from coreinfer.errors import CoreInferError
 from coreinfer.wording import flat
-from pipeline.shards.sealed import begin
+from pipeline.shards.sealed import begin, unreadable
 
 # Raised with each change of the arithmetic: what was made before is other numbers, and is made again.
 MADE = FORMAT, VERSION = "coreinfer-build", 3
@@ -97,9 +98,11 @@ def _check_version(folder: Path, found: dict[str, Any]) -> None:
 def _read(place: Path) -> dict[str, Any] | None:
     """None where nothing is, or nothing of ours; what a killed process left is no JSON and counts as nothing."""
     try:
-        raw = json.loads(place.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+        raw = strict_json.read(place)
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        raise unreadable(place, error) from error
     return raw if isinstance(raw, dict) else None
 
 
