@@ -75,8 +75,8 @@ def test_a_dataset_sorted_by_length_is_foretold_by_all_of_it(shop: Path, watched
 
 def test_the_longest_text_is_run_wherever_it_is(shop: Path, watched: Watched, tmp_path: Path) -> None:
     """Memory at the most is memory with it: one in a thousand is in no small sample."""
-    texts = [SHORT.format(i).strip() for i in range(1500)]
-    texts[1001] = LONG
+    texts = [SHORT.format(i).strip() for i in range(WINDOW + 1000)]
+    texts[WINDOW + 501] = LONG
     foretold(shop, write_corpus(tmp_path / "corpus.jsonl", texts))
     assert LONG.strip() in watched.embedded[-1]
 
