@@ -11,7 +11,7 @@ SAMPLE, WORTH = 32, 1000  # passages timed; a corpus below WORTH passages is not
 
 
 def seconds_needed(passages: Path, total: int, work: Callable[[list[str]], Any]) -> float | None:
-    """Seconds that ``work`` takes for ``total`` passages, from ``SAMPLE`` from everywhere; None for a few."""
+    """Seconds that ``work`` takes for ``total`` passages, by ``SAMPLE`` of everywhere; None for a few."""
     if total < WORTH:
         return None
     return seconds_each(texts_at(passages, spread(total, SAMPLE)), work) * total
