@@ -5,17 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.passages import read_windows
+from pipeline.passages import spread, texts_at
 
 SAMPLE, WORTH = 32, 1000  # passages timed; a corpus below WORTH passages is not worth it
 
 
 def seconds_needed(passages: Path, total: int, work: Callable[[list[str]], Any]) -> float | None:
-    """Seconds that ``work`` takes for ``total`` passages, from ``SAMPLE`` of the first window; None for a few."""
+    """Seconds that ``work`` takes for ``total`` passages, by ``SAMPLE`` of everywhere; None for a few."""
     if total < WORTH:
         return None
-    _, texts = next(iter(read_windows(passages)))
-    return seconds_each(texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE], work) * total
+    return seconds_each(texts_at(passages, spread(total, SAMPLE)), work) * total
 
 
 def seconds_each(some: list[str], work: Callable[[list[str]], Any]) -> float:

@@ -4,7 +4,7 @@ is written.
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from coreinfer.progress import Stage, unseen
 from coreinfer.threads import running_on
 from coreinfer.wording import counted, lasting
 from pipeline import calibrate
-from pipeline.calibration.run import MOST, usable
+from pipeline.calibration.run import MOST, TOKENS, usable
 from pipeline.calibration.sample import batch_size
 from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
@@ -31,11 +31,12 @@ from pipeline.data import Statistics
 from pipeline.holdout import held_out_of
 from pipeline.kmeans import ROUNDS, lloyd
 from pipeline.needs import HERE, Need, Rates, Sizes, needs
-from pipeline.passages import BLOCK, WINDOW
+from pipeline.passages import WINDOW, spread
 from pipeline.record import BATCH, Recorder
 from pipeline.settings import BuildSettings
 from pipeline.shards.plan import Plan
 from pipeline.shards.ways import Ways
+from pipeline.skim import Skim
 from pipeline.sources import Counts, read_passages
 from pipeline.stopwatch import Stopwatch
 
@@ -83,19 +84,19 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     """
     watch = Stopwatch(stage)
     recorder, embedder = load_models(settings, watch, ways.bad_shards)
-    counts, some, workers = Counts(most_bad=ways.bad_shards), list[str](), max(1, ways.processes)
-    read = _timed(partial(_read, settings, recorder, counts, some, watch.start("read passages", settings.source.limit)))
+    counts, workers, skim = Counts(most_bad=ways.bad_shards), max(1, ways.processes), Skim()
+    texts = _texts(settings, recorder, counts, watch.start("read passages", settings.source.limit))
+    read = _timed(partial(skim.read, texts))
     watch.show("measure")
-    held = held_out_of(counts.passages)
-    long = usable(recorder.tokenizer, some[:BLOCK])
+    held, long = held_out_of(counts.passages), usable(recorder.tokenizer, skim.some)
     ks = calibrate.numbers(counts.passages - held) if settings.clusters is None else [settings.clusters]
-    text = sum(len(text.encode()) for text in some) * counts.passages // len(some)
     size = Sizes(
-        counts.passages, text, held, min(round(held * len(long) / min(BLOCK, len(some))), MOST), ks, *recorder.shape,
+        counts.passages, skim.bytes, held, _usable_of(held, skim.some, recorder), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    seconds = _seconds(some[:: max(1, len(some) // SAMPLE)][:SAMPLE], recorder, embedder, workers)
-    _at_their_most(some, recorder, embedder)
+    by_length = sorted(skim.some, key=len)
+    seconds = _seconds([by_length[i] for i in spread(len(by_length), SAMPLE)], recorder, embedder, workers)
+    _at_their_most(skim.telling, recorder, embedder)
     long = long[: batch_size(recorder.model, long.shape[1] - PROMPT)]
     held_out = _held_out(recorder, long, settings.keep)
     multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
@@ -107,19 +108,22 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     rates = Rates(
         read / counts.passages, *seconds, multiply, *held_out, score, base, watch.peak.get("measure gradients") or base
     )
-    made = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
-    return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(made))
+    stages = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
+    return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(stages))
 
 
-def _read(
-    settings: BuildSettings, recorder: Recorder, counts: Counts, some: list[str], tick: Callable[[int], object]
-) -> None:
-    """All of the dataset; the first window of passages stays."""
+def _texts(settings: BuildSettings, recorder: Recorder, counts: Counts, tick: Callable[[int], object]) -> Iterator[str]:
+    """All of the dataset's passages."""
     for passage in read_passages(settings.source, recorder.lengths, counts):
-        if len(some) < WINDOW:
-            some.append(passage.text)
         if counts.passages % WINDOW == 0:
             tick(WINDOW)
+        yield passage.text
+
+
+def _usable_of(held: int, some: list[str], recorder: Recorder) -> int:
+    """How many of so many held-out texts calibration runs, if as many are long enough as of ``some``."""
+    share = np.mean([length >= TOKENS for length in recorder.lengths(some)])
+    return min(round(held * float(share)), MOST)
 
 
 def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> Four:
@@ -135,9 +139,9 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
     return embed, record, shared[0], shared[1]
 
 
-def _at_their_most(some: list[str], recorder: Recorder, embedder: Embedder) -> None:
-    """The longest texts together, as the last batch of a block has them: no other takes as much memory."""
-    longest = sorted(some, key=len)[-BATCH:]
+def _at_their_most(texts: list[str], recorder: Recorder, embedder: Embedder) -> None:
+    """The longest of ``texts`` together, as the last batch of a block has them: no other takes as much memory."""
+    longest = [texts[i] for i in np.argsort(recorder.lengths(texts), kind="stable")[-BATCH:]]
     embedder.embed(longest)
     deque(recorder.shares(longest), maxlen=0)
 

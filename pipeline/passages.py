@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,31 +51,47 @@ def write_passages(passages: Iterator[Passage], path: Path, tick: Callable[[int]
 
 def read_windows(path: Path, column: str = "text") -> Iterator[tuple[int, list[str]]]:
     """(index of the first passage, texts or sources) of each window, in order."""
-    start = 0
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            values = file.read_row_group(group, columns=[column]).column(column).to_pylist()
-            yield start, values
-            start += len(values)
+    for window, read in _windows(path, column):
+        yield window.start, read().to_pylist()
 
 
 def texts_at(path: Path, rows: NDArray[np.int64]) -> list[str]:
-    """The texts of the passages at these indices, in the file's order."""
-    wanted = set(rows.tolist())
-    return [text for start, window in read_windows(path) for i, text in enumerate(window, start) if i in wanted]
+    """The texts of the passages at these indices, in the file's order; only the windows that hold them are read."""
+    wanted, out = set(rows.tolist()), list[str]()
+    for window, read in _windows(path, "text"):
+        if places := [i for i, row in enumerate(window) if row in wanted]:
+            out += read().take(places).to_pylist()
+    return out
 
 
 def read_rows(path: Path, rows: range) -> list[str]:
     """The texts of consecutive passages; only the windows that hold them are read."""
-    out, start = list[str](), 0
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if start < rows.stop and start + count > rows.start:
-                window = file.read_row_group(group, columns=["text"]).column("text")
-                out += window.slice(max(0, rows.start - start), rows.stop - max(start, rows.start)).to_pylist()
-            start += count
+    out = list[str]()
+    for window, read in _windows(path, "text"):
+        begin, end = max(window.start, rows.start), min(window.stop, rows.stop)
+        if begin < end:
+            out += read().slice(begin - window.start, end - begin).to_pylist()
     return out
+
+
+def _windows(path: Path, column: str) -> Iterator[tuple[range, Callable[[], pa.ChunkedArray]]]:
+    """The indices of each window's passages, in order, and what reads a column of them."""
+    with pq.ParquetFile(path) as file:
+
+        def read(group: int) -> pa.ChunkedArray:
+            return file.read_row_group(group, columns=[column]).column(column)
+
+        start = 0
+        for group in range(file.num_row_groups):
+            window = range(start, start + file.metadata.row_group(group).num_rows)
+            yield window, partial(read, group)
+            start = window.stop
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """The indices of ``most`` of ``count`` passages, or of all: the middle of each of as many equal parts."""
+    most = min(most, count)
+    return (2 * np.arange(most) + 1) * count // (2 * most)
 
 
 def digest_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ BATCH = 64  # texts tokenized together
 STRETCH = 16  # batches between two ticks: a dataset that is soon read needs no progress
 DOMAIN_COLUMNS = ("domain", "topic", "category", "subset")
 WHOLE = 1 << 30  # tokens of a passage: texts are not split
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ def _whole(source: SourceSettings, counts: Counts) -> Iterator[Passage]:
     return read_passages(replace(source, max_tokens=WHOLE), lambda batch: [1] * len(batch), counts)
 
 
-def evenly(texts: Iterable[Text], limit: int | None) -> list[Text]:
+def evenly(texts: Iterable[T], limit: int | None) -> list[T]:
     """``limit`` of a stream of unknown length, evenly over all of it; what is held on the way is thinned out."""
     if limit is None:
         return list(texts)
-    kept, step, room = list[Text](), 1, max(16 * limit, 4096)
+    kept, step, room = list[T](), 1, max(16 * limit, 4096)
     for i, text in enumerate(texts):
         if i % step == 0:
             kept.append(text)

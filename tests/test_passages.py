@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import passages
-from pipeline.passages import Passage, read_windows, texts_at, write_passages
+from pipeline.passages import Passage, read_windows, spread, texts_at, write_passages
 
 TEXTS = ["One.", "?", "Ein Tisch für zwei. 東京の天気は？ 🍕", "Two words.", "a", "The sixth.", "The seventh. " * 9]
 
@@ -29,3 +31,13 @@ def test_passages_round_trip_in_windows(count: int, tmp_path: Path, monkeypatch:
     assert sources == [f"file:{i}" for i in range(count)]
     odd = np.arange(1, count, 2)
     assert texts_at(path, odd) == [texts[i] for i in odd]
+
+
+@given(st.integers(0, 5000), st.integers(0, 600))
+def test_indices_are_spread_evenly(count: int, most: int) -> None:
+    picked = spread(count, most)
+    assert len(picked) == min(count, most)
+    if len(picked):
+        assert np.abs(picked - (np.arange(len(picked)) + 0.5) * count / len(picked)).max() <= 1
+        assert len(set(picked)) == len(picked)
+        assert 0 <= picked[0] <= picked[-1] < count

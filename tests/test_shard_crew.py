@@ -2,6 +2,9 @@
 killed in the midst of a build: ``make test-faults``.
 """
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +19,7 @@ from coreinfer import CoreInferError
 from coreinfer.progress import Tick
 from pipeline.joblog import Log
 from pipeline.passages import BLOCK
-from pipeline.shards import marks, processes
+from pipeline.shards import hands, marks, patience, processes
 from pipeline.shards.account import Account
 from pipeline.shards.careful import BadShard
 from pipeline.shards.crew import TRIES, Event, Here, Left, Slots
@@ -43,6 +46,8 @@ for line in sys.stdin:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hangs":
         signal.pause()
+    if what == "stands still once" and not tries:
+        os.kill(os.getpid(), signal.SIGSTOP)
     (folder / f"{shard}.done").touch()
     fails = {"fault": "ValueError: no number"}
     answers = {"refuses": {"refused": "no"}, "fails": fails, "is full": {"disk": [28, "full"]}}
@@ -82,6 +87,16 @@ class Worked:
     events: list[Event]
     ticks: list[int]
 
+    def hear(self, event: Event) -> None:
+        """Who is said to be late is killed, as the sentence says."""
+        self.events.append(event)
+        if event.what == "slow":
+            found = re.match(
+                r"worker \d \(process (\d+)\) has been at shard \d for \d+ s, others take \d+ s: kill it", event.why
+            )
+            assert found
+            os.kill(int(found[1]), signal.SIGKILL)
+
     def about(self, shard: int) -> list[str]:
         return [event.what for event in self.events if event.shard == shard]
 
@@ -103,7 +118,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     def run(**faults: str) -> Worked:
         task = FakeTask(tmp_path, {name.removeprefix("shard"): fault for name, fault in faults.items()})
         made = Worked([], [], [])
-        Processes(2).work(task, range(9), Slots("0of1", ()), made.ticks.append, made.events.append)
+        Processes(2).work(task, range(9), Slots("0of1", ()), made.ticks.append, made.hear)
         made.tries += [len(list(tmp_path.glob(f"{shard}.try*"))) for shard in range(9)]
         return made
 
@@ -123,6 +138,16 @@ def test_a_dead_worker_is_replaced(work: Work) -> None:
     assert made.tries == [2, 1, 1, 1, 2, 1, 1, 1, 1]
     assert [made.about(shard) for shard in (0, 3, 5)] == [["died", "done"], ["done"], ["died", "done"]]
     assert sum(event.what == "started" for event in made.events) == 2 + 3
+
+
+def test_a_worker_that_stands_still_is_named(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is killed, its shard is done by another. How far all is was said meanwhile."""
+    monkeypatch.setattr(patience, "LEAST", 1.5)
+    monkeypatch.setattr(hands, "EVERY", 0.1)
+    made = work(shard5="stands still once")
+    assert made.about(5) == ["slow", "died", "done"]
+    assert made.tries == [1, 1, 1, 1, 1, 2, 1, 1, 1]
+    assert 0 in made.ticks
 
 
 def test_a_shard_that_cannot_be_done_is_found_bad(work: Work) -> None:
@@ -183,6 +208,11 @@ def test_what_happens_is_shown_and_logged(tmp_path: Path) -> None:
     row = kept.row()
     assert (row["done"], row["passages"], row["worker_seconds"], row["workers_died"]) == (2, 1024, 3.5, 1)
     assert row["in_smaller_batches"] == [6]
+    kept.hear(Event("slow", 1, 7, why="worker 1 has been at shard 7 for 31 min"))
+    kept.hear(Event("started", 0))
+    assert notes[-1] == "2 of 9 shards, 2 workers, 1 died; worker 1 has been at shard 7 for 31 min"
+    kept.hear(Event("died", 1, 7, why="signal SIGKILL"))
+    assert notes[-1] == "2 of 9 shards, 1 worker, 2 died"
     lines = [line.partition(" ")[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert lines[2:4] == ["shard 4 worker 1 done passages 512 seconds 2.5", "shard 5 worker 0 died why signal SIGKILL"]
 
@@ -222,6 +252,10 @@ class Leaving:
 
     def __init__(self, number: int, at: int | None) -> None:
         self.number, self.slot, self.at, self.stopped = number, str(number), at, False
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number}"
 
     def ask(self, shard: int) -> Answer | None:
         if self.at is not None and shard >= self.at:

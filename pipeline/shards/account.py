@@ -27,6 +27,7 @@ class Account:
         bad: why each of them is.
         together: shards that ran in batches of so many texts at most, since memory ran out.
         seconds: of all workers, on shards.
+        slow: what is said of workers that are late, until more is heard of them.
     """
 
     plan: Plan
@@ -43,6 +44,7 @@ class Account:
     died: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     together: dict[int, int] = field(default_factory=dict)
+    slow: dict[int, str] = field(default_factory=dict)
 
     def hear(self, event: Event) -> None:
         """Of a crew.
@@ -56,12 +58,16 @@ class Account:
         )  # fmt: skip
         self.alive += (event.what == "started") - (event.what in ("died", "left"))
         self.died += event.what == "died"
+        self.slow.pop(event.worker, None)
+        if event.what == "slow":
+            self.slow[event.worker] = event.why
         if event.what == "done":
             self._hear_done(event)
         if event.what == "bad":
             self._hear_bad(event)
         crew = f", {counted(self.alive, 'worker')}" + f", {self.died} died" * bool(self.died)
-        self.gauge(0, f"{self.done} of {counted(self.todo, 'shard')}{crew}" + f", {len(self.bad)} bad" * bool(self.bad))
+        far = f"{self.done} of {counted(self.todo, 'shard')}{crew}" + f", {len(self.bad)} bad" * bool(self.bad)
+        self.gauge(0, "; ".join([far, *self.slow.values()]))
 
     def _hear_done(self, event: Event) -> None:
         shard = int(event.shard or 0)

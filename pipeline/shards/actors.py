@@ -175,6 +175,11 @@ class Remote:
         self._how = str(answer.get("dead", ""))
         return None if "dead" in answer else answer
 
+    @property
+    def name(self) -> str:
+        """See ``Stoppable``."""
+        return f"worker {self.number} (an actor of Ray's)"
+
     def bury(self) -> str:
         """See ``Hand``."""
         self.cluster.tell(self._hand, self.number, end=True)

@@ -14,12 +14,13 @@ from pipeline.shards.tasks import Task
 
 TRIES = 3  # at a shard, of workers that die and of a worker that fails
 
-What = Literal["started", "died", "left", "done", "failed", "bad"]
+What = Literal["started", "begun", "slow", "died", "left", "done", "failed", "bad"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened: to a worker (started, died, left for want of room), or to a shard that it had.
+    """Something that happened: to a worker (started, died, left for want of room), or to a shard that it had. That one
+    was begun is between the workers and who gives them work.
 
     Attributes:
         together: texts run together at most, where memory forced fewer than usual.

@@ -3,18 +3,25 @@ caller what happens.
 """
 
 from collections.abc import Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
 
 from coreinfer.errors import CoreInferError
 from coreinfer.progress import Tick
+from coreinfer.wording import lasting
 from pipeline.shards.crew import Event, Hand, Hear, Left, settle
+from pipeline.shards.patience import EVERY, Patience
 from pipeline.shards.tasks import Task
 
 
 class Stoppable(Hand, Protocol):
     """A hand whose worker can be ended from another thread."""
+
+    @property
+    def name(self) -> str:
+        """The worker, for who may want to end it."""
+        ...
 
     def stop(self) -> None:
         """No more of it, now; whoever asks it something hears that it is dead."""
@@ -34,7 +41,7 @@ def work_all(hands: Sequence[Stoppable], task: Task, shards: Sequence[int], tick
     try:
         for thread in threads:
             thread.start()
-        _listen(events, len(shards), len(hands), tick, hear)
+        _listen(events, len(shards), hands, tick, hear)
     finally:
         for hand in hands:
             hand.stop()
@@ -45,19 +52,44 @@ def work_all(hands: Sequence[Stoppable], task: Task, shards: Sequence[int], tick
             hand.bury()
 
 
-def _listen(events: Queue, shards: int, hands: int, tick: Tick, hear: Hear) -> None:
+def _listen(events: Queue, shards: int, hands: Sequence[Stoppable], tick: Tick, hear: Hear) -> None:
     """Until all is settled. Of hands that find no room, one at least must stay."""
+    patience, stay = Patience(), len(hands)
     while shards:
-        event = events.get()
-        if isinstance(event, BaseException):
-            raise event
-        if event.what == "done":
-            tick(event.passages)
-        hear(event)
-        shards -= event.what in ("done", "bad")
-        hands -= event.what == "left"
-        if not hands:
-            raise CoreInferError(event.why)
+        event = _next(events)
+        if event is None:
+            tick(0)  # nothing is done, and how far it is may be said all the same
+        else:
+            patience.hear(event)
+            if event.what == "begun":
+                continue
+            if event.what == "done":
+                tick(event.passages)
+            hear(event)
+            shards -= event.what in ("done", "bad")
+            stay -= event.what == "left"
+            if not stay:
+                raise CoreInferError(event.why)
+        for worker, shard, taken, usual in patience.late():
+            hear(Event("slow", worker, shard, why=_slow(hands[worker], shard, taken, usual)))
+
+
+def _next(events: Queue) -> Event | None:
+    """None where nothing happens for a while."""
+    try:
+        event = events.get(timeout=EVERY)
+    except Empty:
+        return None
+    if isinstance(event, BaseException):
+        raise event
+    return event
+
+
+def _slow(hand: Stoppable, shard: int, taken: float, usual: float) -> str:
+    return (
+        f"{hand.name} has been at shard {shard} for {lasting(taken)}, others take {lasting(usual)}: kill it, and its "
+        "shard is done by another"
+    )
 
 
 def _serve(hand: Hand, task: Task, waiting: Waiting, events: Queue) -> None:
@@ -67,6 +99,7 @@ def _serve(hand: Hand, task: Task, waiting: Waiting, events: Queue) -> None:
     try:
         events.put(Event("started", hand.number))
         while (shard := waiting.get()) is not None and not hand.stopped:
+            events.put(Event("begun", hand.number, shard))
             try:
                 settle(hand, task, shard, events.put)
             except Left as left:

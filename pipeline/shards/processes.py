@@ -77,6 +77,12 @@ class Process:
                 self._process.stdin.write(json.dumps(self.job.plain()) + "\n")
             return self._process
 
+    @property
+    def name(self) -> str:
+        """See ``Stoppable``."""
+        process = self._process
+        return f"worker {self.number}" + (f" (process {process.pid})" if process else "")
+
     def bury(self) -> str:
         """See ``Hand``."""
         with self._lock:
