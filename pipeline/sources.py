@@ -81,7 +81,9 @@ class Counts:
             raise fault
         self.bad_files[name] = str(fault)
         if (many := len(self.bad_files)) > self.most_bad:
-            raise Unreadable(f"{fault}, or add --max-bad-shards {many} to leave out what cannot be read of it") from fault
+            raise Unreadable(
+                f"{fault}, or add --max-bad-shards {many} to leave out what cannot be read of it"
+            ) from fault
 
     def sentence(self) -> str:
         """All of it in one line."""

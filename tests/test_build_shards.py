@@ -195,7 +195,9 @@ def test_files_that_cannot_be_read_are_left_out(settings: BuildSettings, tmp_pat
     with write_corpus(folder / "c.jsonl", sentences(70)).open("a", encoding="utf-8") as file:
         file.write("{")
     some = replace(settings, source=replace(settings.source, dataset=str(folder)))
-    with pytest.raises(CoreInferError, match=r"c.jsonl:71 is bad JSON .* a line, or add --max-bad-shards 1 to leave out "):
+    with pytest.raises(
+        CoreInferError, match=r"c.jsonl:71 is bad JSON .* a line, or add --max-bad-shards 1 to leave out "
+    ):
         build(some, tmp_path / "made")
     report, _ = build(some, tmp_path / "made", Ways(bad_shards=1))
     assert (report.counts.records, list(report.counts.bad_files)) == (190, ["c.jsonl"])

@@ -82,8 +82,9 @@ def test_each_summary_is_a_whole_sentence() -> None:
 @pytest.mark.parametrize(
     ("verb", "usage"),
     [
-        ("", "[OPTIONS] COMMAND [ARGS]..."), ("build-clusters", "[OPTIONS] DATASET"), ("diff", "[OPTIONS] FIRST SECOND"),
-        ("generate", "[OPTIONS] [PROMPTS]..."), ("inspect", "[OPTIONS] [ARTIFACT]"), ("bench", "[OPTIONS]"),
+        ("", "[OPTIONS] COMMAND [ARGS]..."), ("build-clusters", "[OPTIONS] DATASET"),
+        ("diff", "[OPTIONS] FIRST SECOND"), ("generate", "[OPTIONS] [PROMPTS]..."),
+        ("inspect", "[OPTIONS] [ARTIFACT]"), ("bench", "[OPTIONS]"),
     ],
 )  # fmt: skip
 def test_usage_is_written_as_clicks_is_and_h_shows_it(verb: str, usage: str) -> None:

@@ -82,7 +82,9 @@ def test_only_some_of_many_spoilt_files_are_named(tmp_path: Path) -> None:
 def test_wide_encodings_are_told(kind: str, encoding: str, tmp_path: Path) -> None:
     content = {"jsonl": f'{{"text": "{A}"}}\n' * 2, "csv": f"text\n{A}\n", "txt": f"{A}\n\n{B}\n"}[kind]
     said = refusal(write(tmp_path / f"a.{kind}", content.encode(encoding)))
-    assert said.startswith((f"a.{kind} is UTF-{encoding[4:6]}, as its", f"a.{kind} seems to be UTF-", f"a.{kind} starts"))
+    assert said.startswith(
+        (f"a.{kind} is UTF-{encoding[4:6]}, as its", f"a.{kind} seems to be UTF-", f"a.{kind} starts")
+    )
     assert encoding == "utf-32-le" or said.endswith(": convert it to UTF-8")
 
 
