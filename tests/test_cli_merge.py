@@ -53,7 +53,7 @@ def missing_parts_are_found_early(work: Path, output: Path, monkeypatch: pytest.
         (work / "record", "recorded sums of 2 of 2 shards are missing"), (work / "build.json", "holds no build"),
     ):  # fmt: skip
         path.rename(work / "aside")
-        refused(run_cli("merge", work, "-o", output), words)
+        refused(run_cli("merge", work, "-o", output, "-q"), words)
         (work / "aside").rename(path)
     with pytest.raises(AssertionError, match="the corpus is read"):
-        run_cli("merge", work, "-o", output)
+        run_cli("merge", work, "-o", output, "-q")

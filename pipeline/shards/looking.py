@@ -12,7 +12,8 @@ from pipeline.shards.store import Facts, Store, key_of
 
 
 def look(folder: Path) -> None:
-    """A folder that holds nothing is no fault here. What lies there with other settings, or is damaged beside all the others, is found by the merge itself.
+    """Refuse a folder that lacks parts, in the words of the merge. An empty folder is none of those, nor are parts of
+    other settings, nor damaged embeddings where none is missing: the merge itself finds them.
 
     Raises:
         CoreInferError: embeddings or recorded sums of some shards are missing.
