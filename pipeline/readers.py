@@ -23,10 +23,8 @@ import pyarrow.parquet as pq
 
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.hub import check_hub
-from pipeline.unreadable import SEEN, Unreadable, check_encoding
+from pipeline.unreadable import SEEN, Row, Rows, Unreadable, check_encoding
 
-Row = dict[str, object] | bytes
-Rows = Iterator[tuple[int, Row]]
 Pick = Callable[[list[str], list[str], str], str]
 
 BATCH = 64  # rows of a Parquet file in memory

@@ -14,9 +14,9 @@ from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 from coreinfer.wording import counted
 from pipeline.passages import Passage
-from pipeline.readers import SURROGATE, Rows, file_rows, hub_rows, local_files, unit_of
+from pipeline.readers import SURROGATE, file_rows, hub_rows, local_files, unit_of
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
-from pipeline.unreadable import Unreadable, mostly_decoded
+from pipeline.unreadable import Rows, Unreadable, mostly_decoded
 
 BATCH = 64  # texts in a call of count_tokens; rows looked at to find the text column
 UNDECODABLE = "undecodable"
@@ -159,8 +159,8 @@ def _values(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, obj
     for file in files:
         name = file.relative_to(base).as_posix()
         try:
-            values = _column(file_rows(file, name, pick), settings.text_column, name, counts)
-            yield from mostly_decoded(values, name, unit_of(file))
+            rows = mostly_decoded(file_rows(file, name, pick), name, unit_of(file))
+            yield from _column(rows, settings.text_column, name, counts)
         except Unreadable as fault:
             counts.skip(name, fault)
 

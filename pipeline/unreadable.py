@@ -15,7 +15,8 @@ WIDE = {  # the longer marks first: UTF-32's begins as UTF-16's
     codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 
-Value = tuple[str, object]  # where it is (file:number), and a column's value: bytes where that is not UTF-8
+Row = dict[str, object] | bytes  # columns, or the raw bytes of what is not UTF-8, as a column's value may be too
+Rows = Iterator[tuple[int, Row]]
 
 
 class Unreadable(CoreInferError):
@@ -39,37 +40,44 @@ def check_encoding(start: bytes, name: str) -> None:
         raise Unreadable(f"{name} seems to be UTF-16 (every other byte is NUL): convert it to UTF-8")
 
 
-def mostly_decoded(values: Iterator[Value], name: str, unit: str) -> Iterator[Value]:
-    """The values of a file, as they are. It is judged by its first records, before any of them is used, and once more
-    at its end. ``unit``: what the numbers in its sources count.
+def mostly_decoded(rows: Rows, name: str, unit: str) -> Rows:
+    """The rows of a file, as they are. It is judged by its first ones, before any of them is used, and once more at its
+    end. ``unit``: what their numbers count.
 
     Raises:
         Unreadable: more than half of them are not UTF-8.
     """
     found = _Found(name, unit)
-    head = [found.noted(value) for value in islice(values, HEAD)]
+    noted = map(found.noted, rows)
+    head = list[tuple[int, Row]]()
+    try:
+        head.extend(islice(noted, HEAD))
+    except Unreadable:
+        found.judge("first ")  # of a line among such records that happens to decode, nothing better can be said
+        raise
     found.judge("first " if len(head) == HEAD else "")
     yield from head
-    yield from map(found.noted, values)
+    yield from noted
     found.judge()
 
 
 @dataclass
 class _Found:
-    """How many values of a file were seen, how many of them are not UTF-8, and where the first of those is."""
+    """How many rows of a file were seen, how many of them are not UTF-8, and the number of the first of those."""
 
     name: str
     unit: str
     seen: int = 0
     bad: int = 0
-    first: str = ""
+    first: int = 0
 
-    def noted(self, value: Value) -> Value:
+    def noted(self, numbered: tuple[int, Row]) -> tuple[int, Row]:
+        number, row = numbered
         self.seen += 1
-        if isinstance(value[1], bytes):
+        if isinstance(row, bytes) or any(isinstance(value, bytes) for value in row.values()):
             self.bad += 1
-            self.first = self.first or value[0].rpartition(":")[2]
-        return value
+            self.first = self.first or number
+        return numbered
 
     def judge(self, which: str = "") -> None:
         if 2 * self.bad > self.seen:

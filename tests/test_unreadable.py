@@ -61,6 +61,12 @@ def test_a_long_file_is_judged_by_its_start_and_at_its_end(tmp_path: Path) -> No
     assert len(read(late, limit=50)[0]) == 50  # its end was not asked for
 
 
+def test_garbage_that_happens_to_decode_is_not_called_json(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", BAD, BAD, b"q")
+    assert refusal(path) == f"a.jsonl is not UTF-8 in 2 of its first 2 records, the first at line 1: {END}"
+    assert refusal(lines(path, BAD, GOOD, b"q")).startswith("a.jsonl:3 is bad JSON (Expecting value at column 1)")
+
+
 def test_rows_of_parquet_are_judged_too(tmp_path: Path) -> None:
     import pyarrow as pa
 
