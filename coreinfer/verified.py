@@ -93,7 +93,9 @@ def _all_of(faults: dict[str, CoreInferError], root: Path) -> CoreInferError:
         return next(iter(faults.values()))
     said = (str(fault).removeprefix(f"{root / name} ").partition(": ")[0] for name, fault in faults.items())
     listed = "; ".join(f"{name} {why}" for name, why in zip(faults, said, strict=True))
-    return CoreInferError(f"{len(faults)} files of {root} are damaged ({listed}): copy the artifact again or rebuild it")
+    return CoreInferError(
+        f"{len(faults)} files of {root} are damaged ({listed}): copy the artifact again or rebuild it"
+    )
 
 
 def _largest(layout: Layout, made: Manifest) -> dict[str, int]:

@@ -25,7 +25,7 @@ def look(folder: Path) -> None:
         bad_ones("embed", store, plan, parts.embedded(store, plan))
     theirs = _facts(folder / "record")
     summed = Store(folder / "record", key_of(theirs or {}))
-    done = {shard for running in parts.disjoint(summed)[0] for shard in running.shards}
+    done = {shard for running in parts.disjoint(summed, plan)[0] for shard in running.shards}
     bad_ones("record", summed, plan, done)
 
 
