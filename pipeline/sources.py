@@ -53,7 +53,7 @@ class Counts:
         records, passages, split: records read, passages yielded, texts split.
         dropped: records dropped, by reason.
         undecodable: of those, by file, how many are undecodable, and the number of the first one's line or row.
-        guessed: columns that were found to hold the texts, though none of this name was asked for, other than "text".
+        guessed: columns other than "text" that were taken for the texts, where no column was asked for.
         most_bad: files that may be unreadable, at most; None where no option says how many.
         bad_files: those that could not be read to their end, and why.
     """
@@ -68,7 +68,7 @@ class Counts:
     bad_files: dict[str, str] = field(default_factory=dict)
 
     def drop(self, source: str, fault: str) -> None:
-        """Of a record, which is at ``source``."""
+        """Count a record, at ``source``, that has this fault."""
         self.dropped[fault] = self.dropped.get(fault, 0) + 1
         if fault == UNDECODABLE:
             name, _, number = source.rpartition(":")
