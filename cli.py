@@ -13,6 +13,7 @@ try:
 
     from coreinfer import verbs
     from coreinfer.bench.verb import bench
+    from coreinfer.cli_help import BOTH, Verb, summary
     from coreinfer.cli_options import VersionOption, run
     from coreinfer.export.route_verb import route
     from coreinfer.export.verb import export, import_sets
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help: a third of a second would go into importing what draws boxes
     pretty_exceptions_enable=False,
+    context_settings=BOTH,
 )
 
 
@@ -47,8 +49,8 @@ for verb in (  # in the order in which --help shows them
     verify, diff, adapt, bench, export, route,
     serve,
 ):  # fmt: skip
-    app.command()(verb)
-app.command("import")(import_sets)
+    app.command(cls=Verb, short_help=summary(verb))(verb)
+app.command("import", cls=Verb, short_help=summary(import_sets))(import_sets)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def verify(root: Path) -> Verified:
     """Check the manifest and the size and hash of every file; nothing else is parsed before this passed.
 
     Raises:
-        CoreInferError: not an artifact, another version, or a missing or changed file, by name.
+        CoreInferError: not an artifact, another version, or missing or changed files, all of them by name.
         OSError: a file cannot be read.
     """
     layout = Layout(Path(root))
@@ -70,15 +70,32 @@ def _verified(layout: Layout, text: str) -> Verified:
     if layout.index.exists() and layout.index.name not in manifest.files:
         raise CoreInferError(f"{layout.manifest} does not list {layout.index.name}: remove that file or rebuild")
     largest, held, stamps = _largest(layout, manifest), dict[str, Content](), dict[str, Stamp]()
+    faults = dict[str, CoreInferError]()
     small = {*largest} - {layout.neurons.name}
     for name, facts in manifest.files.items():
         path = layout.root / name
         if not os.path.lexists(path) and path.suffix == ".faiss":
             continue  # derived from clusters.parquet: rebuilt in memory
-        raw, stamps[name] = _verify_file(path, facts, largest.get(name, MOST_OTHER), name in small)
+        try:
+            raw, stamps[name] = _verify_file(path, facts, largest.get(name, MOST_OTHER), name in small)
+        except CoreInferError as fault:
+            faults[name], raw = fault, b""
         if name in small:
             held[name] = Content(name, raw)
+    if faults:
+        raise _all_of(faults, layout.root)
     return Verified(manifest, held, stamps[layout.neurons.name])
+
+
+def _all_of(faults: dict[str, CoreInferError], root: Path) -> CoreInferError:
+    """Faults of files, by their names, as one."""
+    if len(faults) == 1:
+        return next(iter(faults.values()))
+    said = (str(fault).removeprefix(f"{root / name} ").partition(": ")[0] for name, fault in faults.items())
+    listed = "; ".join(f"{name} {why}" for name, why in zip(faults, said, strict=True))
+    return CoreInferError(
+        f"{len(faults)} files of {root} are damaged ({listed}): copy the artifact again or rebuild it"
+    )
 
 
 def _largest(layout: Layout, made: Manifest) -> dict[str, int]:

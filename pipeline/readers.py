@@ -13,6 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, cast
@@ -20,11 +21,10 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coreinfer.errors import CoreInferError
+from coreinfer.errors import CoreInferError, in_words
 from coreinfer.hub import check_hub
+from pipeline.unreadable import SEEN, Row, Rows, Unreadable, check_encoding
 
-Row = dict[str, object] | bytes
-Rows = Iterator[tuple[int, Row]]
 Pick = Callable[[list[str], list[str], str], str]
 
 BATCH = 64  # rows of a Parquet file in memory
@@ -33,10 +33,8 @@ LONGEST_PARAGRAPH = 1000  # lines; a .txt without blank lines must stream too
 STRING_TYPES = ("string", "large_string", "dictionary<values=string")  # how Arrow's and the Hub's type names start
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
-class Unreadable(CoreInferError):
-    """A file that is not what its name says, or not to its end."""
+JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a truth value",
+              type(None): "null"}  # fmt: skip
 
 
 def check_dataset(dataset: str) -> None:
@@ -77,6 +75,11 @@ def file_rows(path: Path, name: str, pick: Pick) -> Rows:
         raise Unreadable(f"{str(path)!r} cannot be read ({_brief(error)}): replace or remove it") from error
 
 
+def unit_of(path: Path) -> str:
+    """What the numbers of a file's rows count."""
+    return "row" if _suffix(path) == ".parquet" else "line"
+
+
 def hub_rows(dataset: str, config: str | None, split: str | None, pick: Pick) -> Rows:
     """Stream a Hugging Face dataset; any failure of the library or the network becomes one line."""
     check_hub("dataset", dataset)
@@ -102,32 +105,34 @@ def hub_rows(dataset: str, config: str | None, split: str | None, pick: Pick) ->
 
 def _json_rows(path: Path, name: str, _: Pick) -> Rows:
     """One object a line; blank lines are skipped."""
-    with _open(path) as lines:
+    with _opened(path, name) as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                if text := _decoded(line.rstrip()):
-                    yield number, text if isinstance(text, bytes) else _json_object(text)
-            except (ValueError, RecursionError) as error:
-                raise Unreadable(f"{name}:{number} is bad JSON ({_where(error)}): write one object a line") from error
+            if text := _decoded(line.rstrip()):
+                yield number, text if isinstance(text, bytes) else _json_object(text, f"{name}:{number}")
 
 
-def _where(error: Exception) -> str:
-    """JSON's own message, without its line number: that is always 1."""
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else _brief(error)
-
-
-def _json_object(text: str) -> Row:
-    row = json.loads(text)
+def _json_object(text: str, where: str) -> Row:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{where} is bad JSON ({_fault(error)}): write one object a line") from error
     if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, no object")
+        raise Unreadable(f"{where} is {JSON_KINDS[type(row)]}, not an object: write one object a line")
     return row
+
+
+def _fault(error: Exception) -> str:
+    """JSON's own message, without its line number: that is always 1."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.rstrip(': ').removesuffix(' at')} at column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else in_words(error)
 
 
 def _csv_rows(path: Path, name: str, _: Pick) -> Rows:
     """Rows under a header, each at the line where it starts; wrong quoting or another number of fields is refused."""
     csv.field_size_limit(LARGEST_FIELD)
     # Bytes that are not UTF-8 pass the parser as surrogates, and so spoil their own row only.
-    with io.TextIOWrapper(_open(path), "utf-8-sig", "surrogateescape", newline="") as lines:
+    with _opened(path, name) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as lines:
         table = csv.reader(lines, delimiter="\t" if _suffix(path) == ".tsv" else ",", strict=True)
         header: list[str] = []
         start = 1
@@ -144,9 +149,9 @@ def _csv_rows(path: Path, name: str, _: Pick) -> Rows:
             raise Unreadable(f"{name}:{start} is bad CSV ({_brief(error)}): quote its fields, or use .jsonl") from error
 
 
-def _txt_rows(path: Path, _name: str, _: Pick) -> Rows:
+def _txt_rows(path: Path, name: str, _: Pick) -> Rows:
     """Paragraphs between blank lines, each at its first line."""
-    with _open(path) as lines:
+    with _opened(path, name) as lines:
         for blank, group in groupby(enumerate(lines, 1), lambda line: not line[1].strip()):
             while not blank and (block := list(islice(group, LONGEST_PARAGRAPH))):
                 yield block[0][0], {"text": _decoded(b"".join(line for _, line in block))}
@@ -175,8 +180,12 @@ def _decoded(raw: bytes) -> str | bytes:
         return raw
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """A file of text, whose first bytes do not say that it is none."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        check_encoding(file.peek(SEEN), name)
+        yield cast(IO[bytes], file)
 
 
 def _suffix(path: Path) -> str:

@@ -14,10 +14,13 @@ from coreinfer.errors import CoreInferError
 from coreinfer.settings import at_least
 from coreinfer.wording import counted
 from pipeline.passages import Passage
-from pipeline.readers import SURROGATE, Rows, Unreadable, file_rows, hub_rows, local_files
+from pipeline.readers import SURROGATE, file_rows, hub_rows, local_files, unit_of
 from pipeline.splitting import CountTokens, bounded_sizes, split_text
+from pipeline.unreadable import Rows, Unreadable, mostly_decoded
 
 BATCH = 64  # texts in a call of count_tokens; rows looked at to find the text column
+UNDECODABLE = "undecodable"
+LISTED = 5  # files with undecodable records that are named
 TEXT_COLUMNS = ("text", "content", "document", "passage", "prompt", "body")
 
 
@@ -44,29 +47,54 @@ class SourceSettings:
 
 @dataclass
 class Counts:
-    """Records read, passages yielded, records dropped by reason, and texts split, so far; and files that could not be
-    read to their end, and why: ``most_bad`` at most.
+    """What was read so far.
+
+    Attributes:
+        records, passages, split: records read, passages yielded, texts split.
+        dropped: records dropped, by reason.
+        undecodable: of those, by file, how many are undecodable, and the number of the first one's line or row.
+        guessed: columns other than "text" that were taken for the texts, where no column was asked for.
+        most_bad: files that may be unreadable, at most; None where no option says how many.
+        bad_files: those that could not be read to their end, and why.
     """
 
     records: int = 0
     passages: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     split: int = 0
-    most_bad: int = 0
+    undecodable: dict[str, tuple[int, int]] = field(default_factory=dict)
+    guessed: list[str] = field(default_factory=list)
+    most_bad: int | None = None
     bad_files: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, source: str, fault: str) -> None:
+        """Count a record, at ``source``, that has this fault."""
+        self.dropped[fault] = self.dropped.get(fault, 0) + 1
+        if fault == UNDECODABLE:
+            name, _, number = source.rpartition(":")
+            many, first = self.undecodable.get(name, (0, int(number)))
+            self.undecodable[name] = many + 1, first
 
     def skip(self, name: str, fault: Unreadable) -> None:
         """Go on without the rest of a file, unless too many have such a fault."""
-        self.bad_files[name] = str(fault)
-        if len(self.bad_files) > self.most_bad:
+        if self.most_bad is None:
             raise fault
+        self.bad_files[name] = str(fault)
+        if (many := len(self.bad_files)) > self.most_bad:
+            raise Unreadable(
+                f"{fault}, or add --max-bad-shards {many} to leave out what cannot be read of it"
+            ) from fault
 
     def sentence(self) -> str:
         """All of it in one line."""
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(self.dropped.items())) or "none"
         made, split = counted(self.passages, "passage"), counted(self.split, "text")
-        bad = f"; not read to its end: {', '.join(self.bad_files)}" if self.bad_files else ""
-        return f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}{bad}"
+        columns = f"; text column: {', '.join(self.guessed)}" if self.guessed else ""
+        where = [f"{n:,} in {name} (the first at {first})" for name, (n, first) in self.undecodable.items()]
+        spoilt = f"; undecodable: {_listed(where)}" if where else ""
+        bad = f"; left out, whole or in part: {', '.join(self.bad_files)}" if self.bad_files else ""
+        read = f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}"
+        return f"{read}{columns}{spoilt}{bad}"
 
 
 def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[Passage]:
@@ -94,7 +122,7 @@ def _pieces(settings: SourceSettings, count_tokens: CountTokens, counts: Counts)
         for source, text, fault in batch:
             counts.records += 1
             if fault:
-                counts.dropped[fault] = counts.dropped.get(fault, 0) + 1
+                counts.drop(source, fault)
                 continue
             pieces = split_text(text, most, count_tokens) if next(sizes) > most else [text]
             counts.split += len(pieces) > 1
@@ -112,7 +140,7 @@ def _fault(value: object, text: str, min_chars: int) -> str:
     """Why a column's value, ``text`` when stripped, is no use; "" if it is."""
     # A lone surrogate (JSON's "\ud83d") is no character: tokenizers and Parquet refuse it.
     if value is None or isinstance(value, bytes) or SURROGATE.search(text):
-        return "null" if value is None else "undecodable"
+        return "null" if value is None else UNDECODABLE
     if not isinstance(value, str) or not text:
         return "empty" if isinstance(value, str) else "not text"
     return "too short" if len(text) < min_chars else ""
@@ -123,7 +151,7 @@ def _values(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, obj
     files, pick = local_files(settings.dataset), partial(_pick, settings.text_column)
     if files is None:
         rows = hub_rows(settings.dataset, settings.config, settings.split, pick)
-        yield from _column(rows, settings.text_column, settings.dataset)
+        yield from _column(rows, settings.text_column, settings.dataset, counts)
         return
     if given := settings.split or settings.config:
         raise CoreInferError(f"{settings.dataset!r} is local, {given!r} is for the Hub: leave out --split and --config")
@@ -131,12 +159,18 @@ def _values(settings: SourceSettings, counts: Counts) -> Iterator[tuple[str, obj
     for file in files:
         name = file.relative_to(base).as_posix()
         try:
-            yield from _column(file_rows(file, name, pick), settings.text_column, name)
+            rows = mostly_decoded(file_rows(file, name, pick), name, unit_of(file))
+            yield from _column(rows, settings.text_column, name, counts)
         except Unreadable as fault:
             counts.skip(name, fault)
 
 
-def _column(rows: Rows, wanted: str | None, name: str) -> Iterator[tuple[str, object]]:
+def _listed(files: list[str]) -> str:
+    more = f", and in {counted(len(files) - LISTED, 'more file')}" if len(files) > LISTED else ""
+    return ", ".join(files[:LISTED]) + more
+
+
+def _column(rows: Rows, wanted: str | None, name: str, counts: Counts) -> Iterator[tuple[str, object]]:
     """(source, the text column's value) of each row; the first batch with readable rows decides on the column."""
     column = ""
     while head := list(islice(rows, 1 if column else BATCH)):
@@ -147,6 +181,8 @@ def _column(rows: Rows, wanted: str | None, name: str) -> Iterator[tuple[str, ob
                 held = ", ".join(f"{each!r} holds {_kind(each, readable)}" for each in columns)
                 raise CoreInferError(f"{name!r} has no column of texts ({held}): write them as strings")
             column = _pick(wanted, strings, columns, name)
+            if column not in (wanted, "text", *counts.guessed):
+                counts.guessed.append(column)
         for number, row in head:
             yield f"{name}:{number}", row if isinstance(row, bytes) else row.get(column)
 

@@ -14,8 +14,9 @@ from coreinfer.evaluate.plan import FEWEST, Plan, Text, check_enough, cut
 from coreinfer.progress import Tick
 from coreinfer.settings import at_least
 from pipeline.passages import Passage
-from pipeline.readers import Row, file_rows, hub_rows, local_files
+from pipeline.readers import file_rows, hub_rows, local_files
 from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.unreadable import Row
 
 BATCH = 64  # texts tokenized together
 STRETCH = 16  # batches between two ticks: a dataset that is soon read needs no progress

@@ -169,7 +169,8 @@ def shop(artifact: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     files = {
         "empty.jsonl": b"", "empty.txt": b"\n\n", "number.jsonl": b'{"a": 1}\n', "broken.jsonl": b'{"text": "un\n',
         "several.jsonl": b'{"first": "some words here", "second": "other words there"}\n',
-        "bytes.txt": b"\xff\xfe\xfa broken \x80\x81" * 9, "nothing.jsonl": b'{"text": null}\n{"text": ""}\n',
+        "bytes.txt": b"\xfa broken \x80\x81" * 9,
+        "wide.jsonl": '{"text": "words"}\n'.encode("utf-16"), "nothing.jsonl": b'{"text": null}\n{"text": ""}\n',
         "few.txt": b"One passage that is long enough.\n\nAnother passage that is long enough.\n",
         "picture.bin": b"\x00", "blank.txt": b" \n\n", "latin.txt": "na\xefve".encode("latin-1"),
         "prompts.jsonl": b'{"title": "no prompt here"}\n', "numbers.jsonl": b'{"prompt": 5}\n',

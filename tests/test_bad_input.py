@@ -27,7 +27,7 @@ BUILD: list[tuple[str, tuple[str, ...]]] = [
     ("{shop}/several.jsonl", ("'first', 'second'", "--text-column")),
     ("{shop}/small.jsonl --text-column body", ("'body'", "'text'")),
     ("{shop}/broken.jsonl", ("broken.jsonl:1",)),
-    ("{shop}/bytes.txt", ("bytes.txt", "1 undecodable")),
+    ("{shop}/bytes.txt", ("bytes.txt is not UTF-8 in 1 of its 1 record,", "line 1", "--max-bad-shards 1")),
     ("{shop}/nothing.jsonl", ("nothing.jsonl", "1 empty", "1 null")),
     ("{shop}/small.jsonl --min-chars 500", ("20 too short", "lower --min-chars from 500")),
     ("{shop}/small.jsonl --min-chars -1", ("--min-chars", "-1")),
@@ -61,7 +61,8 @@ BUILD: list[tuple[str, tuple[str, ...]]] = [
     ("{shop}/small.jsonl --embedder {shop}/nowhere", ("embedder", "nowhere")),
     ("{shop}/small.jsonl --embedder {shop}", ("embedder", "shop")),
     ("{shop}/small.jsonl --colour", ("--colour", "--help")),
-    ("", ("dataset", "--help")),
+    ("", ("DATASET", "--help")),
+    ("{shop}/wide.jsonl", ("wide.jsonl is UTF-16", "convert it to UTF-8")),
 ]  # fmt: skip
 
 

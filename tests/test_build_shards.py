@@ -194,13 +194,20 @@ def test_files_that_cannot_be_read_are_left_out(settings: BuildSettings, tmp_pat
         write_corpus(folder / f"{name}.jsonl", sentences(40))
     with write_corpus(folder / "c.jsonl", sentences(70)).open("a", encoding="utf-8") as file:
         file.write("{")
+    (folder / "e.jsonl").write_bytes('{"text": "Grüße aus der Küche, in Latin-1."}\n'.encode("latin-1") * 90)
     some = replace(settings, source=replace(settings.source, dataset=str(folder)))
-    with pytest.raises(CoreInferError, match=r"c.jsonl:71 is bad JSON"):
+    with pytest.raises(
+        CoreInferError, match=r"c.jsonl:71 is bad JSON .* a line, or add --max-bad-shards 1 to leave out "
+    ):
         build(some, tmp_path / "made")
-    report, _ = build(some, tmp_path / "made", Ways(bad_shards=1))
-    assert (report.counts.records, list(report.counts.bad_files)) == (190, ["c.jsonl"])
-    assert report.counts.sentence().endswith("; not read to its end: c.jsonl")
-    assert Artifact.load(tmp_path / "made").calibration["bad_shards"] == {"files": ["c.jsonl"]}
+    with pytest.raises(
+        CoreInferError, match=r"^e.jsonl is not UTF-8 in 64 of .* line 1: .* --max-bad-shards 2 to leave"
+    ):
+        build(some, tmp_path / "made", Ways(bad_shards=1))
+    report, _ = build(some, tmp_path / "made", Ways(bad_shards=2))
+    assert (report.counts.records, list(report.counts.bad_files)) == (190, ["c.jsonl", "e.jsonl"])
+    assert report.counts.sentence().endswith("; left out, whole or in part: c.jsonl, e.jsonl")
+    assert Artifact.load(tmp_path / "made").calibration["bad_shards"] == {"files": ["c.jsonl", "e.jsonl"]}
 
 
 def test_one_output_has_one_writer(settings: BuildSettings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,35 @@ def test_help_is_quick(verb: tuple[str, ...]) -> None:
     assert float(share) < 2
     assert "Usage: coreinfer" in said.out
     assert all(name in said.out for name in (VERBS if not verb else ("--help",)))
+
+
+def test_each_summary_is_a_whole_sentence() -> None:
+    """At any width: the sentences wrap. They stand in the order of the verbs, each from its docstring's start."""
+    said = run_cli("--help").out
+    assert "..." not in said.partition("Commands:")[2]
+    rows = re.split(r"\n  (?=[a-z])", said.partition("Commands:")[2])[1:]
+    summaries = {row.split()[0]: " ".join(row.split()[1:]) for row in rows}
+    assert {*VERBS, "merge", "serve"} == set(summaries)
+    for verb, sentence in summaries.items():
+        assert sentence[0].isupper()
+        assert sentence.endswith(".")
+        assert sentence in " ".join(run_cli(verb, "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("", "[OPTIONS] COMMAND [ARGS]..."), ("build-clusters", "[OPTIONS] DATASET"),
+        ("diff", "[OPTIONS] FIRST SECOND"), ("generate", "[OPTIONS] [PROMPTS]..."),
+        ("inspect", "[OPTIONS] [ARTIFACT]"), ("bench", "[OPTIONS]"),
+    ],
+)  # fmt: skip
+def test_usage_is_written_as_clicks_is_and_h_shows_it(verb: str, usage: str) -> None:
+    asked = [verb] if verb else []
+    said = fine(run_cli(*asked, "-h")).out
+    assert said == run_cli(*asked, "--help").out
+    assert said.splitlines()[0] == " ".join(["Usage: coreinfer", *asked, usage])
+    assert "-h, --help" in said
 
 
 def test_without_a_verb_it_shows_its_help() -> None:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from breaking import sentences, shop_for
 from command_line import fine
 from conftest import run_cli, write_corpus
+from refusing import refused
 
 
-def test_passes_and_their_merge(tmp_path: Path) -> None:
+def test_passes_and_their_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = shop_for(tmp_path)
     corpus = write_corpus(at / "corpus.jsonl", sentences(530))
     models = ("--model", at / "llama", "--embedder", at / "bert")
@@ -34,3 +36,24 @@ def test_passes_and_their_merge(tmp_path: Path) -> None:
     assert "measure the limit" not in unasked.err  # after so few seconds
     again = fine(run_cli("merge", at / "w", "-o", at / "made", "--overwrite"))
     assert f"next: coreinfer predict --artifact {at / 'made'}" in again.err
+    missing_parts_are_found_early(at / "w", at / "new", monkeypatch)
+
+
+def missing_parts_are_found_early(work: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the corpus is read or a model loaded, in the words of the merge that finds them late."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the corpus is read")
+
+    monkeypatch.setattr("pipeline.corpus.read_passages", fail)
+    (sums,) = (work / "record").glob("sums-*")
+    for path, words in (
+        (work / "embed" / "0000001.npy", f"embeddings of 1 of 2 shards are missing in {work / 'embed'} (1): run the"),
+        (sums, f"recorded sums of 2 of 2 shards are missing in {work / 'record'} (0, 1): run the same command"),
+        (work / "record", "recorded sums of 2 of 2 shards are missing"), (work / "build.json", "holds no build"),
+    ):  # fmt: skip
+        path.rename(work / "aside")
+        refused(run_cli("merge", work, "-o", output, "-q"), words)
+        (work / "aside").rename(path)
+    with pytest.raises(AssertionError, match="the corpus is read"):
+        run_cli("merge", work, "-o", output, "-q")

@@ -95,6 +95,13 @@ def test_clusters_in_another_order(whole: Path, copy: Path) -> None:
     assert found["clusters"]["sizes"] == []
 
 
+def test_pairs_are_counted_in_words(whole: Path) -> None:
+    found = differences(Artifact.load(whole), Artifact.load(whole))
+    for mutual, words in ((1, "; 1 pair mutually nearest"), (K - 1, f"; {K - 1} pairs mutually nearest")):
+        found["clusters"]["mutual"] = mutual
+        assert in_words(found)[0].endswith(words)
+
+
 def test_other_statistics_are_measured(whole: Path, copy: Path) -> None:
     old, layout = Artifact.load(whole), Layout(copy)
     rows = [np.roll(old.prior(c), 1, axis=1) for c in range(-1, K)]

@@ -176,7 +176,7 @@ def test_interrupted_writing_leaves_nothing(llama: Path, monkeypatch: pytest.Mon
 
 def test_a_disk_without_room_is_refused_at_once(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
-    with pytest.raises(CoreInferError, match=r"the neurons take 0.1MiB in .*, and 0.1MiB are free there: free some"):
+    with pytest.raises(CoreInferError, match=r"the neurons take 0.1 MiB in .*, and 0.1 MiB are free there: free some"):
         made(llama)
     assert [path.name for path in llama.parent.iterdir()] == ["lm"]
 

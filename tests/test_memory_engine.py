@@ -48,7 +48,7 @@ def test_an_engine_under_a_budget_says_the_same(engine: Engine, whole: Engine) -
 
 def test_an_engine_refuses_what_does_not_fit(engine: Engine) -> None:
     with pytest.raises(
-        CoreInferError, match=r"at keep 1 need at least .*MiB \(embeddings .*\): give that much, or --keep 0\.\d+ at"
+        CoreInferError, match=r"at keep 1 need at least .* MiB \(embeddings .*\): give that much, or --keep 0\.\d+ at"
     ):
         engine.generate(WORDS, "dense")
     with pytest.raises(CoreInferError, match=r"452 tokens at keep 0\.4 need at least"):

@@ -24,6 +24,10 @@ def test_parts_of_a_unit() -> None:
     assert parse_size(" 800MiB ") == 800 << 20
 
 
+def test_words_have_a_space() -> None:
+    assert [size_in_words(size) for size in (1, 1 << 30, 1363148800)] == ["0.1 MiB", "1.00 GiB", "1.27 GiB"]
+
+
 @given(st.integers(1, 1 << 50))
 def test_words_are_enough_and_hardly_more(size: int) -> None:
     said = parse_size(size_in_words(size))

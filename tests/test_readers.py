@@ -103,6 +103,22 @@ def test_malformed_json_has_one_line_number_and_its_column(tmp_path: Path) -> No
     assert message == "a.jsonl:2 is bad JSON (Expecting value at column 12): write one object a line"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "cut of', "is bad JSON (Unterminated string starting at column 10)"),
+        ('{"text": "a\\q"}', "is bad JSON (Invalid \\escape at column 12)"),
+        ("[" * 100_000, "is bad JSON (nested too deeply)"),
+        ("[1]", "is an array, not an object"), ('"a"', "is a string, not an object"),
+        ("1.5", "is a number, not an object"), ("true", "is a truth value, not an object"),
+        ("null", "is null, not an object"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_line_of_json_is_said_in_words(line: str, said: str, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.jsonl", json.dumps({"text": A}) + "\n" + line + "\n"))
+    assert message == f"a.jsonl:2 {said}: write one object a line"
+
+
 @pytest.mark.parametrize("row", ["1,2,3", "1", '1,"never closed\n2,x\n'])
 def test_malformed_csv_is_refused_at_its_line(row: str, tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "a.csv", f"id,text\n0,{A}\n{row}\n")).startswith("a.csv:3 ")

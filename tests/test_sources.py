@@ -28,6 +28,18 @@ def test_the_text_column_is_found(row: dict[str, object], expected: str, tmp_pat
         assert [p.text for p in read(parquet(tmp_path / "a.parquet", **columns))[0]] == [expected]
 
 
+def test_a_guessed_text_column_is_said(tmp_path: Path) -> None:
+    said = "1 record read, 1 passage, 0 texts split, dropped: none"
+    for row, column, ending in (
+        ({"body": A}, None, "; text column: body"), ({"text": A}, None, ""), ({"body": A}, "body", ""),
+    ):  # fmt: skip
+        assert read(jsonl(tmp_path / "a.jsonl", row), text_column=column)[1].sentence() == said + ending
+    for name, column in (("a", "prompt"), ("b", "body"), ("c", "prompt"), ("d", "text")):
+        jsonl(tmp_path / f"{name}.jsonl", {column: A})
+    assert read(tmp_path)[1].sentence().endswith("none; text column: prompt, body")
+    assert read(parquet(tmp_path / "a.parquet", story=[A], n=[1]))[1].guessed == ["story"]
+
+
 def test_a_csv_of_prompts_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f"prompt,topic\n{A},letters and more\n")
     assert [p.text for p in read(path)[0]] == [A]
@@ -82,7 +94,8 @@ def test_every_drop_is_counted_by_its_reason(tmp_path: Path) -> None:
     assert counts.dropped == {"null": 2, "empty": 2, "too short": 1, "not text": 1, "undecodable": 2}
     assert counts.records == 1 + sum(counts.dropped.values())
     assert counts.sentence() == (
-        "9 records read, 1 passage, 0 texts split, dropped: 2 empty, 1 not text, 2 null, 1 too short, 2 undecodable"
+        "9 records read, 1 passage, 0 texts split, dropped: 2 empty, 1 not text, 2 null, 1 too short, 2 undecodable; "
+        "undecodable: 2 in a.jsonl (the first at 7)"
     )
 
 

@@ -104,6 +104,29 @@ def test_a_fault_names_its_file(copy: Path) -> None:
     assert ended.err.startswith(f"error: {copy / 'layers.parquet'} does not follow the format")
 
 
+def test_all_damaged_files_are_named_at_once(copy: Path) -> None:
+    (copy / "layers.parquet").unlink()
+    for name in ("clusters.parquet", "calibration.json"):
+        (copy / name).write_bytes((copy / name).read_bytes()[::-1])
+    ended = run_cli("verify", copy)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith(f"error: 3 files of {copy} are damaged (")
+    assert ended.err.endswith("): copy the artifact again or rebuild it\n")
+    changed = "was changed after the build (its sha256 differs)"
+    for words in (f"clusters.parquet {changed}", f"calibration.json {changed}", "layers.parquet is missing"):
+        assert words in ended.err
+
+
+def test_what_is_no_part_of_an_artifact_is_said(copy: Path) -> None:
+    assert "no part of" not in fine(run_cli("verify", copy)).err
+    (copy / "old").mkdir()
+    for name in ("notes.txt", ".gitattributes"):
+        (copy / name).write_text("mine")
+    said = fine(run_cli("verify", copy))
+    assert said.err == f"{copy} also holds what is no part of the artifact, and was not looked at: notes.txt, old\n"
+    assert fine(run_cli("verify", copy, "-q")).err == ""
+
+
 def test_terms_are_read_as_they_were_written(whole: Path) -> None:
     """They are read encoded; equal terms of two clusters, an empty list, and letters of several bytes come through."""
     made = json.loads((whole / "manifest.json").read_text())

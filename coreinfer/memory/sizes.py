@@ -27,4 +27,4 @@ def size_in_words(size: int) -> str:
     """As a user could write it, rounded up: so much is enough."""
     unit, digits = ("GiB", 2) if size >= UNITS["GiB"] else ("MiB", 1)
     step = 10**digits
-    return f"{math.ceil(size * step / UNITS[unit]) / step:.{digits}f}{unit}"
+    return f"{math.ceil(size * step / UNITS[unit]) / step:.{digits}f} {unit}"

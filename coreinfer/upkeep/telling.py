@@ -44,8 +44,8 @@ def _clusters(facts: Facts) -> list[str]:
     else:
         head = (
             f"clusters: {facts['a']} -> {facts['b']}; the nearest of the second lies at a similarity of "
-            f"{s['median']:.3f} (median; 5% below {s['q05']:.3f}, least {s['least']:.3f}); {facts['mutual']} pairs are "
-            "each other's nearest"
+            f"{s['median']:.3f} (median; 5% below {s['q05']:.3f}, least {s['least']:.3f}); "
+            f"{counted(facts['mutual'], 'pair')} mutually nearest"
         )
     rows = [
         f"  cluster {row['a']} -> {row['b']} [{', '.join(row['terms'][:3])}]: {row['size_a']:,} -> "

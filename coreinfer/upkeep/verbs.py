@@ -16,6 +16,7 @@ from coreinfer.cli_options import (
     make_engine,
     say,
 )
+from coreinfer.wording import shortened
 
 
 def verify(
@@ -32,10 +33,13 @@ def verify(
     """Check everything in an artifact: hashes, tables, numbers, index, and what they must have in common."""
     from coreinfer.output import show
     from coreinfer.settings import Dtype, one_of
-    from coreinfer.upkeep.verifying import Checked, verified
+    from coreinfer.upkeep.verifying import Checked, unlisted, verified
 
     one_of("--dtype", dtype, get_args(Dtype))
     opened, found = verified(artifact)
+    if more := unlisted(opened):
+        names = shortened(", ".join(more), 200)
+        say(f"{artifact} also holds what is no part of the artifact, and was not looked at: {names}", quiet)
     if model is not None or embedder is not None:
         say("files are right; loading the models", quiet)
         engine = make_engine(opened, model, embedder, device, dtype)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.errors import CoreInferError
 from coreinfer.layout import Layout
+from coreinfer.manifest import MANIFEST
 from coreinfer.wording import counted
 
 STEP = 2.0**-12  # the most that rounding to 12 significant bits moves a number, relative to it
@@ -40,6 +41,12 @@ def verified(root: str | Path) -> tuple[Artifact, list[Checked]]:
     artifact = Artifact.load(root)
     check_statistics(artifact)
     return artifact, _report(artifact)
+
+
+def unlisted(artifact: Artifact) -> list[str]:
+    """What lies in an artifact's folder and is no part of it; hidden files aside, which tools leave everywhere."""
+    names = {path.name for path in artifact.root.iterdir()} - {MANIFEST, *artifact.manifest.files}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def check_statistics(artifact: Artifact) -> NDArray[np.float64]:

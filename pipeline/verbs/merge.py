@@ -39,7 +39,9 @@ def merge(
     load_libraries(quiet)
     from coreinfer.progress import stages
     from pipeline.merge import merge as merged
+    from pipeline.shards.looking import look
 
+    look(folder)
     with stages(quiet) as shown, ways.log as kept:
         row = built(partial(merged, folder), ways, output, overwrite, kept.shown(shown), quiet)
     tell(row, output, stats, as_json, quiet)

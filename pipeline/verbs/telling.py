@@ -71,7 +71,11 @@ def say_counts(counts: "Counts", seconds: dict[str, float], stages: dict[str, di
 
 def counted(counts: "Counts") -> dict[str, Any]:
     """What the source held, as JSON."""
-    return {"records": counts.records, "passages": counts.passages, "split": counts.split, "dropped": counts.dropped}
+    found = {name: {"records": many, "first": first} for name, (many, first) in counts.undecodable.items()}
+    return {
+        "records": counts.records, "passages": counts.passages, "split": counts.split, "dropped": counts.dropped,
+        "undecodable": found, "guessed_columns": counts.guessed,
+    }  # fmt: skip
 
 
 def _write(path: Path, row: dict[str, Any]) -> None:
