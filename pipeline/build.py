@@ -63,8 +63,8 @@ def build_clusters(
 ) -> Report:
     """Build an artifact in ``output``. The folder appears whole at the end, or not at all.
 
-    Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages, in
-    whatever processes and on however many threads, in one go or after any number of interruptions. What is embedded
+    Two builds of one corpus with one seed are the same bytes: on one machine with the same versions of packages and
+    number of torch's threads, in whatever processes, in one go or after any number of interruptions. What is embedded
     and recorded, and what is measured on held-out texts, is kept in the user's cache as it is made (``ways``), and the
     same call goes on from there.
 

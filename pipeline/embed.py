@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from coreinfer.embedder import Embedder
 from coreinfer.progress import Tick
-from pipeline.by_rows import by_rows
 from pipeline.passages import read_windows
 
 PIECE = 512  # share rows, or are sorted by length, together: progress shows, and little is padded
@@ -16,14 +15,13 @@ PIECE = 512  # share rows, or are sorted by length, together: progress shows, an
 
 def embed_texts(texts: list[str], embedder: Embedder, tick: Tick = lambda n: None) -> NDArray[np.float32]:
     """Unit vectors (n, d), little-endian. Those of consecutive passages that begin at a multiple of ``PIECE`` are, bit
-    for bit, what the whole corpus gives, on any number of threads.
+    for bit, what the whole corpus gives.
     """
     out = np.empty((len(texts), embedder.dimension), "<f4")
-    with by_rows(embedder.model):
-        for at in range(0, len(texts), PIECE):
-            piece = texts[at : at + PIECE]
-            out[at : at + PIECE] = embedder.embed(piece)
-            tick(len(piece))
+    for at in range(0, len(texts), PIECE):
+        piece = texts[at : at + PIECE]
+        out[at : at + PIECE] = embedder.embed(piece)
+        tick(len(piece))
     return out
 
 

@@ -26,7 +26,6 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import reduced_by
-from pipeline.by_rows import by_rows
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
 
@@ -81,7 +80,7 @@ class Recorder:
         for picked in self._batches(sizes):
             ids, mask = pad([encoded[i] for i in picked], most)
             # Both end before the consumer goes on: its own work is neither captured nor without gradients.
-            with capture, torch.inference_mode(), by_rows(self.model):
+            with capture, torch.inference_mode():
                 shares = self._forward(capture, ids.to(self.model.device), mask.to(self.model.device))
             yield picked, shares, sizes[picked]
 

@@ -98,7 +98,7 @@ def measure_workers(passages: Path, count: int, embedder: Embedder, device: str,
     facts = embed_facts(passages, plan, embedder.identity, embedder.encoder, device)
     for _ in range(rounds):
         for workers, found in rates.items():
-            with running_on(workers), tempfile.TemporaryDirectory() as folder:  # threads, which the crew shares out
+            with running_on(1), tempfile.TemporaryDirectory() as folder:
                 store = open_store(Path(folder) / "embed", facts, lambda text: None, False)
                 task = EmbedTask(Place(passages, plan, device), store, embedder.name)
                 found.append(_rate(task, workers))

@@ -54,7 +54,7 @@ class Cluster:
         except BaseException:
             self.close()
             raise
-        self.workers, self.threads = int(answer["workers"]), int(answer["threads"])
+        self.workers = int(answer["workers"])
 
     def _first(self) -> Answer:
         try:
@@ -139,11 +139,9 @@ class Actors:
         count = min(self.cluster.workers, len(shards))
         task = task.on(task.place.device.partition(":")[0])  # Ray shows each actor its own GPU alone
         with _signed(task.store.folder) as sign:
-            jobs = [Job(task, slots.name(number), self._threads(count), sign) for number in range(count)]
+            threads = torch.get_num_threads()
+            jobs = [Job(task, slots.name(number), threads, sign) for number in range(count)]
             work_all([Remote(self.cluster, number, job) for number, job in enumerate(jobs)], task, shards, tick, hear)
-
-    def _threads(self, count: int) -> int:
-        return max(1, torch.get_num_threads() // count) if self.cluster.address == LOCAL else self.cluster.threads
 
 
 @contextmanager

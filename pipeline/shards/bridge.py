@@ -144,14 +144,14 @@ def main() -> None:
 def _work(wanted: Wanted, answers: Answers) -> None:
     try:
         _connect(wanted.address, wanted.folder)
-        count, threads, options = _shared_out(wanted)
+        count, options = _shared_out(wanted)
     except Exception as error:  # Ray raises bare ones too, where it does not start in time
         answers.put("", {"refused": _in_words(error)})
         return
     places = [Place(options, answers, number) for number in range(count)]
     for place in places:
         Thread(target=place.serve, daemon=True).start()
-    answers.put("", {"workers": count, "threads": threads})
+    answers.put("", {"workers": count})
     for text in sys.stdin:
         line = json.loads(text)
         places[line["place"]].lines.put(line)
@@ -163,8 +163,8 @@ def _connect(address: str, folder: str) -> None:
     ray.init(address=address, log_to_driver=False, logging_level="error", **more)
 
 
-def _shared_out(wanted: Wanted) -> tuple[int, int, Line]:
-    """How many actors, threads of each, and what each asks the cluster for.
+def _shared_out(wanted: Wanted) -> tuple[int, Line]:
+    """How many actors, and what each asks the cluster for.
 
     Of the processors they ask for half: where actors hold all of them, whatever else Ray must place waits for ever.
     """
@@ -181,7 +181,7 @@ def _shared_out(wanted: Wanted) -> tuple[int, int, Line]:
         "num_cpus": min(threads, cores / count) / 2, "num_gpus": int(wanted.gpus), "max_restarts": 0,
         "max_concurrency": 2, "scheduling_strategy": "SPREAD",
     }  # fmt: skip
-    return count, threads, options
+    return count, options
 
 
 def _in_words(error: BaseException) -> str:

@@ -1,5 +1,5 @@
-"""Several processes on this machine, each with its own model, its own running sums and its part of the threads, or its
-own GPU.
+"""Several processes on this machine, each with its own model and running sums, or its own GPU. On a CPU each has as
+many threads as one process would have, since last bits depend on that.
 
 They speak JSON, a line each way (``worker.py``): no pickles, and a script that builds needs no ``__main__`` guard. A
 process that is gone closes its pipe, so that is noticed at once; another takes its place, goes on from what it had
@@ -35,7 +35,7 @@ class Processes:
     def work(self, task: Task, shards: Sequence[int], slots: Slots, tick: Tick, hear: Hear) -> None:
         """See ``Crew``."""
         count = min(self.count, len(shards))
-        threads = max(1, torch.get_num_threads() // count)
+        threads = torch.get_num_threads()
         jobs = [Job(_placed(task, number), slots.name(number), threads) for number in range(count)]
         work_all([Process(number, job) for number, job in enumerate(jobs)], task, shards, tick, hear)
 

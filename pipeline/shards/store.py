@@ -16,7 +16,7 @@ from coreinfer.wording import flat
 from pipeline.shards.sealed import begin, unreadable
 
 # Raised with each change of the arithmetic: what was made before is other numbers, and is made again.
-MADE = FORMAT, VERSION = "coreinfer-build", 3
+MADE = FORMAT, VERSION = "coreinfer-build", 2
 Facts = dict[str, Any]
 
 
@@ -110,10 +110,11 @@ def _check_same(folder: Path, found: Any, wanted: Facts) -> None:
     mine, theirs = flat(wanted), flat(found if isinstance(found, dict) else {})
     for name in [*mine, *theirs]:
         if mine.get(name) != theirs.get(name):
+            same = "the same corpus, settings and versions everywhere"
+            remedy = f"OMP_NUM_THREADS={theirs.get(name)}" if name == "threads" else same
             raise CoreInferError(
                 f"{folder} holds parts made with {name} {_shown(theirs.get(name))}, here it is "
-                f"{_shown(mine.get(name))}: use the same corpus, settings and versions everywhere, or name another "
-                "--work"
+                f"{_shown(mine.get(name))}: use {remedy}, or name another --work"
             )
 
 
