@@ -50,7 +50,7 @@ def test_a_refusal_names_what_works(plan: Plan, text: tuple[int, int], keep: flo
         plan.check(kept, keep, *text)
     said = str(refusal.value)
     assert len(said.splitlines()) == 1
-    enough = re.search(r"at least ([0-9.]+[MG]iB)", said)
+    enough = re.search(r"at least ([0-9.]+ [MG]iB)", said)
     assert enough
     Plan(plan.facts, parse_size(enough[1]), plan.on_gpu, beside=plan.beside).check(kept, keep, *text)
     other = re.search(r"--keep ([0-9.]+) at most", said)
