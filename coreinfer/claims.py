@@ -47,31 +47,31 @@ def claimed(path: Path, busy: Callable[[], Any]) -> Iterator[bool]:
 @contextmanager
 def used(folder: Path) -> Iterator[None]:
     """Inside, others see that ``folder`` is used, by any number of processes at a time."""
-    handle = None if fcntl is None else os.open(_sign_of(folder), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with _sign_of(folder) as handle:
         if handle is not None:
             with suppress(OSError):  # a drive without locks
                 fcntl.flock(handle, fcntl.LOCK_SH)
         yield
-    finally:
-        if handle is not None:
-            os.close(handle)
 
 
 @contextmanager
 def unused(folder: Path) -> Iterator[bool]:
     """Whether nobody uses a folder, nor will inside, as far as the system can tell."""
-    handle = None if fcntl is None else os.open(_sign_of(folder), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with _sign_of(folder) as handle:
         yield handle is not None and _taken(handle, wait=False) is True
+
+
+@contextmanager
+def _sign_of(folder: Path) -> Iterator[int | None]:
+    """The file in it whose lock all can have who use it, open; None where the system has no locks."""
+    if fcntl is None:
+        yield None
+        return
+    handle = os.open(folder / ".used.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield handle
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _sign_of(folder: Path) -> Path:
-    """The file in it whose lock all can have who use it."""
-    return folder / ".used.lock"
+        os.close(handle)
 
 
 def _locked(lock: Path, busy: Callable[[], Any]) -> int | None:

@@ -134,7 +134,7 @@ def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers:
     embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
     if workers == 1:
         return embed, record, embed, record
-    with running_on(max(1, torch.get_num_threads() // workers)):
+    with running_on(max(1, torch.get_num_threads() // workers)):  # each has all, and its part of the cores
         shared = [_timed(partial(each, sample)) / len(sample) for each in work]
     return embed, record, shared[0], shared[1]
 

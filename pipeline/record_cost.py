@@ -7,15 +7,16 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
 from coreinfer.bench.shapes import SHAPES, random_model, random_prompt
-from coreinfer.capture import Capture, valid_tokens
+from coreinfer.capture import Capture
 from coreinfer.machine import machine, versions
-from coreinfer.models import bos_of, default_dtype
+from coreinfer.models import default_dtype
 from coreinfer.settings import StatisticKind, StatisticSettings
+from pipeline.record import Recorder
 from pipeline.rounds import compared, in_turn
 
 TEXTS, TOKENS, ROUNDS = 8, 1024, 31
@@ -31,12 +32,12 @@ def measure(shape: str, device: str, texts: int, tokens: int, rounds: int) -> di
         some(input_ids=ids, attention_mask=mask, use_cache=False)
 
     def recording(kind: StatisticKind) -> Callable[[], Any]:
-        capture = Capture(model, StatisticSettings(kind), ends=True)
+        recorder = Recorder(model, cast(Any, None), StatisticSettings(kind), tokens)  # no texts: nothing is tokenized
+        capture = Capture(model, recorder.settings, ends=True)
 
         def record() -> None:
             with capture:
-                capture.expect(valid_tokens(ids, mask, bos_of(model)))
-                capture.shares_of(bare)
+                recorder._forward(capture, ids, mask)
 
         return record
 

@@ -128,7 +128,7 @@ class Stages:
 
     def recorded(self, store: Store) -> int:
         """How many shards are recorded, by whomever."""
-        return sum(len(running.shards) for running in parts.disjoint(store, self.plan)[0])
+        return len(parts.shards_of(parts.disjoint(store, self.plan)[0]))
 
     def spoilt(self) -> dict[str, Any]:
         """What an artifact's evidence says of shards that are not in it, or have other last bits; mostly nothing."""

@@ -95,10 +95,10 @@ def measure_workers(passages: Path, count: int, embedder: Embedder, device: str,
     """
     rates: dict[int, list[float]] = {1: [], 2: []}
     plan = Plan(count, count // SHARDS)
-    facts = embed_facts(passages, plan, embedder.identity, embedder.encoder, device)
-    for _ in range(rounds):
-        for workers, found in rates.items():
-            with running_on(1), tempfile.TemporaryDirectory() as folder:
+    with running_on(1):
+        facts = embed_facts(passages, plan, embedder.identity, embedder.encoder, device)
+        for workers, found in rounds * [*rates.items()]:
+            with tempfile.TemporaryDirectory() as folder:
                 store = open_store(Path(folder) / "embed", facts, lambda text: None, False)
                 task = EmbedTask(Place(passages, plan, device), store, embedder.name)
                 found.append(_rate(task, workers))

@@ -21,10 +21,11 @@ from pipeline.shards import keys, parts
 from pipeline.shards import store as store_module
 from pipeline.shards.arrays import read_arrays, write_arrays
 from pipeline.shards.cache import tidy
+from pipeline.shards.looking import look
 from pipeline.shards.plan import Plan
 from pipeline.shards.scratch import scratch
 from pipeline.shards.sealed import open_sealed, write_sealed
-from pipeline.shards.store import Store, open_store
+from pipeline.shards.store import Store, begun_with, open_store
 
 RNG = np.random.default_rng(0)
 
@@ -239,3 +240,11 @@ def test_scratch_of_a_machine_that_works_for_days_stays(tmp_path: Path) -> None:
         with scratch(tmp_path) as other:
             assert sorted(tmp_path.glob(".scratch.*")) == sorted([mine, other])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"facts": 5}'])
+def test_a_key_that_says_nothing_leaves_it_to_the_merge(text: str, tmp_path: Path) -> None:
+    (tmp_path / "embed").mkdir()
+    (tmp_path / "embed" / "key.json").write_text(text)
+    assert begun_with(tmp_path / "embed") is None
+    look(tmp_path)

@@ -2,13 +2,12 @@
 a merge that lacks some ends before it reads the one and loads the others.
 """
 
-import json
 from pathlib import Path
 
 from pipeline.shards import parts
 from pipeline.shards.complete import bad_ones
 from pipeline.shards.plan import Plan
-from pipeline.shards.store import Facts, Store, key_of
+from pipeline.shards.store import Facts, Store, begun_with, key_of
 
 
 def look(folder: Path) -> None:
@@ -18,25 +17,13 @@ def look(folder: Path) -> None:
     Raises:
         CoreInferError: embeddings or recorded sums of some shards are missing.
     """
-    if (facts := _facts(folder / "embed")) is None or (plan := _plan(facts)) is None:
+    if (facts := begun_with(folder / "embed")) is None or (plan := _plan(facts)) is None:
         return  # nothing says how many there must be
     store = Store(folder / "embed", key_of(facts))
     if len(list(store.folder.glob("*.npy"))) < plan.count:
         bad_ones("embed", store, plan, parts.embedded(store, plan))
-    theirs = _facts(folder / "record")
-    summed = Store(folder / "record", key_of(theirs or {}))
-    done = {shard for running in parts.disjoint(summed, plan)[0] for shard in running.shards}
-    bad_ones("record", summed, plan, done)
-
-
-def _facts(folder: Path) -> Facts | None:
-    """What a stage's parts are made from; None where nothing says so."""
-    try:
-        raw = json.loads((folder / "key.json").read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    facts = raw.get("facts") if isinstance(raw, dict) else None
-    return facts if isinstance(facts, dict) else None
+    summed = Store(folder / "record", key_of(begun_with(folder / "record") or {}))
+    bad_ones("record", summed, plan, parts.shards_of(parts.disjoint(summed, plan)[0]))
 
 
 def _plan(facts: Facts) -> Plan | None:

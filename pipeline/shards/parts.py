@@ -125,6 +125,11 @@ def disjoint(store: Store, plan: Plan) -> tuple[list[Running], set[str]]:
     return out, set(slots) - {running.slot for running in out}
 
 
+def shards_of(parts: Iterable[Running]) -> set[int]:
+    """All that they have done."""
+    return {shard for running in parts for shard in running.shards}
+
+
 def _adds_up(running: Running, options: Candidates | None, plan: Plan) -> bool:
     """Whether each cluster has as many passages as the shards have of it; without clusters nothing was recorded."""
     if options is None:

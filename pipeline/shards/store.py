@@ -81,10 +81,20 @@ def facts_of(store: Store) -> Facts:
     Raises:
         CoreInferError: it is not there, or not the one that was opened.
     """
-    facts = (_read(store.at("key.json")) or {}).get("facts")
-    if not isinstance(facts, dict) or key_of(facts) != store.key:
+    facts = begun_with(store.folder)
+    if facts is None or key_of(facts) != store.key:
         raise CoreInferError(f"{node()} does not see {store.folder} as it was opened: run it again")
     return facts
+
+
+def begun_with(folder: Path) -> Facts | None:
+    """What a folder's parts are made from and with; None where nothing there says so.
+
+    Raises:
+        CoreInferError: it cannot be read.
+    """
+    facts = (_read(folder / "key.json") or {}).get("facts")
+    return facts if isinstance(facts, dict) else None
 
 
 def _check_version(folder: Path, found: dict[str, Any]) -> None:

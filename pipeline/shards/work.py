@@ -138,7 +138,7 @@ class Work:
             if parts.read_clusters(clusters, store.key) is None:
                 parts.write_clusters(clusters, store.key, options)
             counted, left_out = parts.disjoint(store, plan)
-        done = {shard for running in counted for shard in running.shards}
+        done = parts.shards_of(counted)
         if self.ways.complete:
             self._check_complete("record", store, plan, done)
             return store
@@ -152,8 +152,7 @@ class Work:
     def sums(self, store: Store, plan: Plan, shape: tuple[int, int, int]) -> Statistics:
         """All sums, (K, L, F): each shard exactly once, but for bad ones."""
         counted = parts.disjoint(store, plan)[0]
-        shards = {shard for running in counted for shard in running.shards}
-        if missing := set(range(plan.count)) - shards - set(self.bad.get("record", {})):
+        if missing := set(range(plan.count)) - parts.shards_of(counted) - set(self.bad.get("record", {})):
             refuse("record", missing, plan, store)
         return parts.added(counted, shape)
 
