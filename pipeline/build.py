@@ -164,7 +164,8 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
             f"held-out texts, here are {held}"
         )
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
-        less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
+        several = ways.processes_on(corpus.settings.device) > 0
+        less = " in one process" * several + ", less what is there already" * stages.begun
         yield f"{corpus.total:,} passages: about {lasting(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
 from pipeline.record import Recorder, longest_passage
 from pipeline.settings import BuildSettings
+from pipeline.shards.gpus import gpus_here
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.stopwatch import Stopwatch
 
@@ -95,6 +97,8 @@ def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int = 0) -
     """Both models; a dataset that is missing or has no text is found before minutes go into that."""
     _look_at(settings.source, bad_files)
     watch.show("load models")
+    if settings.device == "cuda":
+        torch.cuda.set_device(gpus_here()[0])
     return _recorder(settings), Embedder(settings.embedder, settings.device)
 
 

@@ -84,7 +84,7 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     """
     watch = Stopwatch(stage)
     recorder, embedder = load_models(settings, watch, ways.bad_shards)
-    counts, workers, skim = Counts(most_bad=ways.bad_shards), max(1, ways.processes), Skim()
+    counts, workers, skim = Counts(most_bad=ways.bad_shards), max(1, ways.processes_on(settings.device)), Skim()
     texts = _texts(settings, recorder, counts, watch.start("read passages", settings.source.limit))
     read = _timed(partial(skim.read, texts))
     watch.show("measure")

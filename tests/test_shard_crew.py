@@ -22,7 +22,7 @@ from pipeline.shards import hands, patience, processes
 from pipeline.shards.careful import BadShard
 from pipeline.shards.crew import TRIES, Event, Here, Left, Slots
 from pipeline.shards.hands import work_all
-from pipeline.shards.labour import FEWER, Answer
+from pipeline.shards.labour import FEWER, Answer, Labour
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
 from pipeline.shards.store import Store
@@ -34,13 +34,15 @@ from pathlib import Path
 task = json.loads(sys.stdin.readline())["task"]
 folder = Path(task["folder"])
 for line in sys.stdin:
-    shard = int(line)
+    asked = json.loads(line)
+    shard = asked["shard"]
     tries = len(list(folder.glob(f"{shard}.try*")))
     (folder / f"{shard}.try{tries}").touch()
     what = task["faults"].get(str(shard))
     if what == "commits and dies once" and not tries:
         (folder / f"{shard}.done").touch()
-    if what in ("dies", "dies once", "commits and dies once") and (what == "dies" or not tries):
+    dies = {"dies": True, "dies once": not tries, "commits and dies once": not tries, "is large": not asked["fewest"]}
+    if dies.get(what):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hangs":
         signal.pause()
@@ -48,7 +50,8 @@ for line in sys.stdin:
         os.kill(os.getpid(), signal.SIGSTOP)
     (folder / f"{shard}.done").touch()
     fails = {"fault": "ValueError: no number"}
-    answers = {"refuses": {"refused": "no"}, "fails": fails, "is full": {"disk": [28, "full"]}}
+    small = {"done": 7, "together": 1}
+    answers = {"is large": small, "refuses": {"refused": "no"}, "fails": fails, "is full": {"disk": [28, "full"]}}
     print(json.dumps(answers.get(what, {"done": 7})), flush=True)
 """
 
@@ -155,8 +158,18 @@ def test_a_shard_that_cannot_be_done_is_found_bad(work: Work) -> None:
     assert made.about(6) == ["failed"] * TRIES + ["bad"]
     assert sum(event.what == "done" for event in made.events) == 7
     why = {event.shard: event.why for event in made.events if event.what == "bad"}
-    assert why[3] == "3 workers died at it (signal SIGKILL): give fewer --workers if memory ran out"
+    deaths = "3 workers died at it, the last with one text at a time (signal SIGKILL)"
+    assert why[3] == f"{deaths}: give fewer --workers if memory ran out"
     assert why[6] == "ValueError: no number"
+
+
+def test_a_shard_too_large_for_the_memory_runs_text_by_text(work: Work) -> None:
+    """What the system kills for want of memory cannot say so: a second death at one shard says it."""
+    made = work(shard2="is large")
+    assert made.about(2) == ["died", "died", "done"]
+    assert {event.shard: event.together for event in made.events if event.what == "done"} == {
+        shard: 1 if shard == 2 else None for shard in range(9)
+    }
 
 
 @pytest.mark.parametrize(
@@ -200,6 +213,12 @@ def test_memory_that_runs_out_makes_batches_smaller(tmp_path: Path) -> None:
     assert sum(ticks) == 3 * 7
 
 
+def test_the_fewest_texts_together_at_once(tmp_path: Path) -> None:
+    made = Labour(Failing(tmp_path, {"0": "some memory"}), "0of1-0").answer(0, fewest=True)
+    assert (made["done"], made["together"]) == (7, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.1.0"]
+
+
 class Leaving:
     """A hand that finds no room at a shard, or from the beginning."""
 
@@ -210,7 +229,7 @@ class Leaving:
     def name(self) -> str:
         return f"worker {self.number}"
 
-    def ask(self, shard: int) -> Answer | None:
+    def ask(self, shard: int, fewest: bool = False) -> Answer | None:
         if self.at is not None and shard >= self.at:
             raise Left(f"no room for worker {self.number}")
         return {"done": 1}

@@ -163,11 +163,11 @@ class Remote:
         self._stopped, self._how, self._sign = False, "", job.sign
         cluster.tell(self._hand, number, job=job.plain())
 
-    def ask(self, shard: int) -> Answer | None:
+    def ask(self, shard: int, fewest: bool = False) -> Answer | None:
         """See ``Hand``."""
         if self._stopped:
             return None
-        answer = self.cluster.ask(self._hand, self.number, shard=shard)
+        answer = self.cluster.ask(self._hand, self.number, shard=shard, fewest=fewest)
         if "left" in answer:
             raise Left(f"{answer['left']}: give fewer --workers, or make room there")
         self._how = str(answer.get("dead", ""))

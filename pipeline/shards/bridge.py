@@ -1,9 +1,9 @@
 """Ray's driver, in a process of its own: what Ray prints, and how it ends a driver whose cluster is gone, is its alone.
 
 The first line of stdin says which cluster and how many actors (``Wanted``), and is answered by how many there can be.
-Then each line says which actor (``place``) is to do what: ``job``: begin, in place of what it did before; ``shard``;
-``end``. Each shard is answered by a line with the same ``hand`` and the actor's answer, ``dead`` (how) or ``left`` (why
-there is no room).
+Then each line says which actor (``place``) is to do what: ``job``: begin, in place of what it did before; ``shard``,
+and whether with the ``fewest`` texts together; ``end``. Each shard is answered by a line with the same ``hand`` and the
+actor's answer, ``dead`` (how) or ``left`` (why there is no room).
 When stdin ends, the actors do, and a Ray that was started here.
 """
 
@@ -48,9 +48,9 @@ class Actor:
     def __init__(self, job: Line) -> None:
         self._desk = Desk(job)
 
-    def do(self, shard: int) -> Line:
+    def do(self, shard: int, fewest: bool) -> Line:
         """See ``Desk``."""
-        return self._desk.do(shard)
+        return self._desk.do(shard, fewest)
 
     def lives(self) -> bool:
         """At once, in another thread than ``do``."""
@@ -75,23 +75,23 @@ class Place:
                 self._end()
                 self._job = line["job"]
             if "shard" in line:
-                self._answers.put(line["hand"], self._settled(line["shard"]))
+                self._answers.put(line["hand"], self._settled(line["shard"], line["fewest"]))
             if "end" in line:
                 self._end()
 
-    def _settled(self, shard: int) -> Line:
+    def _settled(self, shard: int, fewest: bool) -> Line:
         try:
-            return self._done(shard)
+            return self._done(shard, fewest)
         except Exception as error:  # whoever waits must hear of it, whatever it is
             return {"refused": f"Ray failed: {_in_words(error)}"}
 
-    def _done(self, shard: int) -> Line:
+    def _done(self, shard: int, fewest: bool) -> Line:
         try:
             if self._actor is None:
                 self._actor = ray.remote(Actor).options(**self._options).remote(self._job)
                 ray.get(self._actor.lives.remote(), timeout=self._room)
                 self._room = ROOM
-            return self._answer(self._actor.do.remote(shard))
+            return self._answer(self._actor.do.remote(shard, fewest))
         except GetTimeoutError:
             self._end()
             why = f"did not begin in the Ray cluster within {self._room} s, for want of room or on a slow machine"

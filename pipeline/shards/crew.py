@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from coreinfer.errors import CoreInferError
 from coreinfer.progress import Tick
-from pipeline.shards.labour import Answer, Labour
+from pipeline.shards.labour import FEWER, Answer, Labour
 from pipeline.shards.tasks import Task
 
 TRIES = 3  # at a shard, of workers that die and of a worker that fails
@@ -76,8 +76,8 @@ class Hand(Protocol):
     number: int
     slot: str
 
-    def ask(self, shard: int) -> Answer | None:
-        """What the worker says when it has done a shard; None if it is dead.
+    def ask(self, shard: int, fewest: bool = False) -> Answer | None:
+        """What the worker says when it has done a shard; None if it is dead. ``fewest``: see ``Labour``.
 
         Raises:
             Left: there is no room for it.
@@ -115,8 +115,8 @@ class Own:
     def __init__(self, task: Task, slot: str, model: Any, tick: Tick) -> None:
         self.slot, self._tick, self._labour = slot, tick, Labour(task, slot, model)
 
-    def ask(self, shard: int) -> Answer | None:
-        return self._labour.answer(shard, self._tick)
+    def ask(self, shard: int, fewest: bool = False) -> Answer | None:
+        return self._labour.answer(shard, self._tick, fewest)
 
     def bury(self) -> str:
         return ""
@@ -125,20 +125,27 @@ class Own:
 def settle(hand: Hand, task: Task, shard: int, hear: Hear) -> None:
     """Have a shard done, or find that it cannot be; tell ``hear``.
 
+    A worker's death may be the system's doing, for want of memory, and then the last try is with one text at a time.
+    Not an earlier one: last bits may be others then, and a worker that is killed once is mostly killed for no reason
+    of its own.
+
     Raises:
         CoreInferError, OSError, Left: see ``Crew`` and ``Hand``.
     """
-    begun, number, why = time.perf_counter(), hand.number, ""
+    begun, number, why, deaths = time.perf_counter(), hand.number, "", 0
     for _ in range(TRIES):
-        answer = hand.ask(shard)
+        fewest = deaths == TRIES - 1
+        answer = hand.ask(shard, fewest)
         if answer is None:
             how = hand.bury()
             if hand.stopped:
                 return
+            deaths += 1
             hear(Event("died", number, shard, why=how))
             hear(Event("started", number))
-            answer = {"done": len(task.place.plan.rows(shard))} if task.is_done(shard, hand.slot) else {}
-            why = f"{TRIES} workers died at it ({how}): give fewer --workers if memory ran out"
+            answer = _left_behind(hand, task, shard, fewest)
+            alone = ", the last with one text at a time" * fewest
+            why = f"{deaths} workers died at it{alone} ({how}): give fewer --workers if memory ran out"
         elif "fault" in answer:
             hand.bury()
             hear(Event("failed", number, shard, why=answer["fault"], trace=answer.get("trace", "")))
@@ -148,6 +155,13 @@ def settle(hand: Hand, task: Task, shard: int, hear: Hear) -> None:
             hear(Event("done", number, shard, int(answer["done"]), taken, answer.get("together")))
             return
     hear(Event("bad", number, shard, why=why))
+
+
+def _left_behind(hand: Hand, task: Task, shard: int, fewest: bool) -> Answer:
+    """What a dead worker would have said, if it had committed the shard."""
+    if not task.is_done(shard, hand.slot):
+        return {}
+    return {"done": len(task.place.plan.rows(shard))} | ({"together": FEWER[-1]} if fewest else {})
 
 
 def heeded(answer: Answer) -> bool:

@@ -26,10 +26,10 @@ class Labour:
         self.task, self.slot, self.model = task, slot, model
         self._begun: Do | None = None
 
-    def answer(self, shard: int, tick: Tick = lambda n: None) -> Answer:
-        """Do a shard. Only bugs of this method raise."""
+    def answer(self, shard: int, tick: Tick = lambda n: None, fewest: bool = False) -> Answer:
+        """Do a shard; ``fewest``: with as few texts together as can be. Only bugs of this method raise."""
         try:
-            return self._done(shard, tick)
+            return self._done(shard, tick, fewest)
         except BadShard as error:
             return {"fault": str(error)}
         except CoreInferError as error:
@@ -39,8 +39,9 @@ class Labour:
         except Exception as error:
             return {"fault": f"{type(error).__name__}: {in_words(error)}", "trace": traceback.format_exc()}
 
-    def _done(self, shard: int, tick: Tick) -> Answer:
-        for together in GPU_FEWER if self.task.place.device.startswith("cuda") else FEWER:
+    def _done(self, shard: int, tick: Tick, fewest: bool) -> Answer:
+        tried = GPU_FEWER if self.task.place.device.startswith("cuda") else FEWER
+        for together in tried[-1:] if fewest else tried:
             begun, ticks = time.perf_counter(), list[int]()
 
             def count(n: int, ticks: list[int] = ticks) -> None:

@@ -20,6 +20,7 @@ import torch
 import pipeline
 from coreinfer.progress import Tick
 from pipeline.shards.crew import Hear, Slots
+from pipeline.shards.gpus import gpus_here
 from pipeline.shards.hands import work_all
 from pipeline.shards.job import Job
 from pipeline.shards.labour import Answer
@@ -44,7 +45,8 @@ def _placed(task: Task, number: int) -> Task:
     """With the GPUs shared out, if it is they that work and none was named."""
     if task.place.device != "cuda":
         return task
-    return task.on(f"cuda:{number % torch.cuda.device_count()}")
+    here = gpus_here()
+    return task.on(f"cuda:{here[number % len(here)]}")
 
 
 class Process:
@@ -55,13 +57,13 @@ class Process:
         self._process: subprocess.Popen[str] | None = None
         self._stopped, self._lock = False, Lock()
 
-    def ask(self, shard: int) -> Answer | None:
+    def ask(self, shard: int, fewest: bool = False) -> Answer | None:
         """See ``Hand``."""
         try:
             process = self._alive()
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(f"{shard}\n")
+            process.stdin.write(json.dumps({"shard": shard, "fewest": fewest}) + "\n")
             process.stdin.flush()
             return dict(json.loads(process.stdout.readline()))
         except (BrokenPipeError, ValueError):  # no line, or half of one

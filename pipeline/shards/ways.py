@@ -28,7 +28,8 @@ class Ways:
     Attributes:
         engine: local, or ray.
         address: HOST:PORT of a Ray cluster's head, or auto: the one that this machine is in; None: a Ray of our own.
-        workers: processes on this machine, 1: this one; or Ray's actors. None: 1, or one a GPU or machine of Ray's.
+        workers: processes on this machine, 1: this one; or Ray's actors. None: one a GPU, without GPUs 1, or one of
+            Ray's machines each.
         shard_passages: passages of a shard, a multiple of 512; None: as usual on the device.
         cache: whether what is done is kept in the user's cache, to go on from.
         work: a folder that several machines share, instead of that cache.
@@ -74,10 +75,12 @@ class Ways:
         if self.work is not None and not self.cache:
             raise CoreInferError(f"--no-cache and --work {self.work} contradict each other: leave out one of them")
 
-    @property
-    def processes(self) -> int:
-        """Workers beside this process, as far as they are known before a cluster is."""
-        return self.workers or 1 if self.engine == "ray" else self.workers if self.workers and self.workers > 1 else 0
+    def processes_on(self, device: str) -> int:
+        """Workers beside this process, as far as they are known before a cluster is. None named: one a GPU."""
+        if self.engine == "ray":
+            return self.workers or 1
+        count = self.workers or (_gpus() if device == "cuda" else 1)
+        return count if count > 1 else 0
 
     def size_on(self, device: str) -> int:
         """Passages of a shard."""
@@ -101,3 +104,9 @@ class Ways:
             check_ray(self.address)
         if self.work is not None or self.cache:
             check_place(self.work or cache_folder("builds"), self.remedy)
+
+
+def _gpus() -> int:
+    from pipeline.shards.gpus import gpus_here  # torch: who only checks what was asked for need not wait for that
+
+    return len(gpus_here())

@@ -30,6 +30,7 @@ from pipeline.shards.actors import Actors, Cluster
 from pipeline.shards.cache import tidy
 from pipeline.shards.complete import WHAT, bad_ones, check_few, refuse
 from pipeline.shards.crew import Crew, Here, Slots
+from pipeline.shards.gpus import left_free
 from pipeline.shards.measured import Measured
 from pipeline.shards.plan import Plan
 from pipeline.shards.processes import Processes
@@ -206,7 +207,8 @@ class Work:
         if shards:
             with self._writing(task.store):
                 crew = self._crew(task.place.device, model, len(shards))
-                crew.work(task, shards, Slots(self.ways.slot, taken), gauge, account.hear)
+                with nullcontext() if isinstance(crew, Here) else left_free(model.model):
+                    crew.work(task, shards, Slots(self.ways.slot, taken), gauge, account.hear)
         for shard, why in account.bad.items():
             self.say(f"{stage}: shard {shard} is left out: {why}")
 
@@ -217,7 +219,8 @@ class Work:
                 self.say("starting Ray" if ways.address is None else f"connecting to Ray at {ways.address}")
                 self._cluster = Cluster(ways.address, ways.workers, device.startswith("cuda"))
             return Actors(self._cluster)
-        return Processes(ways.processes) if min(ways.processes, shards) > 1 else Here(model)
+        count = ways.processes_on(device)
+        return Processes(count) if min(count, shards) > 1 else Here(model)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
         return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()

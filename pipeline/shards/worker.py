@@ -1,5 +1,6 @@
-"""A worker process: the first line of stdin says what it is for, each further one is a shard, and each is answered by a
-line on stdout when the shard is committed. When stdin ends, so does it: whoever it works for is gone.
+"""A worker process: the first line of stdin says what it is for, each further one which shard to do and how
+(``Desk.do``), and each is answered by a line on stdout when the shard is committed. When stdin ends, so does it:
+whoever it works for is gone.
 """
 
 import json
@@ -23,7 +24,7 @@ def main() -> None:
     Thread(target=_listen, args=(lines,), daemon=True).start()
     desk = Desk(json.loads(lines.get()))
     while True:
-        _answer(answers, desk.do(int(lines.get())))
+        _answer(answers, desk.do(**json.loads(lines.get())))
 
 
 class Desk:
@@ -33,8 +34,8 @@ class Desk:
         self._job = job
         self._labour: Labour | None = None
 
-    def do(self, shard: int) -> dict[str, Any]:
-        """Do a shard, and answer."""
+    def do(self, shard: int, fewest: bool = False) -> dict[str, Any]:
+        """Do a shard, and answer: see ``Labour``."""
         from coreinfer.errors import CoreInferError
         from pipeline.shards.job import Job
 
@@ -42,7 +43,7 @@ class Desk:
             self._labour = self._labour or Job.of(self._job).begin()
         except CoreInferError as error:
             return {"refused": str(error)}
-        return self._labour.answer(shard)
+        return self._labour.answer(shard, fewest=fewest)
 
 
 def _listen(lines: "SimpleQueue[str]") -> None:

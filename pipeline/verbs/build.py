@@ -73,7 +73,9 @@ def build_clusters(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes, each with models of its own. [default: 1; ray: one a GPU, or a machine]"),
+        typer.Option(
+            help="Processes, each with models of its own. [default: one a GPU, else 1; ray: or one a machine]"
+        ),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing to go on from.")] = False,
     shard_passages: Annotated[

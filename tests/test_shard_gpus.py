@@ -1,0 +1,73 @@
+"""Which GPUs are whose."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pipeline.shards import gpus
+from pipeline.shards.crew import Here
+from pipeline.shards.gpus import LAUNCHED, left_free, shared_out
+from pipeline.shards.processes import Processes
+from pipeline.shards.ways import Ways
+from pipeline.shards.work import Work
+
+
+def test_all_are_this_process_s_unless_a_launcher_says_otherwise() -> None:
+    assert shared_out(3, {}) == [0, 1, 2]
+    assert shared_out(3, {"LOCAL_RANK": "1"}) == [0, 1, 2]
+    assert shared_out(3, {"LOCAL_RANK": "x", "LOCAL_WORLD_SIZE": "3"}) == [0, 1, 2]
+    assert shared_out(0, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == []
+
+
+@given(some.integers(1, 9), some.integers(1, 9), some.sampled_from(LAUNCHED))
+def test_processes_share_them_out(count: int, processes: int, names: tuple[str, str]) -> None:
+    """Each is used, and by as few as can be."""
+    said = [dict(zip(names, (str(number), str(processes)), strict=True)) for number in range(processes)]
+    shares = [shared_out(count, each) for each in said]
+    used = sorted(gpu for share in shares for gpu in share)
+    assert all(shares)
+    assert set(used) == set(range(count))
+    assert max(used.count(gpu) for gpu in range(count)) == -(-processes // count)
+    assert len(used) == max(count, processes)
+
+
+class Model:
+    """Notes where it is put."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.moves = torch.device(device), list[str]()
+
+    def to(self, device: Any) -> None:
+        self.moves.append(str(device))
+
+
+def test_a_gpu_is_left_to_the_workers() -> None:
+    """Also where they fail; what is on a CPU stays there."""
+    there, here = Model("cuda:1"), Model("cpu")
+    moved = list[str]()
+
+    def fail() -> None:
+        moved.extend(there.moves)
+        raise KeyError
+
+    with pytest.raises(KeyError), left_free(there), left_free(here):
+        fail()
+    assert moved == ["cpu"]
+    assert there.moves == ["cpu", "cuda:1"]
+    assert here.moves == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "wanted"),
+    [(None, "cuda", 3), (None, "cuda:1", 0), (None, "cpu", 0), (1, "cuda", 0), (2, "cuda", 2), (2, "cpu", 2)],
+)
+def test_a_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, workers: int | None, device: str, wanted: int) -> None:
+    """Unless a number, or a GPU, was named; a single shard is done here."""
+    monkeypatch.setattr(gpus, "gpus_here", lambda: [0, 1, 2])
+    work = Work(Ways(workers=workers))
+    crew = work._crew(device, None, 5)
+    assert (crew.count if isinstance(crew, Processes) else 0) == wanted
+    assert isinstance(work._crew(device, None, 1), Here)
