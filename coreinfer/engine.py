@@ -54,9 +54,9 @@ class Engine:
         """
         one_of("the dtype", dtype, get_args(Dtype))
         check_device(device)
-        self.artifact = artifact
-        self._embedder, self._device = embedder, device
+        self.artifact, self._embedder, self.device = artifact, embedder, device
         self._opening = Opening(artifact, model, dtype, device, memory, bundles, stage, lambda: self.embedder.bytes)
+        self.model_name = self._opening.name
         self.index = make_index(artifact.centroids)
         self._once, self._made = Lock(), cast(Runtimes | None, None)
 
@@ -77,7 +77,7 @@ class Engine:
     @cached_property
     def embedder(self) -> Embedder:
         with named_by_artifact(self.artifact.root, "embedder", self._embedder):
-            made = Embedder(self._embedder or self.artifact.manifest.embedder.id, self._device)
+            made = Embedder(self._embedder or self.artifact.manifest.embedder.id, self.device)
         check_identity("embedder", made.identity, self.artifact.manifest.embedder)
         return made
 

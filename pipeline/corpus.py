@@ -77,7 +77,7 @@ class Corpus:
         return not len(self.parts.held) and self.total >= ENOUGH
 
 
-def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_files: int = 0) -> Corpus:
+def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_files: int | None = 0) -> Corpus:
     """Read the dataset into ``passages``; so many of its files may be unreadable, and count as dropped.
 
     Raises:
@@ -93,7 +93,7 @@ def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_f
     return Corpus(settings, passages, total, counts, parts, ks, texts, ids, recorder, embedder, [])
 
 
-def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int = 0) -> tuple[Recorder, Embedder]:
+def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int | None = 0) -> tuple[Recorder, Embedder]:
     """Both models; a dataset that is missing or has no text is found before minutes go into that."""
     _look_at(settings.source, bad_files)
     watch.show("load models")
@@ -102,7 +102,7 @@ def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int = 0) -
     return _recorder(settings), Embedder(settings.embedder, settings.device)
 
 
-def _look_at(source: SourceSettings, bad_files: int) -> None:
+def _look_at(source: SourceSettings, bad_files: int | None) -> None:
     next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts(most_bad=bad_files)))
 
 

@@ -135,6 +135,7 @@ CHEAP = (
     "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1", "generate words --memory 12",
     "verify {there}", "verify {bare} --dtype x", "diff {bare} {there}", "update {bare} {data} -o {there}/x --limit 0",
     "update {bare} {data} -o {bare}", "update {there} {data} -o {there}/x", "update {bare} {data}.jsonl -o {there}/x",
+    "update {bare} {data} -o {there}/x --workers 0", "update {bare} {data} -o {there}/x --log {data}/x.log",
     "predict words --model no/such", "generate words --embedder no/such", "evaluate {data} --model no/such",
     "build-clusters no/such", "build-clusters {data} --model no/such", "bench --model no/such",
 )  # fmt: skip

@@ -16,7 +16,7 @@ from pipeline.shards.store import open_store
 PASSAGES = 9 * BLOCK
 
 
-def account(tmp_path: Path, allowed: int, notes: list[str] | None = None) -> Account:
+def account(tmp_path: Path, allowed: int | None, notes: list[str] | None = None) -> Account:
     store = open_store(tmp_path / "store", {"seed": 1}, print, shared=False)
     log = Log(tmp_path / "log.txt")
     return Account(Plan(PASSAGES, BLOCK), store, 9, allowed, lambda n, note="": (notes or []).append(note), log)
@@ -37,6 +37,13 @@ def test_bad_shards_are_counted_up_to_a_number(tmp_path: Path) -> None:
     }  # fmt: skip
     kept.hear(Event("done", 1, 3, 512, 2.0))
     assert list(marks.read(kept.store, marks.BAD)) == [2]
+
+
+def test_an_option_that_is_none_is_not_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        CoreInferError, match=r"^shard 2 .* cannot be done: no; leave those passages out; what was done"
+    ):
+        account(tmp_path, None).hear(Event("bad", 0, 2, why="no"))
 
 
 def test_what_happens_is_shown_and_logged(tmp_path: Path) -> None:

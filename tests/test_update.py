@@ -133,8 +133,12 @@ def test_what_is_no_number_is_not_added(
         weights.data.fill_(np.nan)
     else:
         monkeypatch.setattr(engine.embedder, "embed", lambda texts: np.full((len(texts), 384), np.nan, np.float32))
-    with pytest.raises(CoreInferError, match=f"the {what} of the new passages are not all finite numbers"):
+    with pytest.raises(
+        CoreInferError, match=rf"^shard 0 \(passages 0 to 4\) .*: its {what} are not all finite"
+    ) as caught:
         update(engine, SourceSettings(str(more), limit=5), tmp_path / "made")
+    assert "leave those passages out; what was done is kept" in str(caught.value)
+    assert ("another --dtype may help" in str(caught.value)) == (what == "statistics")
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,8 @@ class Account:
 
     Attributes:
         todo: shards that were not done before.
-        allowed: bad shards at most; ``before``: those of other stages, and files.
+        allowed: bad shards at most; None: none, and no option says how many. ``before``: those of other stages, and
+            files.
         bad: why each of them is.
         together: shards that ran in batches of so many texts at most, since memory ran out.
         seconds: of all workers, on shards.
@@ -33,7 +34,7 @@ class Account:
     plan: Plan
     store: Store
     todo: int
-    allowed: int
+    allowed: int | None
     gauge: Gauge
     log: Log
     before: int = 0
@@ -83,12 +84,13 @@ class Account:
         shard = int(event.shard or 0)
         self.bad[shard] = event.why
         marks.write(self.store, marks.BAD, shard, {"why": event.why})
-        if len(self.bad) > self.allowed:
+        if len(self.bad) > (self.allowed or 0):
             rows = self.plan.rows(shard)
             others = f", as {counted(self.allowed, 'other')} could not" if self.allowed else ""
+            allow = "" if self.allowed is None else f", or {BAD} {self.before + len(self.bad)}"
             raise CoreInferError(
                 f"shard {shard} (passages {rows.start} to {rows.stop - 1}) cannot be done{others}: {event.why}; leave "
-                f"those passages out, or {BAD} {self.before + len(self.bad)}; what was done is kept"
+                f"those passages out{allow}; what was done is kept"
             )
 
     def row(self) -> dict[str, Any]:

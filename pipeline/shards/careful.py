@@ -54,7 +54,7 @@ class Careful(Recorder):
         for some in _pieces(texts, self.together):
             for picked, shares, tokens in super().shares(some):
                 if not np.isfinite(shares).all():
-                    raise BadShard("its statistics are not all finite numbers")
+                    raise BadShard("its statistics are not all finite numbers (another --dtype may help)")
                 yield picked + start, shares, tokens
             start += len(some)
 

@@ -1,4 +1,4 @@
-"""How a build runs. Nothing of it changes what comes out, and none of it is stored in an artifact."""
+"""How a build, or an update, runs. Nothing of it changes what comes out, and none of it is stored in an artifact."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,8 @@ class Ways:
         only: which pass of it to run, and no more.
         part: which of the machines this is.
         complete: all parts must be in ``work`` already: none is made.
-        bad_shards: files of the dataset and shards that may be unusable and are left out, at most.
+        bad_shards: files of the dataset and shards that may be unusable and are left out, at most; None: none, and no
+            option says how many.
         log: where what happens is written.
         speeds: whether the machine's own limit is measured beside the stages' speeds, which takes seconds; None: if the
             stages took more than a minute.
@@ -51,7 +52,7 @@ class Ways:
     only: Pass | None = None
     part: Part = field(default_factory=Part)
     complete: bool = False
-    bad_shards: int = 0
+    bad_shards: int | None = 0
     log: Log = field(default_factory=Log)
     speeds: bool | None = None
 
@@ -61,7 +62,8 @@ class Ways:
             raise CoreInferError(f"--address {self.address} is of a Ray cluster: add --engine ray")
         if self.workers is not None:
             at_least("--workers", self.workers, 1)
-        at_least("--max-bad-shards", self.bad_shards, 0)
+        if self.bad_shards is not None:
+            at_least("--max-bad-shards", self.bad_shards, 0)
         if self.shard_passages is not None:
             check_size(self.shard_passages)
         if self.only not in (None, "embed", "record"):

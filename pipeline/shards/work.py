@@ -201,7 +201,7 @@ class Work:
 
     def _do(self, stage: str, task: Task, model: Any, shards: list[int], taken: set[str], gauge: Gauge) -> None:
         before = sum(map(len, self.bad.values()))
-        allowed = self.ways.bad_shards - before
+        allowed = None if self.ways.bad_shards is None else self.ways.bad_shards - before
         account = Account(task.place.plan, task.store, len(shards), allowed, gauge, self.ways.log, before)
         self.accounts[stage], self.bad[stage] = account, account.bad
         if shards:
@@ -239,7 +239,7 @@ class Work:
         """That every shard is done, or was found to be bad, and not too many were."""
         self.reused[WHAT[stage]] = len(done)
         self.bad[stage] = bad_ones(stage, store, plan, done)
-        check_few(self.bad, stage, self.ways.bad_shards)
+        check_few(self.bad, stage, self.ways.bad_shards or 0)
 
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""

@@ -8,8 +8,8 @@ to 0.0030 more where they were not. A rebuild on all of them gains 0.003 to 0.00
 """
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,20 @@ from coreinfer.json_fields import LARGEST
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest, describe
 from coreinfer.neurons import FIXED_POINT, NeuronSet, overlap
-from coreinfer.progress import Stage, Tick, unseen
+from coreinfer.progress import Stage, unseen
 from coreinfer.upkeep.verifying import check_statistics
 from pipeline import index
 from pipeline.data import Statistics
-from pipeline.embed import embed_passages, open_vectors
 from pipeline.folder import appearing
-from pipeline.kmeans import nearest_of, pieces
 from pipeline.passages import write_passages
-from pipeline.record import Recorder, longest_passage, record
-from pipeline.shards.careful import BadShard, Careful
+from pipeline.record import Recorder, longest_passage
+from pipeline.shards.ways import Ways
+from pipeline.shards.work import Work
 from pipeline.sources import Counts, SourceSettings, read_passages
-from pipeline.terms import sample_texts, top_terms
+from pipeline.terms import top_terms
 from pipeline.updating.drift import Drift, grown, strange, usually_strange
-from pipeline.updating.merging import merged, merged_quantiles, merged_terms, merged_whole, moved
+from pipeline.updating.merging import merged, merged_quantiles, merged_terms, merged_whole
+from pipeline.updating.recording import Recorded, recorded
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,20 @@ class Updated:
     drift: Drift
 
 
-@dataclass(frozen=True)
-class _Recorded:
-    """New passages: their clusters and similarities (n,), to the centroids (K, d) that all members have now as well;
-    the sums of their shares, some texts of each cluster.
-    """
-
-    labels: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-    centroids: NDArray[np.float32]
-    similarities_now: NDArray[np.float32]
-    stats: Statistics
-    texts: list[list[str]]
-
-
 def update(
-    engine: Engine, source: SourceSettings, output: Path, overwrite: bool = False, stage: Stage = unseen
+    engine: Engine,
+    source: SourceSettings,
+    output: Path,
+    overwrite: bool = False,
+    stage: Stage = unseen,
+    say: Callable[[str], Any] = lambda text: None,
+    ways: Ways | None = None,
 ) -> Updated:
     """Add a dataset's passages to the artifact of ``engine``; ``output`` appears whole at the end, or not at all.
 
-    Nothing of the new passages is held out, and a passage that the artifact was built from counts twice.
+    Nothing of the new passages is held out, and a passage that the artifact was built from counts twice. What is
+    embedded and recorded is kept as in a build (``ways``), the same call goes on from there, and ``say`` gets what it
+    reuses; the bytes are those of one that nothing stopped.
 
     Raises:
         CoreInferError: an unusable dataset or model, passages whose embeddings or statistics are no finite numbers, or
@@ -76,12 +70,13 @@ def update(
     artifact, counts = engine.artifact, Counts()
     whole = check_statistics(artifact)
     recorder = recorder_of(engine, source.max_tokens)
-    with appearing(output, overwrite) as (made, scratch):
+    ways = replace(ways or Ways(), bad_shards=None)  # no passage is left out
+    with Work(ways, say) as work, appearing(output, overwrite) as (made, scratch):
         passages = scratch / "passages.parquet"
         total = write_passages(
             read_passages(source, recorder.lengths, counts), passages, stage("read passages", source.limit)
         )
-        new = _recorded(engine, recorder, passages, total, scratch / "embeddings.npy", stage)
+        new = recorded(engine, recorder, passages, total, work, stage)
         stage("write", None)
         drift = _write(Layout(made), artifact, whole, new, source)
         check_statistics(written := Artifact.load(made))
@@ -99,37 +94,8 @@ def recorder_of(engine: Engine, wanted: int) -> Recorder:
     return Recorder(engine.model, engine.tokenizer, made.statistic, most)
 
 
-def _recorded(engine: Engine, recorder: Recorder, passages: Path, total: int, vectors: Path, stage: Stage) -> _Recorded:
-    artifact = engine.artifact
-    embed_passages(passages, total, engine.embedder, vectors, stage("embed", total))
-    labels, similarities = nearest_of(open_vectors(vectors), np.arange(total), artifact.centroids)
-    sums = np.zeros(artifact.centroids.shape)
-    for at in pieces(total):
-        np.add.at(sums, labels[at], open_vectors(vectors)[at])
-    if not np.isfinite(sums).all():
-        raise CoreInferError(
-            "the embeddings of the new passages are not all finite numbers: leave out what is odd in them"
-        )
-    centroids = moved(artifact.centroids, artifact.quantiles, artifact.sizes, sums)
-    now = [(open_vectors(vectors)[at] * centroids[labels[at]]).sum(1) for at in pieces(total)]
-    clusters = artifact.manifest.clusters
-    stats = _sums(passages, labels, clusters, recorder, stage("record", total))
-    texts = sample_texts(passages, labels, clusters)
-    return _Recorded(labels, similarities, centroids, np.concatenate(now), stats, texts)
-
-
-def _sums(passages: Path, labels: NDArray[np.int64], clusters: int, recorder: Recorder, tick: Tick) -> Statistics:
-    try:
-        return record(passages, labels[None], clusters, Careful.of(recorder, None), tick)
-    except BadShard as error:
-        raise CoreInferError(
-            "the statistics of the new passages are not all finite numbers: leave out what is odd in them, or give "
-            "another --dtype"
-        ) from error
-
-
 def _write(
-    layout: Layout, artifact: Artifact, whole: NDArray[np.float64], new: _Recorded, source: SourceSettings
+    layout: Layout, artifact: Artifact, whole: NDArray[np.float64], new: Recorded, source: SourceSettings
 ) -> Drift:
     """All files, the manifest last; budgets and weights as they are."""
     made, tokens = artifact.manifest, artifact.manifest.tokens + int(new.stats.tokens.sum())
@@ -142,7 +108,7 @@ def _write(
     index.write_index(layout, new.centroids)
     _write_clusters(layout, artifact, new)
     evidence = {name: value for name, value in artifact.calibration.items() if name != "policy"}
-    updates = [*_updates(artifact), {"dataset": source.dataset, **drift.as_json()}]
+    updates = [*_updates(artifact), {"dataset": source.dataset, **drift.as_json(), **new.spoilt}]
     index.write_calibration(layout, artifact.policy, {**evidence, "updates": updates})
     facts = {f.name: getattr(made, f.name) for f in fields(made) if f.name != "files"}
     index.write_manifest(layout, **facts | {"passages": made.passages + len(new.labels), "tokens": tokens})
@@ -182,7 +148,7 @@ def _priors(artifact: Artifact, whole: NDArray[np.float64], stats: Statistics) -
         yield merged(artifact.prior(cluster), size, sums, count, whole, now, shrink)
 
 
-def _write_clusters(layout: Layout, artifact: Artifact, new: _Recorded) -> None:
+def _write_clusters(layout: Layout, artifact: Artifact, new: Recorded) -> None:
     sizes, counts = artifact.sizes, new.stats.passages
     turned = (artifact.centroids * new.centroids).sum(1)
     rows = [
@@ -210,7 +176,7 @@ def _updates(artifact: Artifact) -> list[dict[str, Any]]:
     return list(found)
 
 
-def _drift(before: Artifact, cores: NDArray[np.float64], new: _Recorded) -> Drift:
+def _drift(before: Artifact, cores: NDArray[np.float64], new: Recorded) -> Drift:
     far, earlier, counts = strange(new.similarities, new.labels, before.quantiles), _updates(before), new.stats.passages
     return Drift(
         passages=len(new.labels),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MaxBadOption = Annotated[
     int, typer.Option(help="Shards, and files of the dataset, that may be unusable; they are left out, and named.")
 ]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Keep nothing to go on from.")]
 LogOption = Annotated[
     Path | None, typer.Option(help="Append what happens, and when, to this file: JSON lines in .jsonl, else text.")
 ]
@@ -77,7 +78,7 @@ def build_clusters(
             help="Processes, each with models of its own. [default: one a GPU, else 1; ray: or one a machine]"
         ),
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing to go on from.")] = False,
+    no_cache: NoCacheOption = False,
     shard_passages: Annotated[
         int | None, typer.Option(help="Passages between two savings, a multiple of 512. [default: 512; 4096 on a GPU]")
     ] = None,

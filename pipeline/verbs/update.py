@@ -18,6 +18,8 @@ from coreinfer.cli_options import (
     open_artifact,
     say,
 )
+from pipeline.verbs.build import LogOption, NoCacheOption
+from pipeline.verbs.telling import saying
 
 if TYPE_CHECKING:
     from coreinfer.artifact import Artifact
@@ -42,25 +44,35 @@ def update(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes, each with models of its own. [default: 1]")] = None,
+    no_cache: NoCacheOption = False,
+    log: LogOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Add passages to an artifact's clusters; say how far they drift, and whether to rebuild."""
+    """Add passages to an artifact's clusters; say how far they drift, and whether to rebuild.
+
+    An update that was stopped goes on where it was when the same command is given again.
+    """
     from pipeline.folder import check_output
+    from pipeline.joblog import Log
     from pipeline.readers import check_dataset
+    from pipeline.shards.ways import Ways
     from pipeline.sources import SourceSettings
 
+    ways = Ways(workers=workers, cache=not no_cache, log=Log(log))
     opened = open_artifact(artifact, dtype)
     longest = tokens_of(opened) if passage_tokens is None else passage_tokens
     source = SourceSettings(dataset, split, config, text_column, limit, longest, min_chars)
     check_output(output, overwrite)
+    ways.check()
     check_dataset(dataset)
     engine = make_engine(opened, model, embedder, device, dtype)
     from coreinfer.progress import stages
     from pipeline.updating.run import update as add
 
-    with stages(quiet) as stage:
-        made = add(engine, source, output, overwrite, stage)
+    with stages(quiet) as shown, ways.log as kept:
+        made = add(engine, source, output, overwrite, kept.shown(shown), saying(ways, quiet), ways)
     say(made.counts.sentence(), quiet)
     if as_json:
         total = {"passages": made.manifest.passages, "tokens": made.manifest.tokens}
