@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import coreinfer
+from coreinfer.calibrated import FEW
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.neurons import top, uniform_budgets
@@ -158,10 +159,10 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
 
     if corpus.none_spared:
         yield "no record can be spared, so nothing is held out: the number of clusters is not measured"
-    if (held := len(corpus.parts.held)) < calibrate.FEW:
+    if (held := len(corpus.parts.held)) < FEW:
         yield (
-            f"the threshold is set by these texts alone, not calibrated: that needs {calibrate.FEW} "
-            f"held-out texts, here are {held}"
+            f"the threshold is set by these texts alone, not calibrated: that needs {FEW} held-out texts, here are "
+            f"{held}"
         )
     if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
         less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
