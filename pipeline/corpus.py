@@ -25,7 +25,7 @@ from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
 from pipeline.record import Recorder, longest_passage
 from pipeline.settings import BuildSettings
-from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.sources import Counts, look_at, read_passages
 from pipeline.stopwatch import Stopwatch
 
 
@@ -93,13 +93,9 @@ def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_f
 
 def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int = 0) -> tuple[Recorder, Embedder]:
     """Both models; a dataset that is missing or has no text is found before minutes go into that."""
-    _look_at(settings.source, bad_files)
+    look_at(settings.source, bad_files)
     watch.show("load models")
     return _recorder(settings), Embedder(settings.embedder, settings.device)
-
-
-def _look_at(source: SourceSettings, bad_files: int) -> None:
-    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts(most_bad=bad_files)))
 
 
 def _recorder(settings: BuildSettings) -> Recorder:

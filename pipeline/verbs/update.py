@@ -46,15 +46,16 @@ def update(
     quiet: QuietOption = False,
 ) -> None:
     """Add passages to an artifact's clusters; say how far they drift, and whether to rebuild."""
+    from coreinfer.libraries import check_models
     from pipeline.folder import check_output
-    from pipeline.readers import check_dataset
-    from pipeline.sources import SourceSettings
+    from pipeline.sources import SourceSettings, check_source
 
     opened = open_artifact(artifact, dtype)
     longest = tokens_of(opened) if passage_tokens is None else passage_tokens
     source = SourceSettings(dataset, split, config, text_column, limit, longest, min_chars)
+    check_source(source)
+    check_models(model, embedder)
     check_output(output, overwrite)
-    check_dataset(dataset)
     engine = make_engine(opened, model, embedder, device, dtype)
     from coreinfer.progress import stages
     from pipeline.updating.run import update as add
