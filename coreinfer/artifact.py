@@ -66,6 +66,8 @@ class Artifact:
         sensitivity: float32 (L, F), what each neuron's score is multiplied by before neurons are ranked; 1 if nothing
             else was measured to be better.
         stamp: of ``neurons.parquet`` when its hash was verified; its rows are read later.
+        digest: the sha256 of the manifest, which has those of all other files: so it names the artifact that was
+            loaded, whatever has its place by now.
     """
 
     root: Path
@@ -82,13 +84,14 @@ class Artifact:
     budget_table: NDArray[np.float64]
     sensitivity: NDArray[np.float32]
     stamp: Stamp
+    digest: str
 
     @classmethod
     def load(cls, root: str | Path) -> "Artifact":
         """Verify, then parse all but the statistics, which are read by row group when they are needed."""
         layout = Layout(Path(root))
         with _reading(layout.root):
-            manifest, contents, stamp = verify(layout.root)
+            manifest, digest, contents, stamp = verify(layout.root)
         with _reading(layout.neurons):
             check_neurons(_stored(layout, manifest, stamp))
         with _reading(layout.calibration):
@@ -106,7 +109,7 @@ class Artifact:
             sensitivity = read_sensitivity(contents[layout.sensitivity.name], manifest)
         return cls(
             layout.root, manifest, policy, calibration, found.centroids, found.sizes, found.tokens, found.terms,
-            found.examples, found.quantiles, grid, budgets, sensitivity, stamp,
+            found.examples, found.quantiles, grid, budgets, sensitivity, stamp, digest,
         )  # fmt: skip
 
     @staticmethod

@@ -8,6 +8,8 @@ from typing import Any, get_args
 from coreinfer.settings import PolicySettings, Source
 
 LARGEST = 1e9
+FEW = 20  # held-out similarities: of fewer, their quantile is chance
+GUESS = "uncalibrated"  # how the rule of a threshold begins that no held-out texts gave
 RANGES = {  # of a cosine, with room for rounding; of what is divided by or is an exponent: no more than can be computed
     "threshold": (-1.01, 1.01), "strong": (-1.01, 1.01), "sharpness": (1e-6, LARGEST), "n0": (0.0, LARGEST),
     "shrink": (0.0, LARGEST), "doubt": (0.0, 1.0), "doubt_fall": (0.0, 16.0),
@@ -34,6 +36,15 @@ def policy_of(calibration: Any) -> PolicySettings:
     if type(policy.mixture) is not int or not 0 < policy.mixture < 1 << 31:
         raise ValueError(f"the policy's mixture is {str(policy.mixture)[:80]}, no number of clusters")
     return policy
+
+
+def knows_threshold(calibration: Mapping[str, Any]) -> bool:
+    """Whether the policies' threshold was calibrated, as far as its evidence says: that of losses has no rule; one of
+    held-out similarities, or of the corpus itself, is a guess where hardly any texts were held out.
+    """
+    rule, held = calibration.get("threshold_rule"), calibration.get("held_out_passages", FEW)
+    few = is_number(held) and held < FEW
+    return rule is None or not (few or str(rule).startswith(GUESS))
 
 
 def check_curve(calibration: Mapping[str, Any]) -> None:

@@ -12,17 +12,26 @@ from coreinfer.waiting import said_if_long
 PATIENCE = 0.5  # seconds; half a second of Python and Typer has gone by before
 
 
-def load_libraries(quiet: bool, model: str | None = None, embedder: str | None = None, embeds: bool = True) -> None:
-    """Import torch, transformers and, for a verb that ``embeds``, sentence-transformers; it is said if that takes long.
-    They are kept from talking themselves.
+def check_models(model: str | None, embedder: str | None = None) -> None:
+    """Refuse models that are not there before anything heavy is imported.
 
     Raises:
-        CoreInferError: the model or embedder is not there; that is seen first.
+        CoreInferError: the model or embedder is not there.
     """
     if model is not None:
         model_place(model)
     if embedder is not None:
         embedder_place(embedder)
+
+
+def load_libraries(quiet: bool, model: str | None = None, embedder: str | None = None, embeds: bool = True) -> None:
+    """Import torch, transformers and, for a verb that ``embeds``, sentence-transformers; it is said if that takes long.
+    They are kept from talking themselves.
+
+    Raises:
+        CoreInferError: as ``check_models``, which is done first.
+    """
+    check_models(model, embedder)
     with said_if_long("loading libraries and models", PATIENCE, lambda text: say(text, quiet)), uncollected():
         import coreinfer.models  # noqa: F401
 

@@ -157,11 +157,6 @@ def hashed(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def digest_of(root: Path) -> str:
-    """The sha256 of an artifact's manifest, which has those of all its other files: so it names the artifact."""
-    return sha256_of(Layout(root).manifest)
-
-
 def describe(paths: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     """Size and sha256 by file name, for the manifest."""
     return {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in paths}

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreinfer.artifact import Artifact
+from coreinfer.calibrated import knows_threshold
 from coreinfer.match import Match
 from coreinfer.neurons import NeuronSet, every
 from coreinfer.policy import Prediction, choose, score
@@ -36,7 +37,7 @@ class Planned:
 
 def plan(artifact: Artifact, match: Match, policy: Policy, keep: float) -> Planned:
     """What an artifact says to a match."""
-    source, reason = choose(match, policy, artifact.policy)
+    source, reason = choose(match, policy, artifact.policy, knows_threshold(artifact.calibration))
     keep = 1.0 if source == "dense" else keep
     prior = artifact.prior_of(match.clusters, match.similarities) if source in BY_CLUSTER else None
     made = Prediction(policy, source, match.cluster, match.similarity, artifact.policy.threshold, reason, keep)

@@ -29,17 +29,20 @@ class Prediction:
     worth: float | None = None
 
 
-def choose(match: Match, policy: Policy, settings: PolicySettings) -> tuple[Source, str]:
-    """Which source serves this prompt, and the reason in words. Only ``auto`` falls back on a weak match."""
+def choose(match: Match, policy: Policy, settings: PolicySettings, calibrated: bool = True) -> tuple[Source, str]:
+    """Which source serves this prompt, and the reason in words, also that the threshold was not ``calibrated``. Only
+    ``auto`` falls back on a weak match.
+    """
     said = f"similarity {match.similarity:.3f} to cluster {match.cluster}"
+    guess = "" if calibrated else ", which was not calibrated"
     if policy != "auto":
-        weak = " (a weak match, below the threshold)" if match.similarity < settings.threshold else ""
+        weak = f" (a weak match, below the threshold{guess})" if match.similarity < settings.threshold else ""
         return policy, f"{policy} was asked for; {said}{weak}"
     if match.similarity < settings.threshold:
-        return "stability", f"weak match: {said} is below the threshold {settings.threshold:.3f}"
+        return "stability", f"weak match: {said} is below the threshold {settings.threshold:.3f}{guess}"
     if settings.auto == "hybrid" and match.similarity < settings.strong:
-        return "hybrid", f"fair match: {said} lies between {settings.threshold:.3f} and {settings.strong:.3f}"
-    return settings.auto, f"match: {said} reaches the threshold {settings.strong:.3f}"
+        return "hybrid", f"fair match: {said} lies between {settings.threshold:.3f} and {settings.strong:.3f}{guess}"
+    return settings.auto, f"match: {said} reaches the threshold {settings.strong:.3f}{guess}"
 
 
 def score(

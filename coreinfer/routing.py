@@ -11,6 +11,7 @@ import numpy as np
 
 from coreinfer.artifact import GLOBAL, Artifact
 from coreinfer.belonging import check_identity, named_by_artifact
+from coreinfer.calibrated import knows_threshold
 from coreinfer.embedder import Embedder
 from coreinfer.errors import CoreInferError
 from coreinfer.match import Match, make_index, nearest
@@ -20,7 +21,8 @@ from coreinfer.prompts import Prompt, words_of
 @dataclass(frozen=True)
 class Route:
     """Where a prompt belongs. ``strong``: whether the similarity reaches the artifact's threshold; below it, no cluster
-    fits, and the dense model is the safe choice. ``margin``: how much nearer than the next one the cluster is.
+    fits, and the dense model is the safe choice. ``calibrated``: whether that threshold is. ``margin``: how much nearer
+    than the next one the cluster is.
     """
 
     cluster: int
@@ -28,6 +30,7 @@ class Route:
     margin: float
     strong: bool
     terms: tuple[str, ...]
+    calibrated: bool = True
 
 
 class Router:
@@ -63,7 +66,7 @@ class Router:
 def route_of(artifact: Artifact, match: Match, cluster: int) -> Route:
     """A match's route to one of the artifact's clusters."""
     is_strong, terms = match.similarity >= artifact.policy.threshold, tuple(artifact.terms[cluster][:8])
-    return Route(cluster, match.similarity, match.margin, is_strong, terms)
+    return Route(cluster, match.similarity, match.margin, is_strong, terms, knows_threshold(artifact.calibration))
 
 
 def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def row_of(route: Route, folders: dict[int, str] | None = None) -> dict[str, Any
     """
     row: dict[str, Any] = {
         "cluster": route.cluster, "similarity": round(route.similarity, 6), "margin": round(route.margin, 6),
-        "strong": route.strong, "terms": list(route.terms),
+        "strong": route.strong, "calibrated": route.calibrated, "terms": list(route.terms),
     }  # fmt: skip
     if folders is None:
         return row

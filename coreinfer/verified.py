@@ -20,11 +20,13 @@ class Verified(NamedTuple):
     """An artifact of one manifest, whatever takes its place on disk.
 
     Attributes:
+        digest: the sha256 of the manifest, which has those of all other files: so it names the artifact.
         contents: the bytes that were hashed, by name, of the small files that are known here.
         stamp: of ``neurons.parquet``, which is too large to be held, when it was hashed.
     """
 
     manifest: Manifest
+    digest: str
     contents: dict[str, Content]
     stamp: Stamp
 
@@ -84,7 +86,7 @@ def _verified(layout: Layout, text: str) -> Verified:
             held[name] = Content(name, raw)
     if faults:
         raise _all_of(faults, layout.root)
-    return Verified(manifest, held, stamps[layout.neurons.name])
+    return Verified(manifest, hashlib.sha256(text.encode("utf-8")).hexdigest(), held, stamps[layout.neurons.name])
 
 
 def _all_of(faults: dict[str, CoreInferError], root: Path) -> CoreInferError:

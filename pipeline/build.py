@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import coreinfer
+from coreinfer.calibrated import FEW
 from coreinfer.layout import Layout
 from coreinfer.manifest import Manifest
 from coreinfer.neurons import top, uniform_budgets
@@ -150,25 +151,41 @@ class _Learned:
 
 def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
     """What is worth knowing before the long stages begin."""
-    corpus, ways = stages.corpus, stages.work.ways
-
-    def work(texts: list[str]) -> None:
-        corpus.embedder.embed(texts)
-        deque(corpus.recorder.shares(texts), maxlen=0)
-
+    corpus = stages.corpus
     if corpus.none_spared:
         yield "no record can be spared, so nothing is held out: the number of clusters is not measured"
-    if (held := len(corpus.parts.held)) < calibrate.FEW:
+    if (held := len(corpus.parts.held)) < FEW:
         yield (
-            f"the threshold is set by these texts alone, not calibrated: that needs {calibrate.FEW} "
-            f"held-out texts, here are {held}"
+            f"the threshold is set by these texts alone, not calibrated: that needs {FEW} held-out texts, here are "
+            f"{held}"
         )
-    if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
-        several = ways.processes_on(corpus.settings.device) > 0
-        less = " in one process" * several + ", less what is there already" * stages.begun
-        yield f"{corpus.total:,} passages: about {lasting(seconds)} to embed and record them{less}"
+    if stages.work.ways.work is None:
+        yield from _estimate(stages)
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
         yield too_few(len(corpus.ids), len(corpus.texts), corpus.settings.source.max_tokens, output)
+
+
+def _estimate(stages: Stages) -> Iterator[str]:
+    """How long the long stages take for what is left of them; what is done already is not timed either."""
+    corpus, (embed, record), seconds = stages.corpus, stages.left(), 0.0
+    works = corpus.embedder.embed, lambda texts: deque(corpus.recorder.shares(texts), maxlen=0)
+    for left, work in zip((embed, record), works, strict=True):
+        if left:
+            seconds += (seconds_needed(corpus.passages, corpus.total, work) or 0.0) * left / corpus.total
+    if seconds:
+        alone = " in one process" * (stages.work.ways.processes_on(stages.corpus.settings.device) > 0)
+        yield f"{corpus.total:,} passages: about {lasting(seconds)} to {_rest(embed, record, corpus.total)}{alone}"
+
+
+def _rest(embed: int, record: int, total: int) -> str:
+    """What is to be done with so many of all passages."""
+
+    def some(left: int) -> str:
+        return "them" if left == total else f"{left:,} of them"
+
+    if embed == record:
+        return f"embed and record {some(embed)}"
+    return " and ".join(f"{what} {some(left)}" for what, left in (("embed", embed), ("record", record)) if left)
 
 
 def _ticking(recorder: Recorder, texts: list[str], tick: Callable[[int], Any]) -> calibrate.Shares:

@@ -18,7 +18,6 @@ from pipeline.data import Arrays, Candidates, Remember, Statistics, forget
 
 ENOUGH = 0.97
 WEAKEST = 0.05  # the threshold is this quantile of held-out similarities
-FEW = 20  # similarities: of fewer, that quantile is chance
 MOST = 256  # the finest candidate for --clusters auto
 
 Shares = Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]]  # (indices of texts, their shares (B, L, F)) a batch

@@ -27,7 +27,7 @@ from pipeline.passages import texts_at, write_passages
 from pipeline.record import Recorder, longest_passage
 from pipeline.settings import BuildSettings
 from pipeline.shards.gpus import gpus_here
-from pipeline.sources import Counts, SourceSettings, read_passages
+from pipeline.sources import Counts, look_at, read_passages
 from pipeline.stopwatch import Stopwatch
 
 
@@ -95,15 +95,11 @@ def read_corpus(settings: BuildSettings, passages: Path, watch: Stopwatch, bad_f
 
 def load_models(settings: BuildSettings, watch: Stopwatch, bad_files: int | None = 0) -> tuple[Recorder, Embedder]:
     """Both models; a dataset that is missing or has no text is found before minutes go into that."""
-    _look_at(settings.source, bad_files)
+    look_at(settings.source, bad_files)
     watch.show("load models")
     if settings.device == "cuda":
         torch.cuda.set_device(gpus_here()[0])
     return _recorder(settings), Embedder(settings.embedder, settings.device)
-
-
-def _look_at(source: SourceSettings, bad_files: int | None) -> None:
-    next(read_passages(replace(source, limit=1), lambda texts: [1] * len(texts), Counts(most_bad=bad_files)))
 
 
 def _recorder(settings: BuildSettings) -> Recorder:

@@ -7,16 +7,18 @@ import os
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from coreinfer import strict_json
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.json_fields import record, shown, whole
 from coreinfer.wording import flat, shortened
-from pipeline.settings import BuildSettings
 from pipeline.shards.sealed import begin
 from pipeline.shards.store import MADE
 from pipeline.shards.ways import Ways
+
+if TYPE_CHECKING:
+    from pipeline.settings import BuildSettings  # slow to import
 
 NAME = "build.json"
 Made = TypeVar("Made")
@@ -29,7 +31,7 @@ class Recorded:
     name is relative to that.
     """
 
-    settings: BuildSettings
+    settings: "BuildSettings"
     shard_passages: int
     where: Path
 
@@ -41,6 +43,8 @@ class Recorded:
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> "Recorded":
+        from pipeline.settings import BuildSettings
+
         settings = _made("settings", raw["settings"], BuildSettings)
         return cls(settings, whole("shard_passages", raw["shard_passages"], 1), Path(raw["where"]))
 
@@ -62,7 +66,7 @@ def _field(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def record_settings(settings: BuildSettings, ways: Ways) -> None:
+def record_settings(settings: "BuildSettings", ways: Ways) -> None:
     """Keep a build's settings in ``ways.work``, unless another machine did.
 
     Raises:
@@ -81,6 +85,15 @@ def record_settings(settings: BuildSettings, ways: Ways) -> None:
                 f"{ways.work} was begun with {name.removeprefix('settings.')} {_shown(there.get(name))}, here it is "
                 f"{_shown(here.get(name))}: use the same settings everywhere, or name another --work"
             )
+
+
+def check_recorded(folder: Path) -> None:
+    """Refuse a folder in which no build was begun, or none that this version can read, before anything slow is done.
+
+    Raises:
+        CoreInferError: it is one.
+    """
+    _read(folder)
 
 
 def recorded(folder: Path) -> Recorded:

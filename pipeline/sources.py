@@ -6,11 +6,12 @@ It knows no model: ``count_tokens`` (n texts -> n counts) says how long texts ar
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
 from coreinfer.errors import CoreInferError
+from coreinfer.hub import check_hub
 from coreinfer.settings import at_least
 from coreinfer.wording import counted
 from pipeline.passages import Passage
@@ -95,6 +96,28 @@ class Counts:
         bad = f"; left out, whole or in part: {', '.join(self.bad_files)}" if self.bad_files else ""
         read = f"{counted(self.records, 'record')} read, {made}, {split} split, dropped: {reasons}"
         return f"{read}{columns}{spoilt}{bad}"
+
+
+def check_source(settings: SourceSettings, most_bad: int | None = None) -> None:
+    """Refuse a dataset before anything slow is done for it: files by what they begin with, one of the Hub if it is not
+    there. ``most_bad``: files that may be unreadable, as ``Counts`` has it.
+
+    Raises:
+        CoreInferError: it is missing; or a file is malformed or ambiguous, or all of them hold no text.
+    """
+    if local_files(settings.dataset) is None:
+        check_hub("dataset", settings.dataset)
+    else:
+        look_at(settings, most_bad)
+
+
+def look_at(settings: SourceSettings, most_bad: int | None) -> None:
+    """Read a dataset to its first passage.
+
+    Raises:
+        CoreInferError: as ``read_passages``.
+    """
+    next(read_passages(replace(settings, limit=1), lambda texts: [1] * len(texts), Counts(most_bad=most_bad)))
 
 
 def read_passages(settings: SourceSettings, count_tokens: CountTokens, counts: Counts) -> Iterator[Passage]:

@@ -61,10 +61,15 @@ class Stages:
             corpus.passages, self.plan, corpus.embedder_identity, corpus.embedder.encoder, settings.device
         )
 
-    @property
-    def begun(self) -> bool:
-        """Whether some of it was done before."""
-        return self.work.folder("embed", self.facts, self.place).exists()
+    def left(self) -> tuple[int, int]:
+        """How many passages are not embedded yet, and how many not recorded; nothing is begun or changed for that."""
+        embedded, found = self._store("embed", self.facts), set[int]()
+        key = key_of(self._cluster_facts)
+        if (options := parts.read_clusters(parts.clusters_at(embedded, key), key)) is not None:
+            found = self._recorded(self._store("record", self._record_facts(options)))
+        each = parts.embedded(embedded, self.plan), found
+        embed, record = (self.corpus.total - self.plan.passages_of(done) for done in each)
+        return embed, record
 
     def embed(self) -> Store:
         """What is not embedded yet; ``cluster`` gathers it."""
@@ -85,8 +90,7 @@ class Stages:
         self.watch.show("cluster")
         self.work.gather(embedded, self.plan, self.vectors, self.corpus.embedder.dimension)
         ks, kept, seed = self.corpus.ks, self.corpus.parts.kept, self.corpus.settings.seed
-        facts = keys.cluster_facts(self.facts, kept, ks, seed)
-        return self.work.cluster(embedded, facts, lambda: candidates(self.open_vectors(), kept, ks, seed))
+        return self.work.cluster(embedded, self._cluster_facts, lambda: candidates(self.open_vectors(), kept, ks, seed))
 
     def open_vectors(self) -> NDArray[np.float32]:
         """The embeddings of the whole corpus (n, d), once they are gathered."""
@@ -94,12 +98,8 @@ class Stages:
 
     def record(self, options: Candidates) -> Store:
         """What is not recorded yet."""
-        made, recorder = self.corpus.settings, self.corpus.recorder
-        facts: Facts = keys.record_facts(
-            self.facts, options, self.corpus.model_identity, recorder.settings, recorder.reduced_by, made.device,
-            made.seed,
-        )  # fmt: skip
-        shown = self._shown("record")
+        made, recorder, shown = self.corpus.settings, self.corpus.recorder, self._shown("record")
+        facts = self._record_facts(options)
         store = self.work.record(self.place, facts, options, made.model, made.dtype, recorder, shown)
         self._lose("record")
         return store
@@ -128,7 +128,7 @@ class Stages:
 
     def recorded(self, store: Store) -> int:
         """How many shards are recorded, by whomever."""
-        return len(parts.shards_of(parts.disjoint(store, self.plan)[0]))
+        return len(self._recorded(store))
 
     def spoilt(self) -> dict[str, Any]:
         """What an artifact's evidence says of shards that are not in it, or have other last bits; mostly nothing."""
@@ -180,6 +180,24 @@ class Stages:
             return speed(recording(self.corpus.recorder, some), passages, seconds)
         work = embedding(self.corpus.embedder, some)
         return None if work is None else speed(work, passages, seconds)
+
+    @property
+    def _cluster_facts(self) -> Facts:
+        return keys.cluster_facts(self.facts, self.corpus.parts.kept, self.corpus.ks, self.corpus.settings.seed)
+
+    def _record_facts(self, options: Candidates) -> Facts:
+        made, recorder = self.corpus.settings, self.corpus.recorder
+        return keys.record_facts(
+            self.facts, options, self.corpus.model_identity, recorder.settings, recorder.reduced_by, made.device,
+            made.seed,
+        )  # fmt: skip
+
+    def _store(self, stage: str, facts: Facts) -> Store:
+        """Where a stage's parts lie, or will."""
+        return Store(self.work.folder(stage, facts, self.place), key_of(facts))
+
+    def _recorded(self, store: Store) -> set[int]:
+        return parts.shards_of(parts.disjoint(store, self.plan)[0])
 
     def _lose(self, stage: str) -> None:
         """Go on without the passages of shards that could not be made."""

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coreinfer.calibrated import FEW, GUESS
 from coreinfer.embedder import Embedder
 from coreinfer.match import make_index
-from pipeline.calibrate import FEW, WEAKEST, threshold
+from pipeline.calibrate import WEAKEST, threshold
 from pipeline.data import Clustering
 from pipeline.embed import open_vectors
 from pipeline.passages import texts_at
@@ -24,7 +25,7 @@ MOST = 512  # passages that are looked at, evenly over all
 
 MEASURED = f"quantile {WEAKEST} of held-out similarities (first {PREFIX} letters)"
 GUESSED = (
-    f"uncalibrated: half of the weakest similarity of the corpus's own passages (first {SHORT} letters) to clusters "
+    f"{GUESS}: half of the weakest similarity of the corpus's own passages (first {SHORT} letters) to clusters "
     f"without them, for fewer than {FEW} texts were held out"
 )
 

@@ -84,6 +84,8 @@ def test_the_corpus_own_prompts_do_not_fall_back(built: Engine, held: torch.Tens
     for row in held:
         made = built.predict(built.tokenizer.decode(row[: PROMPTS[0]], skip_special_tokens=True))
         assert (made.source, made.worth) == ("hybrid", pytest.approx(built.artifact.policy.n0, rel=0.1))
+        assert "reaches the threshold" in made.reason
+        assert made.reason.endswith(", which was not calibrated")
 
 
 def test_what_it_was_seen_from_is_stored(built: Engine, held: torch.Tensor) -> None:

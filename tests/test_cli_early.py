@@ -123,34 +123,77 @@ for line in sys.argv[1:]:
         print(f"{line}: {end.code}", "torch" in sys.modules)
 """
 CHEAP = (
-    "build-clusters {data} --clusters x", "build-clusters {data} --keep 2", "build-clusters {data} --statistic x",
-    "build-clusters {data} --seed -1", "build-clusters {data} --dtype x", "build-clusters {data} -o {there}",
-    "build-clusters {data} --workers 0", "build-clusters {data} --shard-passages 100",
-    "build-clusters {data} --pass embed", "build-clusters {data} --work {there} --pass embed --shard 2/2",
-    "build-clusters {data} --stats {data}/x.json", "build-clusters {data} --limit 0",
+    "build-clusters {texts} --clusters x", "build-clusters {texts} --keep 2", "build-clusters {texts} --statistic x",
+    "build-clusters {texts} --seed -1", "build-clusters {texts} --dtype x", "build-clusters {texts} -o {there}",
+    "build-clusters {texts} --workers 0", "build-clusters {texts} --shard-passages 100",
+    "build-clusters {texts} --pass embed", "build-clusters {texts} --work {there} --pass embed --shard 2/2",
+    "build-clusters {texts} --stats {data}/x.json", "build-clusters {texts} --limit 0",
     "build-clusters {data}.jsonl", "predict words -a {there}", "predict -p x words",
     "predict --dtype x words", "generate --keep 7 words", "generate  -f {data}", "predict words -o {data}/x.jsonl",
     "inspect --map {there}/x.gif", "predict words --with-neurons", "predict words --max-loss -1",
     "generate words --max-loss nan", "generate words --max-loss 1 --keep 0.4", "predict words --max-loss 1 -p hybrid",
     "predict words -a {bare} --max-loss 1", "generate words -a {bare} --max-loss 1", "generate words --memory 12",
-    "verify {there}", "verify {bare} --dtype x", "diff {bare} {there}", "update {bare} {data} -o {there}/x --limit 0",
-    "update {bare} {data} -o {bare}", "update {there} {data} -o {there}/x", "update {bare} {data}.jsonl -o {there}/x",
-    "update {bare} {data} -o {there}/x --workers 0", "update {bare} {data} -o {there}/x --log {data}/x.log",
+    "verify {there}", "verify {bare} --dtype x", "diff {bare} {there}", "update {bare} {texts} -o {there}/x --limit 0",
+    "update {bare} {texts} -o {bare}", "update {there} {texts} -o {there}/x", "update {bare} {data}.jsonl -o {there}/x",
+    "update {bare} {texts} -o {there}/x --workers 0", "update {bare} {texts} -o {there}/x --log {data}/x.log",
     "predict words --model no/such", "generate words --embedder no/such", "evaluate {data} --model no/such",
-    "build-clusters no/such", "build-clusters {data} --model no/such", "bench --model no/such",
+    "build-clusters no/such", "build-clusters {texts} --model no/such", "bench --model no/such",
 )  # fmt: skip
 
 
 def test_cheap_checks_come_before_heavy_imports(tmp_path: Path) -> None:
     (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
+    (texts := tmp_path / "texts.jsonl").write_text('{"text": "Words enough for a passage."}\n', "utf-8")
     (there := tmp_path / "there").mkdir()
     small_artifacts.write(bare := tmp_path / "bare")  # without a curve
     absent = ["generate words --runtime llama.cpp"] if find_spec("llama_cpp") is None else []
-    lines = [*(line.format(data=data, there=there, bare=bare) for line in CHEAP), *absent]
+    places = {"data": data, "texts": texts, "there": there, "bare": bare}
+    lines = [*(line.format(**places) for line in CHEAP), *absent]
     said = in_new_process(REFUSED, *lines)
     assert said.out.splitlines() == [f"{line}: 2 False" for line in lines]
     assert len(said.err.splitlines()) == len(lines)
     assert all(line.startswith("error: ") for line in said.err.splitlines())
+
+
+MISTAKES = (
+    ("build-clusters {texts}.jsonl -o {there}", "no such file"),
+    ("build-clusters {texts} --model no/x -o {there}", "no/x"),
+    ("build-clusters {texts} --text-column body -o {there}", "no column 'body' among 'text'"),
+    ("build-clusters {data} -o {there}", "has no usable text"),
+    ("build-clusters {texts} --split x -o {there}", "'x'"),
+    ("build-clusters {texts} --embedder no/x -o {there}", "no/x"),
+    ("build-clusters {texts} --engine ray --address x -o {there}", "ray"),
+    ("build-clusters {texts} --stats {there} -o {there}", "--stats"),
+    ("build-clusters {texts} --work {texts}/x -o {there}", "--work"),
+    ("build-clusters {texts} -o {there}", "{there} exists already"),
+    ("merge {texts} -o {there}", "cannot be read"),
+    ("merge {there} -o {there}", "{there} holds no build"),
+    ("update {bare} {texts} --text-column body -o {there}", "no column 'body' among 'text'"),
+    ("update {bare} {texts} --model no/x -o {there}", "no/x"),
+    ("update {bare} {texts} -o {there}", "{there} exists"),
+    ("export --to numpy -c 5 -a {bare} -o {there}", "no cluster 5"),
+    ("export --to numpy --prompt x -a {bare} -o {there}", "leave out --prompt"),
+    ("export --to numpy -a {there} -o {there}", "no artifact at"),
+    ("export --to transformers -c 4 -a {bare} --model no/x -o {there}", "no/x"),
+    ("export --to transformers --prompt x -a {bare} --embedder no/x -o {there}", "no/x"),
+    ("export --to safetensors -c 4 --neurons {there}/x.bits -o {there}", "cannot read the neuron sets"),
+    ("export --to safetensors -c 4 --neurons x.bits --all -o {there}", "give one of them"),
+    ("export --to numpy -c 4 -a {bare} -o {there}", "{there} exists already"),
+)
+
+
+def test_that_an_output_exists_is_said_when_all_else_is_right(tmp_path: Path) -> None:
+    """Whoever chooses another one then hears of no mistake that was there all along."""
+    (data := tmp_path / "data.jsonl").write_text('{"prompt": " "}\n', "utf-8")
+    (texts := tmp_path / "texts.jsonl").write_text('{"text": "Words enough for a passage."}\n', "utf-8")
+    (there := tmp_path / "there").mkdir()
+    small_artifacts.write(bare := tmp_path / "bare")
+    places = {"data": data, "texts": texts, "there": there, "bare": bare}
+    lines = [line.format(**places) for line, _ in MISTAKES]
+    said = in_new_process(REFUSED, *lines)
+    assert said.out.splitlines() == [f"{line}: 2 False" for line in lines]
+    for line, (_, words) in zip(said.err.splitlines(), MISTAKES, strict=True):
+        assert words.format(**places) in line
 
 
 NEEDLESS = {"matplotlib", "numba", "llama_cpp"}

@@ -118,4 +118,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "give --model NAME" in run_cli("import", file, "-o", tmp_path / "out.bits", "-q").err
     assert "give a .bits file" in run_cli("import", file, "-o", tmp_path / "out.json", "-q").err
     (tmp_path / "out.bits").write_bytes(b"mine")
-    assert "exists already" in run_cli("import", file, "-o", tmp_path / "out.bits", "-q").err
+    there = ("import", file, "-o", tmp_path / "out.bits", "-q")
+    assert "give --model NAME" in run_cli(*there).err
+    assert "exists already" in run_cli(*there, "--model", "demo").err

@@ -1,17 +1,26 @@
 """Which source serves a prompt, and the one formula with its two limits."""
 
-from typing import get_args
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_artifacts import shares
+from small_artifacts import whole as whole
 
+from coreinfer.artifact import Artifact
 from coreinfer.match import Match
 from coreinfer.neurons import share, top
+from coreinfer.output import in_lines, prediction_row
+from coreinfer.planning import plan
 from coreinfer.policy import choose, score
+from coreinfer.routing import route_of, row_of
 from coreinfer.settings import Policy, PolicySettings, Source
+from pipeline.threshold import GUESSED
 
 Floats = NDArray[np.float64]
 AT = PolicySettings(threshold=0.5)
@@ -81,6 +90,43 @@ def test_what_was_asked_for_is_used(policy: Policy, similarity: float) -> None:
     assert source == policy
     assert reason.startswith(f"{policy} was asked for; similarity {similarity:.3f} to cluster 7")
     assert ("weak match" in reason) == (similarity < 0.5)
+
+
+@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("similarity", [BELOW, 0.5, 0.7])
+def test_a_threshold_that_was_not_calibrated_is_said_to_be_none(policy: Policy, similarity: float) -> None:
+    settings = PolicySettings(threshold=0.5, strong=0.6)
+    source, reason = choose(match(similarity), policy, settings)
+    guessed = choose(match(similarity), policy, settings, calibrated=False)
+    assert guessed[0] == source
+    assert "calibrated" not in reason
+    if "threshold" in reason or policy == "auto":
+        end = ")" * reason.endswith(")")
+        assert guessed[1] == reason.removesuffix(end) + ", which was not calibrated" + end
+    else:
+        assert guessed[1] == reason
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [
+        ({}, True), ({"held_out_passages": 3}, True), ({"threshold_rule": "quantile", "held_out_passages": 20}, True),
+        ({"threshold_rule": "quantile", "held_out_passages": 19}, False), ({"threshold_rule": "quantile"}, True),
+        ({"threshold_rule": GUESSED, "held_out_passages": 512}, False), ({"threshold_rule": GUESSED}, False),
+        ({"threshold_rule": [7], "held_out_passages": "many"}, True),
+    ],
+)  # fmt: skip
+def test_an_artifact_says_whether_its_threshold_is_a_guess(whole: Path, found: dict[str, Any], known: bool) -> None:
+    """In a prediction's reason, for people and for programs, and in a route."""
+    made = replace(Artifact.load(whole), calibration=found)
+    near = Match(np.array([3, 1]), np.array([0.9, 0.1], np.float32))
+    planned = plan(made, near, "auto", 0.3)
+    planned.finish(shares(1)[0], 16)
+    found_out = planned.prediction
+    for said in (prediction_row("Words.", found_out, False)["reason"], in_lines(made, "Words.", found_out)):
+        assert "reaches the threshold 0.300" in said
+        assert ("reaches the threshold 0.300, which was not calibrated" in said) == (not known)
+    assert row_of(route_of(made, near, 3))["calibrated"] == known
 
 
 def test_similarity_needs_no_prompt_and_stability_no_prior() -> None:

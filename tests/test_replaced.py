@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,8 +17,15 @@ from small_artifacts import whole as whole
 from coreinfer import verified
 from coreinfer.artifact import Artifact
 from coreinfer.errors import CoreInferError
+from coreinfer.evaluate.facts import _artifact as evaluated
+from coreinfer.export.bits import SetFile
+from coreinfer.export.card import About
+from coreinfer.export.route_verb import _check_made_from
+from coreinfer.export.run import write_neuron_sets
+from coreinfer.export.sharing import card
 from coreinfer.layout import Layout
-from coreinfer.manifest import describe
+from coreinfer.manifest import MANIFEST, describe, sha256_of
+from coreinfer.serve.versions import Version
 from pipeline import index
 
 
@@ -78,6 +87,18 @@ def test_what_is_loaded_is_of_one_artifact(
     again = "neurons.parquet was replaced after it was opened: load the artifact again"
     assert {(0, 0.25, 1.0), (1, 0.5, 2.0)} <= set(seen) <= {(0, 0.25, 1.0), (1, 0.5, 2.0), again}
     assert seen.count(again) <= 1
+
+
+def test_it_is_named_by_what_was_loaded(copy: Path, tmp_path: Path) -> None:
+    """In results, cards, exports and by a server, though another manifest has its place by then."""
+    opened, before = Artifact.load(copy), sha256_of(copy / MANIFEST)
+    rewrite_manifest(copy, lambda made: made.update(seed=1))
+    assert Artifact.load(copy).digest == sha256_of(copy / MANIFEST) != before
+    engine: Any = SimpleNamespace(artifact=opened)
+    assert evaluated(engine)["sha256"] == Version(engine, Mock()).digest == About.of(opened, "demo").digest == before
+    assert f"manifest sha256 {before}." in card(opened, "me/mine")
+    assert SetFile.load(write_neuron_sets(opened, [0], 0.3, "numpy", tmp_path / "sets")).origin.manifest == before
+    _check_made_from(Path("models.json"), before, opened)
 
 
 def test_what_does_not_come_to_rest_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

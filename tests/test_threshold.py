@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from coreinfer.calibrated import FEW
 from coreinfer.embedder import Embedder, unit
 from coreinfer.match import make_index
 from coreinfer.paths import DEMO_PASSAGES
-from pipeline.calibrate import FEW, numbers, threshold
+from pipeline.calibrate import numbers, threshold
 from pipeline.cluster import assign, kmeans
 from pipeline.data import Clustering
 from pipeline.embed import embed_passages

@@ -130,7 +130,7 @@ def test_what_is_no_part_of_an_artifact_is_said(copy: Path) -> None:
 def test_terms_are_read_as_they_were_written(whole: Path) -> None:
     """They are read encoded; equal terms of two clusters, an empty list, and letters of several bytes come through."""
     made = json.loads((whole / "manifest.json").read_text())
-    manifest, contents, _ = hashed(whole)
+    manifest, _, contents, _ = hashed(whole)
     found = read_clusters(contents["clusters.parquet"], manifest)
     assert found.terms == [[f"term{c}", "Wörter"] for c in range(made["clusters"])]
     assert found.examples == [[]] * made["clusters"]

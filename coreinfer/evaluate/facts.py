@@ -9,7 +9,6 @@ from coreinfer.engine import Engine
 from coreinfer.evaluate.plan import Plan, Text
 from coreinfer.evaluate.scoring import LARGEST, ROOM, WINDOW
 from coreinfer.machine import versions
-from coreinfer.manifest import digest_of
 from coreinfer.quantised.linear import named_dtype
 
 
@@ -35,7 +34,7 @@ def deciding(engine: Engine, compare: Sequence[tuple[str, Engine]], plan: Plan, 
 def _artifact(engine: Engine) -> dict[str, Any]:
     made = engine.artifact.manifest
     return {
-        "sha256": digest_of(engine.artifact.root), "clusters": made.clusters,
+        "sha256": engine.artifact.digest, "clusters": made.clusters,
         "passages": made.passages, "statistic": made.statistic.kind, "embedder": made.embedder.id,
     }  # fmt: skip
 

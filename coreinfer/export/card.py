@@ -11,7 +11,6 @@ import coreinfer
 from coreinfer.artifact import Artifact
 from coreinfer.export.choosing import Chosen
 from coreinfer.gguf.kinds import BYTES
-from coreinfer.manifest import digest_of
 from coreinfer.wording import cell
 
 LOADING = {
@@ -33,8 +32,8 @@ class About:
 
     @classmethod
     def of(cls, artifact: Artifact, model: str) -> "About":
-        digest = digest_of(artifact.root)
-        return cls(model, artifact.manifest.model.weights, digest, tuple(artifact.calibration.get("curve", ())))
+        curve = tuple(artifact.calibration.get("curve", ()))
+        return cls(model, artifact.manifest.model.weights, artifact.digest, curve)
 
 
 @dataclass(frozen=True)

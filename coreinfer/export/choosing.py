@@ -38,6 +38,15 @@ def uniform(artifact: Artifact) -> Artifact:
     return replace(artifact, budget_grid=np.array([1.0]), budget_table=np.full((1, made.layers), float(made.width)))
 
 
+def check_clusters(artifact: Artifact, clusters: Sequence[int]) -> None:
+    """
+    Raises:
+        CoreInferError: a number that no cluster has.
+    """
+    for cluster in clusters:
+        artifact.prior(cluster)
+
+
 def of_clusters(artifact: Artifact, clusters: Sequence[int], keep: float) -> Iterator[Chosen]:
     """What each cluster's prior picks by itself: the neurons of ``similarity`` where one cluster is the whole match.
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from coreinfer.cli_options import (
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.export.names import INDEX
 from coreinfer.json_fields import record, text, whole
+
+if TYPE_CHECKING:
+    from coreinfer.artifact import Artifact
 
 ModelsOption = Annotated[
     Path | None, typer.Option("--models", help="Folder of an export of several clusters: choose among those.")
@@ -40,7 +43,7 @@ def route(
     opened = open_artifact(artifact, "auto")
     say_if_files(prompts, quiet)
     if folders is not None:
-        _check_made_from(models / INDEX if models else Path(INDEX), folders[0], opened.root)
+        _check_made_from(models / INDEX if models else Path(INDEX), folders[0], opened)
     from coreinfer.libraries import load_libraries
 
     load_libraries(quiet, None, embedder)
@@ -79,8 +82,6 @@ def read_models(folder: Path) -> tuple[str, dict[int, str]]:
     return digest, places
 
 
-def _check_made_from(path: Path, digest: str, root: Path) -> None:
-    from coreinfer.manifest import digest_of
-
-    if digest_of(root) != digest:
-        raise CoreInferError(f"{path} was made from another artifact than {root}: give that one by --artifact")
+def _check_made_from(path: Path, digest: str, opened: "Artifact") -> None:
+    if opened.digest != digest:
+        raise CoreInferError(f"{path} was made from another artifact than {opened.root}: give that one by --artifact")

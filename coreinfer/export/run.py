@@ -15,7 +15,6 @@ from coreinfer.export.card import About, Sizes, card, facts_of
 from coreinfer.export.choosing import Chosen, of_clusters
 from coreinfer.export.names import INDEX, MODELS, SETS
 from coreinfer.export.views import Listed, write_view
-from coreinfer.manifest import digest_of
 from coreinfer.places import check_place, folder_moved_in, writing
 from coreinfer.wording import counted
 
@@ -105,7 +104,7 @@ def write_neuron_sets(artifact: Artifact, clusters: Sequence[int], keep: float, 
     each = 16 if target == "json" else 4  # bytes of an id, at most
     check_room(output, made.layers * made.width * len(numbers) * (1 if target == "numpy" else each))
     sets = [(one.cluster, one.neurons) for one in of_clusters(artifact, numbers, keep) if one.cluster is not None]
-    origin = Origin(made.model.weights, made.model.setup, digest_of(artifact.root))
+    origin = Origin(made.model.weights, made.model.setup, artifact.digest)
     with writing(output, REMEDY), folder_moved_in(output, replacing=False) as (folder, _):
         path = folder / SETS[target]
         if target == "numpy":

@@ -8,7 +8,7 @@ from typing import Any
 from coreinfer.artifact import Artifact
 from coreinfer.caching import cache_folder
 from coreinfer.errors import CoreInferError, in_words
-from coreinfer.manifest import MANIFEST, digest_of
+from coreinfer.manifest import MANIFEST
 from coreinfer.wording import cell, counted
 
 CARD, MAP = "README.md", "map.png"
@@ -87,8 +87,7 @@ def card(artifact: Artifact, repo: str) -> str:
         "---", *front, "library_name: coreinfer", "tags:", "- coreinfer", "---",
         f"# Which neurons of {cell(made.model.id)} each of {made.clusters:,} topics uses", "",
         f"Made by coreinfer from {made.passages:,} passages ({made.tokens:,} tokens), for {made.layers} layers of "
-        f"{made.width:,} MLP neurons; embedder {cell(made.embedder.id)}; manifest sha256 "
-        f"{digest_of(artifact.root)}.", "",
+        f"{made.width:,} MLP neurons; embedder {cell(made.embedder.id)}; manifest sha256 {artifact.digest}.", "",
         "```python", "from coreinfer import Artifact, Engine", "",
         f'engine = Engine(Artifact.from_hub("{repo}"))', "```", "",
         f"![The clusters, close ones side by side]({MAP})", *losses, "",

@@ -25,6 +25,7 @@ from coreinfer.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coreinfer.artifact import Artifact
     from coreinfer.export.card import About
     from coreinfer.export.choosing import Chosen
 
@@ -58,28 +59,24 @@ def export(
     from coreinfer.export.card import About
     from coreinfer.export.choosing import check_choice, of_clusters, of_prompt
     from coreinfer.export.choosing import uniform as made_uniform
-    from coreinfer.export.names import check_package
-    from coreinfer.export.run import check_output, write_neuron_sets
+    from coreinfer.export.run import write_neuron_sets
 
     wish, clusters = Wish(to, kind_of(to, weights), output, uniform, as_json, quiet), list(cluster or ())
     check_choice(clusters, prompt, every, policy, to not in SETS)
-    check_output(output)
     if neurons is not None:
         _check_file(wish, {"--prompt": prompt, "--all": every or None, "--keep": keep, "--artifact": artifact})
         _from_file(neurons, clusters, model, wish)
         return
+    if to in SETS and prompt is not None:
+        raise CoreInferError(f"--to {to} holds clusters' sets: leave out --prompt, or `coreinfer predict --json` it")
     opened = open_artifact(artifact, "auto", policy, [] if keep is None else [keep])
+    _check(wish, opened, clusters, model, None if prompt is None else embedder)
     keep = opened.manifest.default_keep if keep is None else keep
     opened = made_uniform(opened) if uniform else opened
     if to in SETS:
-        if prompt is not None:
-            raise CoreInferError(
-                f"--to {to} holds clusters' sets: leave out --prompt, or `coreinfer predict --json` it"
-            )
         place = write_neuron_sets(opened, clusters, keep, to, output)
         print(json.dumps({"place": str(place), "keep": keep})) if as_json else say(f"neuron sets in {place}", quiet)
         return
-    check_package(to)
     numbers = range(opened.manifest.clusters) if every else clusters
     chosen = list(of_clusters(opened, numbers, keep))
     engine = make_engine(opened, model, embedder, "cpu", wish.dtype, quiet=quiet, embeds=prompt is not None)
@@ -105,6 +102,22 @@ class Wish:
         return "bfloat16" if self.kind == "bf16" else "float32"
 
 
+def _check(wish: Wish, opened: "Artifact", clusters: list[int], model: str | None, embedder: str | None) -> None:
+    """Refuse what can be refused before anything heavy is imported; the output last, so that whoever names another one
+    hears of no more mistakes.
+    """
+    from coreinfer.export.choosing import check_clusters
+    from coreinfer.export.names import check_package
+    from coreinfer.export.run import check_output
+    from coreinfer.libraries import check_models
+
+    check_clusters(opened, clusters)
+    if wish.to not in SETS:
+        check_package(wish.to)
+        check_models(model, embedder)
+    check_output(wish.output)
+
+
 def _check_file(wish: Wish, given: dict[str, object]) -> None:
     """Refuse what a file of sets leaves no room for."""
     named = [name for name, value in given.items() if value is not None] + ["--uniform"] * wish.uniform
@@ -119,11 +132,14 @@ def _from_file(path: Path, clusters: list[int], model: str | None, wish: Wish) -
     from coreinfer.export.card import About
     from coreinfer.export.choosing import of_file
     from coreinfer.export.names import check_package
-    from coreinfer.libraries import load_libraries
+    from coreinfer.export.run import check_output
+    from coreinfer.libraries import check_models, load_libraries
 
     opened, name = SetFile.load(path), model or "demo"
     chosen = list(of_file(opened, clusters))
     check_package(wish.to)
+    check_models(model)
+    check_output(wish.output)
     load_libraries(wish.quiet, model, None, embeds=False)
     from coreinfer.export.origin import check_origin
     from coreinfer.models import load_model
@@ -160,18 +176,18 @@ def import_sets(
     from coreinfer.export.bits import write_sets
     from coreinfer.export.run import REMEDY, check_output
     from coreinfer.export.views import read_view
+    from coreinfer.libraries import check_models, load_libraries
     from coreinfer.places import check_file
 
     if output.suffix != ".bits":
         raise CoreInferError(f"--output {output} has the suffix {output.suffix!r}: give a .bits file")
-    check_output(output)
-    check_file(output, REMEDY)
     listed = read_view(file)
     if listed.origin is None and model is None:
         raise CoreInferError(f"{file} does not say whose neurons these are: give --model NAME")
+    check_models(model)
+    check_output(output)
+    check_file(output, REMEDY)
     if model is not None:
-        from coreinfer.libraries import load_libraries
-
         load_libraries(quiet, model, None, embeds=False)
         from coreinfer.export.origin import with_origin
 

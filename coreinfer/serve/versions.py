@@ -1,6 +1,5 @@
 """An artifact as it is served: opened, with what its statistic needs, and named by its digest."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,22 +8,24 @@ from coreinfer.belonging import check_identity
 from coreinfer.decode.continuing import Continuing, continuing
 from coreinfer.engine import Engine
 from coreinfer.errors import CoreInferError
-from coreinfer.layout import Layout
-from coreinfer.manifest import digest_of
 from coreinfer.serve.faults import Refused
 
 
 @dataclass(frozen=True)
 class Version:
-    """``digest``: sha256 of the manifest, which has those of all other files. A text is of one version, to its end."""
+    """What a text is made by, from its beginning to its end."""
 
     engine: Engine
     own: Continuing
-    digest: str
 
     @property
     def artifact(self) -> Artifact:
         return self.engine.artifact
+
+    @property
+    def digest(self) -> str:
+        """The artifact's, as it was loaded."""
+        return self.artifact.digest
 
     def keep(self, asked: float | None) -> float:
         """The share to keep, the artifact's own where none is asked for.
@@ -45,8 +46,7 @@ class Version:
 
 def opened(engine: Engine, decoder: object) -> Version:
     """Of an engine whose model ``decoder`` runs."""
-    made = engine.artifact
-    return Version(engine, continuing(decoder, made.manifest.statistic), digest_of(made.root))  # type: ignore[arg-type]
+    return Version(engine, continuing(decoder, engine.artifact.manifest.statistic))  # type: ignore[arg-type]
 
 
 def successor(now: Version, root: str | Path) -> Version:
@@ -55,8 +55,6 @@ def successor(now: Version, root: str | Path) -> Version:
     Raises:
         CoreInferError: it does not verify, or other models made it.
     """
-    there = os.path.isfile(Layout(Path(root)).manifest)  # where a path asks this, a name that is too long is a fault
-    before = digest_of(Path(root)) if there else None
     artifact, old = Artifact.load(root), now.artifact.manifest
     made = artifact.manifest
     if (made.layers, made.width, made.dimension) != (old.layers, old.width, old.dimension):
@@ -67,7 +65,4 @@ def successor(now: Version, root: str | Path) -> Version:
     check_identity("model", old.model, made.model)
     check_identity("embedder", old.embedder, made.embedder)
     engine = Engine.around(artifact, now.engine.model, now.engine.tokenizer, now.engine.embedder)
-    version = opened(engine, now.own.decoder)
-    if version.digest != before:
-        raise CoreInferError(f"{root} changed while it was read: let it be whole, and come again")
-    return version
+    return opened(engine, now.own.decoder)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coreinfer.artifact import Artifact
+from coreinfer.calibrated import FEW
 from coreinfer.settings import PolicySettings
 from coreinfer.threads import running_on
-from pipeline.calibrate import FEW, WEAKEST, threshold
+from pipeline.calibrate import WEAKEST, threshold
 from pipeline.calibration import numbers
 from pipeline.calibration.sample import Lab, cases
 

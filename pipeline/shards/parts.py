@@ -49,6 +49,11 @@ def _embeddings(store: Store, shard: int) -> Path:
     return store.at(f"{shard:07d}.npy")
 
 
+def clusters_at(store: Store, key: str) -> Path:
+    """Where the clusterings of this key lie, in the store of the embeddings that they are of."""
+    return store.at(f"clusters-{key[:32]}")
+
+
 def write_clusters(path: Path, key: str, options: Candidates, first: bool = False) -> None:
     """Clusterings that were tried, and each passage's cluster in them; ``first``: unless some are there."""
     sizes = [len(each) for each in options.centroids]

@@ -119,7 +119,7 @@ class Work:
             CoreInferError: two that could not wait for each other found different ones.
         """
         key = key_of(facts)
-        path = store.at(f"clusters-{key[:32]}")
+        path = parts.clusters_at(store, key)
         busy = partial(self.say, "another machine is finding the clusters: waiting for them")
         with self._writing(store), claimed(path, busy) if self.ways.work is not None else nullcontext():
             if (found := parts.read_clusters(path, key)) is not None:

@@ -105,13 +105,13 @@ def build_clusters(
     place of --pass embed on each, then `coreinfer merge FOLDER` on one of them. Or once, with --engine ray --address
     HOST:PORT --work FOLDER.
     """
+    from coreinfer.libraries import check_models, load_libraries
     from coreinfer.places import absolute, check_file
     from pipeline.folder import check_output
     from pipeline.joblog import Log
-    from pipeline.readers import check_dataset
     from pipeline.shards.plan import Part
     from pipeline.shards.ways import Ways
-    from pipeline.sources import SourceSettings
+    from pipeline.sources import SourceSettings, check_source
 
     place, number = output or named_after(dataset), parse_clusters(clusters)
     check_build(statistic, mode, token_fraction, keep, examples, seed, dtype)
@@ -121,15 +121,14 @@ def build_clusters(
         bad_shards=max_bad_shards, log=Log(log), speeds=True if as_json or stats else False if quiet else None,
     )  # fmt: skip
     source = SourceSettings(dataset, split, config, text_column, limit, passage_tokens, min_chars)
-    if only is None and not dry_run:
-        check_output(place, overwrite)
+    check_source(source, max_bad_shards)
+    check_models(model, embedder)
     if not dry_run:
         ways.check()
     if stats is not None:
         check_file(stats, "choose another --stats")
-    check_dataset(dataset)
-    from coreinfer.libraries import load_libraries
-
+    if only is None and not dry_run:
+        check_output(place, overwrite)  # last: whoever names another one hears of no more mistakes
     load_libraries(quiet, model, embedder)
     from coreinfer.hub import DEFAULT
     from coreinfer.progress import stages

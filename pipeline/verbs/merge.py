@@ -28,12 +28,14 @@ def merge(
     from coreinfer.places import check_file
     from pipeline.folder import check_output
     from pipeline.joblog import Log
+    from pipeline.recorded import check_recorded
     from pipeline.shards.ways import Ways
 
     ways = Ways(bad_shards=max_bad_shards, log=Log(log))
-    check_output(output, overwrite)
+    check_recorded(folder)
     if stats is not None:
         check_file(stats, "choose another --stats")
+    check_output(output, overwrite)
     from coreinfer.libraries import load_libraries
 
     load_libraries(quiet)

@@ -54,19 +54,20 @@ def update(
 
     An update that was stopped goes on where it was when the same command is given again.
     """
+    from coreinfer.libraries import check_models
     from pipeline.folder import check_output
     from pipeline.joblog import Log
-    from pipeline.readers import check_dataset
     from pipeline.shards.ways import Ways
-    from pipeline.sources import SourceSettings
+    from pipeline.sources import SourceSettings, check_source
 
     ways = Ways(workers=workers, cache=not no_cache, log=Log(log))
     opened = open_artifact(artifact, dtype)
     longest = tokens_of(opened) if passage_tokens is None else passage_tokens
     source = SourceSettings(dataset, split, config, text_column, limit, longest, min_chars)
-    check_output(output, overwrite)
+    check_source(source)
+    check_models(model, embedder)
     ways.check()
-    check_dataset(dataset)
+    check_output(output, overwrite)
     engine = make_engine(opened, model, embedder, device, dtype)
     from coreinfer.progress import stages
     from pipeline.updating.run import update as add
