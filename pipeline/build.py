@@ -163,7 +163,7 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
             f"the threshold is set by these texts alone, not calibrated: that needs {calibrate.FEW} "
             f"held-out texts, here are {held}"
         )
-    if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work)):
+    if ways.work is None and (seconds := seconds_needed(corpus.passages, corpus.total, work, corpus.recorder)):
         less = " in one process" * (ways.processes > 0) + ", less what is there already" * stages.begun
         yield f"{corpus.total:,} passages: about {lasting(seconds)} to embed and record them{less}"
     if corpus.settings.calibrate and len(corpus.ids) < LEAST:
