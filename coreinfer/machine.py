@@ -20,9 +20,13 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """The hardware, the date."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"date": date, "cpu": _cpu(), "cores": cores, "gpu": gpu, "python": platform.python_version()}
+    return {"date": date, "cpu": _cpu(), "cores": cores(), "gpu": gpu, "python": platform.python_version()}
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

@@ -171,7 +171,8 @@ def _estimate(stages: Stages) -> Iterator[str]:
     works = corpus.embedder.embed, lambda texts: deque(corpus.recorder.shares(texts), maxlen=0)
     for left, work in zip((embed, record), works, strict=True):
         if left:
-            seconds += (seconds_needed(corpus.passages, corpus.total, work) or 0.0) * left / corpus.total
+            whole = seconds_needed(corpus.passages, corpus.total, work, corpus.recorder) or 0.0
+            seconds += whole * left / corpus.total
     if seconds:
         alone = " in one process" * (stages.work.ways.processes_on(stages.corpus.settings.device) > 0)
         yield f"{corpus.total:,} passages: about {lasting(seconds)} to {_rest(embed, record, corpus.total)}{alone}"

@@ -16,10 +16,10 @@ import torch
 from coreinfer.capture import Reducer
 from coreinfer.embedder import Embedder, unit
 from coreinfer.evaluate.masked import Truth
+from coreinfer.machine import cores
 from coreinfer.memory.sizes import size_in_words
 from coreinfer.models import find_mlps
 from coreinfer.progress import Stage, unseen
-from coreinfer.threads import running_on
 from coreinfer.wording import counted, lasting
 from pipeline import calibrate
 from pipeline.calibration.run import MOST, TOKENS, usable
@@ -28,11 +28,12 @@ from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
 from pipeline.corpus import load_models
 from pipeline.data import Statistics
+from pipeline.estimate import like_batches
 from pipeline.holdout import held_out_of
 from pipeline.kmeans import ROUNDS, lloyd
 from pipeline.needs import HERE, Need, Rates, Sizes, needs
-from pipeline.passages import WINDOW, spread
-from pipeline.record import BATCH, Recorder
+from pipeline.passages import BLOCK, WINDOW
+from pipeline.record import Recorder
 from pipeline.settings import BuildSettings
 from pipeline.shards.plan import Plan
 from pipeline.shards.ways import Ways
@@ -40,10 +41,10 @@ from pipeline.skim import Skim
 from pipeline.sources import Counts, read_passages
 from pipeline.stopwatch import Stopwatch
 
-SAMPLE = 128  # passages timed: of fewer, lengths in a batch differ more than in a build, and more of it is padding
+BATCHES = 8  # that are timed
 POINTS, CLUSTERS = 4096, 64  # of a k-means that is timed
 
-Four = tuple[float, float, float, float]
+Two = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -88,26 +89,27 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     texts = _texts(settings, recorder, counts, watch.start("read passages", settings.source.limit))
     read = _timed(partial(skim.read, texts))
     watch.show("measure")
-    held, long = held_out_of(counts.passages), usable(recorder.tokenizer, skim.some)
+    tokens = dict(zip(skim.telling, recorder.lengths(skim.telling), strict=True))
+    held, long = held_out_of(counts.passages), [text for text in skim.some if tokens[text] >= TOKENS]
     ks = calibrate.numbers(counts.passages - held) if settings.clusters is None else [settings.clusters]
     size = Sizes(
-        counts.passages, skim.bytes, held, _usable_of(held, skim.some, recorder), ks, *recorder.shape,
+        counts.passages, skim.bytes, held, min(round(held * len(long) / len(skim.some)), MOST), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    by_length = sorted(skim.some, key=len)
-    seconds = _seconds([by_length[i] for i in spread(len(by_length), SAMPLE)], recorder, embedder, workers)
-    _at_their_most(skim.telling, recorder, embedder)
-    long = long[: batch_size(recorder.model, long.shape[1] - PROMPT)]
-    held_out = _held_out(recorder, long, settings.keep)
+    costs = _costs(skim.some, [tokens[text] for text in skim.some], recorder, embedder)
+    _at_their_most(sorted(tokens, key=lambda text: tokens[text])[-BLOCK:], tokens, recorder, embedder)
+    ids = usable(recorder.tokenizer, long[: batch_size(recorder.model, TOKENS - PROMPT)])
+    held_out = _held_out(recorder, ids, settings.keep)
     multiply, score = _multiply(embedder.dimension), _score(recorder.shape, settings.keep)
-    if settings.calibrate and len(long):
+    if settings.calibrate and len(ids):
         watch.show("measure gradients")
-        sensitivity(recorder.model, long)
+        sensitivity(recorder.model, ids)
     watch.stop()
     base = watch.peak["measure"] or size.lm + size.embedder
     rates = Rates(
-        read / counts.passages, *seconds, multiply, *held_out, score, base, watch.peak.get("measure gradients") or base
-    )
+        read / counts.passages, *costs.seconds, *costs.room(settings.device), multiply, *held_out, score, base,
+        watch.peak.get("measure gradients") or base,
+    )  # fmt: skip
     stages = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
     return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(stages))
 
@@ -120,30 +122,52 @@ def _texts(settings: BuildSettings, recorder: Recorder, counts: Counts, tick: Ca
         yield passage.text
 
 
-def _usable_of(held: int, some: list[str], recorder: Recorder) -> int:
-    """How many of so many held-out texts calibration runs, if as many are long enough as of ``some``."""
-    share = np.mean([length >= TOKENS for length in recorder.lengths(some)])
-    return min(round(held * float(share)), MOST)
+@dataclass(frozen=True)
+class _Costs:
+    """Of a passage, to embed and to record it: seconds, and processor seconds of all threads."""
+
+    seconds: Two
+    processor: Two
+
+    def room(self, device: str) -> Two:
+        """How many processes that do this the machine has room for at once: those that wait for no core of others'.
+        Each GPU is one's, and one that is named is all workers'.
+        """
+        if device != "cpu":
+            gpus = float(torch.cuda.device_count()) if device == "cuda" else 1.0
+            return gpus, gpus
+        embed, record = (cores() * s / max(p, s) for s, p in zip(self.seconds, self.processor, strict=True))
+        return max(1.0, embed), max(1.0, record)
 
 
-def _seconds(sample: list[str], recorder: Recorder, embedder: Embedder, workers: int) -> Four:
-    """Of a passage, to embed and to record it: with all threads, then with those that one of ``workers`` has."""
-    work = (embedder.embed, lambda texts: deque(recorder.shares(texts), maxlen=0))
-    for each in work:
-        each(sample)  # to warm up: on a CPU, what a matrix library compiles for a new shape takes as long as its work
-    embed, record = (_timed(partial(each, sample)) / len(sample) for each in work)
-    if workers == 1:
-        return embed, record, embed, record
-    with running_on(max(1, torch.get_num_threads() // workers)):  # each has all, and its part of the cores
-        shared = [_timed(partial(each, sample)) / len(sample) for each in work]
-    return embed, record, shared[0], shared[1]
+def _costs(some: list[str], lengths: list[int], recorder: Recorder, embedder: Embedder) -> _Costs:
+    """Of one of ``some``, texts of these ``lengths``."""
+    picked, times = like_batches(lengths, recorder.batch, BATCHES)
+    sample, part = [some[i] for i in picked], times / len(some)
+    embed, record = (_both(partial(work, sample)) for work in (embedder.embed, partial(_record, recorder)))
+    return _Costs((part * embed[0], part * record[0]), (part * embed[1], part * record[1]))
 
 
-def _at_their_most(texts: list[str], recorder: Recorder, embedder: Embedder) -> None:
-    """The longest of ``texts`` together, as the last batch of a block has them: no other takes as much memory."""
-    longest = [texts[i] for i in np.argsort(recorder.lengths(texts), kind="stable")[-BATCH:]]
-    embedder.embed(longest)
-    deque(recorder.shares(longest), maxlen=0)
+def _both(work: Callable[[], object]) -> Two:
+    """Seconds and processor seconds of some work, once it is warm."""
+    work()  # on a CPU, what a matrix library compiles for a new shape takes as long as its work
+    begun = time.process_time()
+    seconds = _timed(work)
+    return seconds, time.process_time() - begun
+
+
+def _record(recorder: Recorder, texts: list[str]) -> None:
+    deque(recorder.shares(texts), maxlen=0)
+
+
+def _at_their_most(longest: list[str], tokens: dict[str, int], recorder: Recorder, embedder: Embedder) -> None:
+    """Some of the batches of a block of the longest, and the longest: no others take as much memory. One batch would
+    not do: each new length leaves some behind, until those that follow fit in.
+    """
+    picked, _ = like_batches([tokens[text] for text in longest], recorder.batch, BATCHES)
+    some = list(dict.fromkeys([longest[i] for i in picked] + longest[-recorder.batch :]))
+    embedder.embed(some)
+    _record(recorder, some)
 
 
 def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:

@@ -3,6 +3,10 @@
 Times of the long stages are those of a passage in a like sample. k-means is counted in multiplications, at the measured
 rate; what is measured on held-out texts, in forwards of a text under a plan of neurons. Memory is what the process had
 at its most while all of that was timed, and the sums, which were not there then.
+
+Workers divide the time as far as the machine has room for more processes like the one that was timed. Each has as many
+threads as that one, so on a CPU they take turns, and gain what it leaves idle. That rests on a passage's processor time
+being the same beside other workers: it was 1.0 to 1.2 times as long. Of GPUs each is one worker's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,16 +52,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds to read, embed and record a passage; of the last two in one of ``workers`` processes that share the
-    machine; of a multiplication in k-means; of a held-out text, dense and under one plan of neurons, and in one
-    clustering whose neurons are scored for it. ``base``: bytes of this process, ``gradients``: while it finds them.
+    """Seconds to read, embed and record a passage; of a multiplication in k-means; of a held-out text, dense and under
+    one plan of neurons, and in one clustering whose neurons are scored for it. ``embed_room``, ``record_room``: as many
+    processes that do it could have the machine at once without waiting for each other. ``base``: bytes of this process,
+    ``gradients``: while it finds them.
     """
 
     read: float
     embed: float
     record: float
-    shared_embed: float
-    shared_record: float
+    embed_room: float
+    record_room: float
     multiply: float
     dense: float
     forward: float
@@ -91,12 +96,12 @@ def needs(size: Sizes, rate: Rates, workers: int, chosen: bool, calibrated: bool
     yield Need("embed", HERE, rate.embed * size.passages, base, kept)
     if workers > 1:
         many, apart = f"{workers} workers", base + workers * (base - size.lm)
-        yield Need("embed", many, rate.shared_embed * size.passages / workers, apart, kept)
+        yield Need("embed", many, rate.embed * size.passages / min(workers, rate.embed_room), apart, kept)
     yield Need("cluster", HERE, rate.multiply * multiplications(size), base + _sample(size), both)
     yield Need("record", HERE, rate.record * size.passages, base + size.sums, both + 2 * size.sums)
     if workers > 1:
         apart = base + workers * (base - size.embedder + size.sums)
-        seconds = rate.shared_record * size.passages / workers
+        seconds = rate.record * size.passages / min(workers, rate.record_room)
         yield Need("record", many, seconds, apart, both + 2 * workers * size.sums)
     rest = both + workers * size.sums
     if len(size.ks) > 1:

@@ -59,6 +59,11 @@ class Recorder:
         return len(mlps), mlps[0].width
 
     @property
+    def batch(self) -> int:
+        """Texts in a forward at most."""
+        return BATCH if self.model.device.type == "cpu" else GPU_BATCH
+
+    @property
     def reduced_by(self) -> str:
         """See ``statistic.reduced_by``."""
         return reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
@@ -89,15 +94,17 @@ class Recorder:
         model = self.model.base_model
         return capture.shares_of(lambda: model(input_ids=ids, attention_mask=mask, use_cache=False))
 
-    def _batches(self, sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Indices of texts of like length: ``BATCH`` of them, fewer if they are long."""
-        order = np.argsort(sizes, kind="stable")
-        batch = BATCH if self.model.device.type == "cpu" else GPU_BATCH
+    def _batches(self, sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Indices of texts of like length, ``batch`` of them, fewer if they are long; the longest come first, so that
+        each batch has room in what the one before it left free: the other way round, a block took 0.1 GB more.
+        """
+        order, batch, out = np.argsort(sizes, kind="stable"), self.batch, list[NDArray[np.int64]]()
         while len(order):
             reach = sizes[order[:batch]] * np.arange(1, len(order[:batch]) + 1)  # tokens, padded to the longest
             end = max(1, int((reach <= batch * USUAL).sum()))
-            yield order[:end]
+            out.append(order[:end])
             order = order[end:]
+        return out[::-1]
 
 
 def pad(rows: list[list[int]], most: int) -> tuple[torch.Tensor, torch.Tensor]:
