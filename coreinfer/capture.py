@@ -39,10 +39,13 @@ class _Reached(Exception):
 
 
 class Reducer:
-    """Hooks on every down projection that reduce what passes, between ``expect`` and ``shares``, to a statistic."""
+    """Hooks on every down projection that reduce what passes, between ``expect`` and ``shares``, to a statistic.
 
-    def __init__(self, mlps: list[Mlp], settings: StatisticSettings) -> None:
-        self.mlps, self.settings = mlps, settings
+    ``apart``: what they do is not compiled with a model that is.
+    """
+
+    def __init__(self, mlps: list[Mlp], settings: StatisticSettings, apart: bool = False) -> None:
+        self.mlps, self.settings, self._apart = mlps, settings, apart
         self.columns = column_energies(mlps)
         self._sums: list[Tensor | None] = [None] * len(mlps)
         self._valid: Tensor | None = None
@@ -82,7 +85,7 @@ class Reducer:
                 if self._stops and layer == len(self.mlps) - 1:
                     raise _Reached
 
-        return reduce
+        return torch.compiler.disable(reduce) if self._apart else reduce  # type: ignore[no-untyped-call]
 
     def _take(self, layer: int, a: Tensor) -> None:
         """A GPU's activations wait until they are HELD bytes: a launch for each layer would cost more than its work."""
@@ -171,16 +174,18 @@ class Capture(Reducer):
 
     ``with Capture(model, settings) as capture: capture.expect(valid); model(ids); capture.shares()``
 
-    ``ends``: whether the context is left without a caller's doing, so that others may wait for it.
+    ``ends``: whether the context is left without a caller's doing, so that others may wait for it. ``apart``: see
+    ``Reducer``.
 
     Raises:
         CoreInferError: a slim context or another Capture is open on the model.
     """
 
     def __init__(
-        self, model: PreTrainedModel, settings: StatisticSettings, mlps: list[Mlp] | None = None, ends: bool = False
-    ) -> None:
-        super().__init__(mlps or find_mlps(model), settings)
+        self, model: PreTrainedModel, settings: StatisticSettings, mlps: list[Mlp] | None = None, ends: bool = False,
+        apart: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(mlps or find_mlps(model), settings, apart)
         self._decoder, self._ends = decoder_of(model), ends
 
     def __enter__(self) -> "Capture":

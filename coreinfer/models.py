@@ -41,6 +41,12 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return cast(nn.Module, model.get_decoder() if hasattr(model, "get_decoder") else model)  # type: ignore[no-untyped-call]
 
 
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The decoder's layers, in order: the modules that their number alone names, as in ``layers.3``."""
+    paths = [(path.split("."), module) for path, module in decoder_of(model).named_modules()]
+    return [module for parts, module in paths if parts[-1].isdecimal() and sum(map(str.isdecimal, parts)) == 1]
+
+
 def _as_mlp(owner: nn.Module, hidden: int) -> Mlp | None:
     """``owner`` as an Mlp if its children are those of a layout and their shapes fit; else None."""
     children = {name: full(child) for name, child in owner.named_children()}

@@ -26,7 +26,8 @@ from pipeline.calibration.run import MOST, TOKENS, usable
 from pipeline.calibration.sample import batch_size
 from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
-from pipeline.corpus import load_models
+from pipeline.compiled import wants_compiling
+from pipeline.corpus import compiled, load_models
 from pipeline.data import Statistics
 from pipeline.estimate import like_batches
 from pipeline.holdout import held_out_of
@@ -35,6 +36,7 @@ from pipeline.needs import HERE, Need, Rates, Sizes, needs
 from pipeline.passages import BLOCK, WINDOW
 from pipeline.record import Recorder
 from pipeline.settings import BuildSettings
+from pipeline.shards.gpus import gpus_here
 from pipeline.shards.plan import Plan
 from pipeline.shards.ways import Ways
 from pipeline.skim import Skim
@@ -96,7 +98,7 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         counts.passages, skim.bytes, held, min(round(held * len(long) / len(skim.some)), MOST), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    costs = _costs(skim.some, [tokens[text] for text in skim.some], recorder, embedder)
+    costs = _costs(skim.some, [tokens[text] for text in skim.some], _recording(settings, recorder, counts), embedder)
     _at_their_most(sorted(tokens, key=lambda text: tokens[text])[-BLOCK:], tokens, recorder, embedder)
     ids = usable(recorder.tokenizer, long[: batch_size(recorder.model, TOKENS - PROMPT)])
     held_out = _held_out(recorder, ids, settings.keep)
@@ -122,6 +124,12 @@ def _texts(settings: BuildSettings, recorder: Recorder, counts: Counts, tick: Ca
         yield passage.text
 
 
+def _recording(settings: BuildSettings, recorder: Recorder, counts: Counts) -> Recorder:
+    """What would record the corpus."""
+    wanted = wants_compiling(settings.compiled, settings.device, counts.passages)
+    return compiled(recorder, settings.compiled, lambda why: None) if wanted else recorder
+
+
 @dataclass(frozen=True)
 class _Costs:
     """Of a passage, to embed and to record it: seconds, and processor seconds of all threads."""
@@ -134,7 +142,7 @@ class _Costs:
         Each GPU is one's, and one that is named is all workers'.
         """
         if device != "cpu":
-            gpus = float(torch.cuda.device_count()) if device == "cuda" else 1.0
+            gpus = float(len(gpus_here())) if device == "cuda" else 1.0
             return gpus, gpus
         embed, record = (cores() * s / max(p, s) for s, p in zip(self.seconds, self.processor, strict=True))
         return max(1.0, embed), max(1.0, record)

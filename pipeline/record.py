@@ -13,9 +13,10 @@ each keeps all cores, or the GPU, busy, but for the texts' tokenizing, a hundred
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import reduced_by
+from pipeline.compiled import CompiledLayers, make_ready
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
 
@@ -45,12 +47,30 @@ def longest_passage(model: PreTrainedModel) -> int:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Runs texts through a model's decoder and yields their shares; of longer texts the first ``max_tokens``."""
+    """Runs texts through a model's decoder and yields their shares; of longer texts the first ``max_tokens``.
+    ``layers``: the model's, compiled.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: StatisticSettings
     max_tokens: int
+    layers: CompiledLayers | None = None
+
+    def compiled(self, backend: str = "inductor") -> Self:
+        """The same with the model's layers compiled, which takes seconds.
+
+        Raises:
+            NotCompiled: they cannot be.
+        """
+        made = replace(self, layers=(layers := CompiledLayers(self.model, backend)))
+
+        def shares(ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
+            with made._capture() as capture, torch.inference_mode():
+                return made._forward(capture, ids, mask)
+
+        make_ready(layers, shares, min(self.max_tokens, context_length(self.model)))
+        return made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,8 +85,9 @@ class Recorder:
 
     @property
     def reduced_by(self) -> str:
-        """See ``statistic.reduced_by``."""
-        return reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
+        """See ``statistic.reduced_by``; and whether layers are compiled, on which last bits depend too."""
+        made = reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
+        return f"{made}, compiled layers" if self.layers else made
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text, as they would be recorded, uncut."""
@@ -81,13 +102,16 @@ class Recorder:
         most = min(self.max_tokens, context_length(self.model))
         encoded = self.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
         sizes = np.array([len(ids) for ids in encoded])
-        capture = Capture(self.model, self.settings, ends=True)
+        capture = self._capture()
         for picked in self._batches(sizes):
             ids, mask = pad([encoded[i] for i in picked], most)
             # Both end before the consumer goes on: its own work is neither captured nor without gradients.
-            with capture, torch.inference_mode():
+            with self.layers or nullcontext(), capture, torch.inference_mode():
                 shares = self._forward(capture, ids.to(self.model.device), mask.to(self.model.device))
             yield picked, shares, sizes[picked]
+
+    def _capture(self) -> Capture:
+        return Capture(self.model, self.settings, ends=True, apart=self.layers is not None)
 
     def _forward(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
         capture.expect(valid_tokens(ids, mask, bos_of(self.model)))

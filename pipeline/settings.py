@@ -24,6 +24,7 @@ class BuildSettings:
     device: str = "cpu"
     dtype: str = "auto"
     calibrate: bool = True
+    compiled: bool | None = None  # whether the LM's layers are, for recording; None: where that pays
 
     def __post_init__(self) -> None:
         check_keep(self.keep)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from coreinfer.settings import StatisticSettings
 from coreinfer.wording import counted
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
-from pipeline.corpus import Corpus, with_statistic
+from pipeline.compiled import wants_compiling
+from pipeline.corpus import Corpus, compiled, with_statistic
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
+from pipeline.record import Recorder
 from pipeline.shards import keys, parts
 from pipeline.shards.store import Facts, Store, key_of
 from pipeline.shards.tasks import Place
@@ -61,6 +64,15 @@ class Stages:
             corpus.passages, self.plan, corpus.embedder_identity, corpus.embedder.encoder, settings.device
         )
 
+    @cached_property
+    def recorder(self) -> Recorder:
+        """What records the corpus; what measures on held-out texts is the corpus's own."""
+        corpus, settings = self.corpus, self.corpus.settings
+        if not wants_compiling(settings.compiled, settings.device, corpus.total):
+            return corpus.recorder
+        self.watch.show("compile")
+        return compiled(corpus.recorder, settings.compiled, self.work.say)
+
     def left(self) -> tuple[int, int]:
         """How many passages are not embedded yet, and how many not recorded; nothing is begun or changed for that."""
         embedded, found = self._store("embed", self.facts), set[int]()
@@ -98,9 +110,8 @@ class Stages:
 
     def record(self, options: Candidates) -> Store:
         """What is not recorded yet."""
-        made, recorder, shown = self.corpus.settings, self.corpus.recorder, self._shown("record")
-        facts = self._record_facts(options)
-        store = self.work.record(self.place, facts, options, made.model, made.dtype, recorder, shown)
+        made, facts, shown = self.corpus.settings, self._record_facts(options), self._shown("record")
+        store = self.work.record(self.place, facts, options, made.model, made.dtype, self.recorder, shown)
         self._lose("record")
         return store
 
@@ -186,7 +197,7 @@ class Stages:
         return keys.cluster_facts(self.facts, self.corpus.parts.kept, self.corpus.ks, self.corpus.settings.seed)
 
     def _record_facts(self, options: Candidates) -> Facts:
-        made, recorder = self.corpus.settings, self.corpus.recorder
+        made, recorder = self.corpus.settings, self.recorder
         return keys.record_facts(
             self.facts, options, self.corpus.model_identity, recorder.settings, recorder.reduced_by, made.device,
             made.seed,

@@ -12,6 +12,7 @@ from coreinfer import CoreInferError
 from coreinfer.settings import StatisticSettings
 from pipeline.build import build_clusters
 from pipeline.passages import read_rows
+from pipeline.record import Recorder
 from pipeline.settings import BuildSettings
 from pipeline.shards.ways import Ways
 from pipeline.sources import SourceSettings
@@ -33,7 +34,7 @@ def foretold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., F
     """Build, where each stage needs 6 s a passage."""
     timed, said = list[str](), list[str]()
 
-    def needed(passages: Path, total: int, work: Callable[[list[str]], object]) -> float:
+    def needed(passages: Path, total: int, work: Callable[[list[str]], object], recorder: Recorder) -> float:
         work(["Some words."])
         timed.append("embed" if hasattr(work, "__self__") else "record")
         return 6.0 * total

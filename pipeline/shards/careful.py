@@ -42,7 +42,9 @@ class Careful(Recorder):
 
     @classmethod
     def of(cls, recorder: Recorder, together: int | None) -> "Careful":
-        return cls(recorder.model, recorder.tokenizer, recorder.settings, recorder.max_tokens, together)
+        return cls(
+            recorder.model, recorder.tokenizer, recorder.settings, recorder.max_tokens, recorder.layers, together
+        )  # fmt: skip
 
     def shares(self, texts: list[str]) -> Iterator[Batch]:
         """See ``Recorder``.

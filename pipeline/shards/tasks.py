@@ -138,13 +138,15 @@ class RecordTask:
     dtype: str
     statistic: StatisticSettings
     most: int
+    compiled: bool = False
 
     def on(self, device: str) -> Self:
         return replace(self, place=replace(self.place, device=device))
 
     def load(self) -> Recorder:
         model, tokenizer = load_model(self.model, self.dtype, self.place.device)
-        return Recorder(model, tokenizer, self.statistic, self.most)
+        recorder = Recorder(model, tokenizer, self.statistic, self.most)
+        return recorder.compiled() if self.compiled else recorder
 
     def begin(self, model: Recorder, slot: str) -> Do:
         store = self.store
@@ -181,7 +183,7 @@ class RecordTask:
         kind = self.statistic
         return {
             "place": self.place.plain(), "store": self.store.plain(), "clusters": str(self.clusters.absolute()),
-            "model": absolute(self.model, "demo"), "dtype": self.dtype, "most": self.most,
+            "model": absolute(self.model, "demo"), "dtype": self.dtype, "most": self.most, "compiled": self.compiled,
             "statistic": [kind.kind, kind.token_fraction, kind.mode],
         }  # fmt: skip
 
@@ -189,7 +191,7 @@ class RecordTask:
     def of(cls, raw: dict[str, Any]) -> Self:
         return cls(
             Place.of(raw["place"]), Store.of(raw["store"]), Path(raw["clusters"]), raw["model"], raw["dtype"],
-            StatisticSettings(*raw["statistic"]), raw["most"],
+            StatisticSettings(*raw["statistic"]), raw["most"], raw["compiled"],
         )  # fmt: skip
 
 

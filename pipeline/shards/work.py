@@ -146,7 +146,7 @@ class Work:
         mine = [shard for shard in range(plan.count) if shard not in done and self.ways.part.holds(shard)]
         self._say_reused("recorded sums", len(done), plan.count, at_once=True)
         tick = start(sum(int((options.labels[0][list(plan.rows(shard))] >= 0).sum()) for shard in mine))
-        task = RecordTask(place, store, clusters, name, dtype, model.settings, model.max_tokens)
+        task = RecordTask(place, store, clusters, name, dtype, model.settings, model.max_tokens, bool(model.layers))
         self._do("record", task, model, mine, left_out, tick)
         return store
 
@@ -213,13 +213,13 @@ class Work:
             self.say(f"{stage}: shard {shard} is left out: {why}")
 
     def _crew(self, device: str, model: Any, shards: int) -> Crew:
-        ways = self.ways
-        if ways.engine == "ray":
+        if self.ways.engine == "ray":
             if self._cluster is None:
-                self.say("starting Ray" if ways.address is None else f"connecting to Ray at {ways.address}")
-                self._cluster = Cluster(ways.address, ways.workers, device.startswith("cuda"))
+                address = self.ways.address
+                self.say("starting Ray" if address is None else f"connecting to Ray at {address}")
+                self._cluster = Cluster(address, self.ways.workers, device.startswith("cuda"))
             return Actors(self._cluster)
-        count = ways.processes_on(device)
+        count = self.ways.processes_on(device)
         return Processes(count) if min(count, shards) > 1 else Here(model)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
@@ -244,8 +244,7 @@ class Work:
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""
         self.reused[what] = done
-        if done:
-            self._unsaid.append(f"{what} of {done} of {count} shards")
+        self._unsaid += [f"{what} of {done} of {count} shards"] if done else []
         if self._unsaid and at_once:
             self.say(f"reusing {', '.join(self._unsaid)}")
             self._unsaid.clear()

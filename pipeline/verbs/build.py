@@ -79,6 +79,12 @@ def build_clusters(
         ),
     ] = None,
     no_cache: NoCacheOption = False,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="torch.compile the LM to record. [default: on a GPU, from 50,000 passages]"
+        ),
+    ] = None,
     shard_passages: Annotated[
         int | None, typer.Option(help="Passages between two savings, a multiple of 512. [default: 512; 4096 on a GPU]")
     ] = None,
@@ -139,7 +145,7 @@ def build_clusters(
     settings = BuildSettings(
         source, absolute(model, "demo"), absolute(embedder, DEFAULT), number,
         None if statistic == "auto" else StatisticSettings(statistic, token_fraction, mode),  # type: ignore[arg-type]
-        keep, examples, seed, device, dtype,
+        keep, examples, seed, device, dtype, compiled=compiled,
     )  # fmt: skip
     with stages(quiet) as shown, ways.log as kept:
         stage = kept.shown(shown)
