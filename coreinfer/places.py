@@ -13,7 +13,7 @@ from coreinfer import disk
 from coreinfer.errors import CoreInferError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REPLACED = "replaced"  # what stood in the place of a new folder, until that has it
+REPLACED = "replaced"  # what stood in the place of a new folder, until that has it, where they cannot be exchanged
 
 
 def absolute(name: str | None, default: str) -> str:
@@ -77,9 +77,10 @@ def folder_moved_in(path: Path, replacing: bool = True) -> Iterator[tuple[Path, 
             yield made, scratch
             for file in [*made.iterdir(), made]:
                 disk.sync(file)
-            if replacing and path.exists():
-                disk.rename(path, work / REPLACED)
-            disk.rename(made, path)
+            if not (replacing and path.exists() and disk.exchange(made, path)):
+                if replacing and path.exists():
+                    disk.rename(path, work / REPLACED)
+                disk.rename(made, path)
             disk.sync(path.parent)
         finally:
             _put_back(work / REPLACED, path)

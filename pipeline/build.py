@@ -22,7 +22,7 @@ from pipeline.calibration.run import LEAST
 from pipeline.cluster import how, placed
 from pipeline.corpus import Corpus, read_corpus
 from pipeline.data import Clustering, Remember, Statistics
-from pipeline.estimate import seconds_needed
+from pipeline.estimate import WORTH, seconds_needed
 from pipeline.folder import appearing
 from pipeline.holdout import Split
 from pipeline.recalibrate import calibrate_new, too_few
@@ -168,13 +168,15 @@ def _worth_knowing(stages: Stages, output: Path) -> Iterator[str]:
 def _estimate(stages: Stages) -> Iterator[str]:
     """How long the long stages take for what is left of them; what is done already is not timed either."""
     corpus, (embed, record), seconds = stages.corpus, stages.left(), 0.0
+    if corpus.total >= WORTH and embed + record:
+        stages.watch.show("estimate")
     works = corpus.embedder.embed, lambda texts: deque(corpus.recorder.shares(texts), maxlen=0)
     for left, work in zip((embed, record), works, strict=True):
         if left:
             whole = seconds_needed(corpus.passages, corpus.total, work, corpus.recorder) or 0.0
             seconds += whole * left / corpus.total
     if seconds:
-        alone = " in one process" * (stages.work.ways.processes_on(stages.corpus.settings.device) > 0)
+        alone = " in one process" * (stages.work.ways.processes_on(corpus.settings.device, stages.plan.count) > 0)
         yield f"{corpus.total:,} passages: about {lasting(seconds)} to {_rest(embed, record, corpus.total)}{alone}"
 
 

@@ -87,7 +87,7 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
     """
     watch = Stopwatch(stage)
     recorder, embedder = load_models(settings, watch, ways.bad_shards)
-    counts, workers, skim = Counts(most_bad=ways.bad_shards), max(1, ways.processes_on(settings.device)), Skim()
+    counts, skim = Counts(most_bad=ways.bad_shards), Skim()
     texts = _texts(settings, recorder, counts, watch.start("read passages", settings.source.limit))
     read = _timed(partial(skim.read, texts))
     watch.show("measure")
@@ -112,8 +112,10 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         read / counts.passages, *costs.seconds, *costs.room(settings.device), multiply, *held_out, score, base,
         watch.peak.get("measure gradients") or base,
     )  # fmt: skip
+    shards = Plan(counts.passages, ways.size_on(settings.device)).count
+    workers = max(1, ways.processes_on(settings.device, shards))
     stages = needs(size, rates, workers, settings.statistic is None, settings.calibrate)
-    return Forecast(counts, Plan(counts.passages, ways.size_on(settings.device)).count, ks, list(stages))
+    return Forecast(counts, shards, ks, list(stages))
 
 
 def _texts(settings: BuildSettings, recorder: Recorder, counts: Counts, tick: Callable[[int], object]) -> Iterator[str]:

@@ -54,8 +54,8 @@ class Faults:
         """In place of the calls themselves."""
         self._wrap(disk, "put", self._half)
         for owner, name in (
-            (disk, "sync"), (disk, "rename"), (disk, "replace"), (disk, "keep_first"), (work, "write_vectors"),
-            (Path, "write_text"), (Path, "write_bytes"), (pq.ParquetWriter, "write_table"),
+            (disk, "sync"), (disk, "rename"), (disk, "exchange"), (disk, "replace"), (disk, "keep_first"),
+            (work, "write_vectors"), (Path, "write_text"), (Path, "write_bytes"), (pq.ParquetWriter, "write_table"),
         ):  # fmt: skip
             self._wrap(owner, name, lambda call, *given: None)
         put, sync = disk.put, disk.sync

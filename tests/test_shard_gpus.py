@@ -11,7 +11,7 @@ from pipeline.shards import gpus
 from pipeline.shards.crew import Here
 from pipeline.shards.gpus import LAUNCHED, left_free, shared_out
 from pipeline.shards.processes import Processes
-from pipeline.shards.ways import Ways
+from pipeline.shards.ways import ENOUGH, Ways
 from pipeline.shards.work import Work
 
 
@@ -61,13 +61,18 @@ def test_a_gpu_is_left_to_the_workers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "device", "wanted"),
-    [(None, "cuda", 3), (None, "cuda:1", 0), (None, "cpu", 0), (1, "cuda", 0), (2, "cuda", 2), (2, "cpu", 2)],
-)
-def test_a_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, workers: int | None, device: str, wanted: int) -> None:
-    """Unless a number, or a GPU, was named; a single shard is done here."""
+    ("workers", "device", "shards", "wanted"),
+    [
+        (None, "cuda", 99, 3), (None, "cuda", 2 * ENOUGH, 2), (None, "cuda", 2 * ENOUGH - 1, 0),
+        (None, "cuda:1", 99, 0), (None, "cpu", 99, 0), (1, "cuda", 99, 0), (2, "cuda", 99, 2), (5, "cpu", 3, 3),
+        (2, "cpu", 1, 0),
+    ],
+)  # fmt: skip
+def test_a_worker_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, device: str, shards: int, wanted: int
+) -> None:
+    """Unless a number, or a GPU, was named, or there is too little to do."""
     monkeypatch.setattr(gpus, "gpus_here", lambda: [0, 1, 2])
-    work = Work(Ways(workers=workers))
-    crew = work._crew(device, None, 5)
+    crew = Work(Ways(workers=workers))._crew(device, None, shards)
     assert (crew.count if isinstance(crew, Processes) else 0) == wanted
-    assert isinstance(work._crew(device, None, 1), Here)
+    assert isinstance(crew, Processes if wanted else Here)

@@ -18,6 +18,7 @@ from pipeline.shards.plan import Part, check_size
 KEPT = f"{REMEDY}, or add --no-cache"
 Pass = Literal["embed", "record"]
 Engine = Literal["local", "ray"]
+ENOUGH = 8  # shards a GPU's worker must have: it starts for as long as it takes to do two or three
 USUAL, GPU_USUAL = BLOCK, 8 * BLOCK  # passages of a shard: minutes of work, against which a commit takes no time
 
 
@@ -28,8 +29,8 @@ class Ways:
     Attributes:
         engine: local, or ray.
         address: HOST:PORT of a Ray cluster's head, or auto: the one that this machine is in; None: a Ray of our own.
-        workers: processes on this machine, 1: this one; or Ray's actors. None: one a GPU, without GPUs 1, or one of
-            Ray's machines each.
+        workers: processes on this machine, 1: this one; or Ray's actors. None: one a GPU, as far as each has ``ENOUGH``
+            shards to do, without GPUs 1; or one a GPU or machine of Ray's.
         shard_passages: passages of a shard, a multiple of 512; None: as usual on the device.
         cache: whether what is done is kept in the user's cache, to go on from.
         work: a folder that several machines share, instead of that cache.
@@ -77,11 +78,12 @@ class Ways:
         if self.work is not None and not self.cache:
             raise CoreInferError(f"--no-cache and --work {self.work} contradict each other: leave out one of them")
 
-    def processes_on(self, device: str) -> int:
-        """Workers beside this process, as far as they are known before a cluster is. None named: one a GPU."""
+    def processes_on(self, device: str, shards: int) -> int:
+        """Workers beside this process for so many shards, as far as they are known before a cluster is."""
         if self.engine == "ray":
             return self.workers or 1
-        count = self.workers or (_gpus() if device == "cuda" else 1)
+        usual = min(_gpus(), shards // ENOUGH) if device == "cuda" else 1
+        count = min(usual if self.workers is None else self.workers, shards)
         return count if count > 1 else 0
 
     def size_on(self, device: str) -> int:

@@ -219,8 +219,8 @@ class Work:
                 self.say("starting Ray" if address is None else f"connecting to Ray at {address}")
                 self._cluster = Cluster(address, self.ways.workers, device.startswith("cuda"))
             return Actors(self._cluster)
-        count = self.ways.processes_on(device)
-        return Processes(count) if min(count, shards) > 1 else Here(model)
+        count = self.ways.processes_on(device, shards)
+        return Processes(count) if count else Here(model)
 
     def _writing(self, store: Store) -> AbstractContextManager[None]:
         return writing(store.folder, self.ways.remedy) if self._kept else nullcontext()
