@@ -18,7 +18,7 @@ TINY = np.float32(np.finfo(np.float32).tiny)
 FIXED_POINT = 2.0**36  # as ``coreinfer.neurons``'; a test compares
 ROUNDING = 1.5 * 2.0**52  # a number below 2^51, added to this, is rounded, and stands in the lowest bits
 FAST = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "boundscheck": False, "cache": True}
-EXACT = FAST | {"fastmath": False}
+EXACT = FAST | {"fastmath": False, "nogil": True}  # a GPU's next batch is launched meanwhile
 
 
 @njit(**FAST)

@@ -27,6 +27,7 @@ from coreinfer.capture import Capture, valid_tokens
 from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import reduced_by
+from pipeline.behind import AtOnce, Behind
 from pipeline.compiled import CompiledLayers, make_ready
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
@@ -165,9 +166,10 @@ def record_texts(
     tick: Callable[[int], Any] = lambda n: None,
 ) -> None:  # fmt: skip
     """Add consecutive passages, which begin at a multiple of ``BLOCK``, to ``out``; ``labels`` (m, n) are theirs."""
-    for at in range(0, len(texts), BLOCK):
-        mine = labels[:, at : at + BLOCK]
-        chosen = np.flatnonzero(mine[0] >= 0)
-        for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
-            out.add(mine[:, chosen[picked]], shares, tokens)
-            tick(len(picked))
+    with AtOnce() if recorder.model.device.type == "cpu" else Behind() as adding:
+        for at in range(0, len(texts), BLOCK):
+            mine = labels[:, at : at + BLOCK]
+            chosen = np.flatnonzero(mine[0] >= 0)
+            for picked, shares, tokens in recorder.shares([texts[at + i] for i in chosen]):
+                adding.do(out.add, mine[:, chosen[picked]], shares, tokens)
+                tick(len(picked))

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from coreinfer.neurons import FIXED_POINT
 from coreinfer.settings import StatisticSettings
 from pipeline import passages
+from pipeline.behind import Behind
 from pipeline.passages import Passage, write_passages
 from pipeline.record import BATCH, LONGEST, USUAL, Recorder, longest_passage, pad, record
 from pipeline.shards.careful import BadShard, Careful
@@ -115,6 +116,17 @@ def test_record_is_brute_force_text_by_text(
         assert got.passages[coarse] == sum(got.passages[c] for c in fine)
         assert got.tokens[coarse] == sum(got.tokens[c] for c in fine)
     assert sum(ticks) == (labels >= 0).sum()
+
+
+def test_sums_that_are_added_up_behind_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which computes the next batch meanwhile."""
+    ids, runs = some_ids(3 * BATCH), recorder("Llama")
+    made, labels = write(tmp_path / "p.parquet", [as_text(row) for row in ids]), np.arange(len(ids))[None] % 3
+    wanted = record(made, labels, 3, runs)
+    monkeypatch.setattr("pipeline.record.AtOnce", Behind)
+    got = record(made, labels, 3, runs)
+    for name, array in vars(wanted).items():
+        assert np.array_equal(array, vars(got)[name])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
