@@ -19,9 +19,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from coreinfer.bench.shapes import SHAPES, random_model
 from coreinfer.embedder import Embedder
 from coreinfer.machine import machine, versions
-from coreinfer.models import load_model
+from coreinfer.models import default_dtype, load_model
 from coreinfer.settings import StatisticSettings
 from coreinfer.threads import running_on
 from pipeline.data import Statistics
@@ -132,8 +133,7 @@ def rate(done: Sequence[tuple[float, int, int]]) -> float:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything of one machine."""
     device, rounds = arguments.device, arguments.rounds
-    model, tokenizer = load_model(arguments.model, arguments.dtype, device)
-    recorder = Recorder(model, tokenizer, StatisticSettings(arguments.statistic), longest_passage(model))
+    recorder = _recorder(arguments)
     embedder = Embedder(arguments.embedder, device)
     source = SourceSettings(arguments.texts)
     some = list(islice(read_passages(source, recorder.lengths, Counts()), SHARDS * arguments.passages))
@@ -152,6 +152,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return made
 
 
+def _recorder(arguments: argparse.Namespace) -> Recorder:
+    model, tokenizer = load_model(arguments.model, arguments.dtype, "cpu" if arguments.shape else arguments.device)
+    if arguments.shape:
+        model = random_model(arguments.shape, default_dtype(arguments.device), arguments.device)
+    recorder = Recorder(model, tokenizer, StatisticSettings(arguments.statistic), longest_passage(model))
+    return recorder.compiled() if arguments.compile else recorder
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.throughput", description=__doc__)
@@ -161,6 +169,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="ROUNDS", help="of two workers and one; 0 for none")
     parser.add_argument("--statistic", choices=("energy", "griffin", "count"), default="energy")
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="a random one of this shape, with --model's tokenizer")
+    parser.add_argument("--compile", action="store_true", help="its layers, to record")
     parser.add_argument("--embedder", default="all-MiniLM-L6-v2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
