@@ -77,14 +77,26 @@ def folder_moved_in(path: Path, replacing: bool = True) -> Iterator[tuple[Path, 
             yield made, scratch
             for file in [*made.iterdir(), made]:
                 disk.sync(file)
-            if not (replacing and path.exists() and disk.exchange(made, path)):
-                if replacing and path.exists():
-                    disk.rename(path, work / REPLACED)
-                disk.rename(made, path)
-            disk.sync(path.parent)
+            _put(made, path, work / REPLACED, replacing)
         finally:
             _put_back(work / REPLACED, path)
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _put(made: Path, path: Path, replaced: Path, replacing: bool) -> None:
+    """Give ``made`` the name ``path``, and have that on the disk; what had the name goes to the name of either."""
+    there = replacing and path.exists()
+    if there and disk.exchange(made, path):
+        try:
+            disk.sync(path.parent)
+        except BaseException:
+            disk.exchange(made, path)
+            raise
+        return
+    if there:
+        disk.rename(path, replaced)
+    disk.rename(made, path)
+    disk.sync(path.parent)
 
 
 def _put_back(replaced: Path, path: Path) -> None:

@@ -57,7 +57,7 @@ def verify(root: Path) -> Verified:
 
 
 def _is_still(manifest: Path, text: str) -> bool:
-    """Whether this is its text; between one artifact and the next there is none."""
+    """Whether this is its text; between one artifact and the next there may be none."""
     try:
         return _text_of(manifest) == text
     except (CoreInferError, OSError):

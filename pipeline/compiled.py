@@ -1,13 +1,15 @@
 """A decoder's layers, compiled for recording: ``torch.compile`` makes one kernel of what Transformers runs in many,
 such as norms, rotations and activation functions.
 
-Whoever records a passage must get the same last bits, so nothing depends on what a process met before: all is compiled
-before the first text, for batches that are the same everywhere, with their sizes left open; no kernel is chosen by its
-time; and a batch that what was compiled does not fit, such as a single text, runs as if nothing were.
+Whoever records a passage must get the same last bits, so nothing depends on what a process met before: what torch
+compiled earlier is forgotten; all is compiled before the first text, for batches that are the same everywhere, with
+their sizes left open; no kernel is chosen by its time; and a batch that what was compiled does not fit, such as a
+single text, runs as if nothing were.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,9 @@ from transformers import PreTrainedModel
 from coreinfer.errors import CoreInferError, in_words
 from coreinfer.models import layers_of
 
-# Texts and tokens of the batches that it is compiled for: no two alike, else they would be taken for one size.
-TEXTS, GPU_TEXTS, TOKENS = 12, 48, 176
+TEXTS, GPU_TEXTS, TOKENS = 12, 48, 176  # of the batches that it is compiled for: equal sizes would be taken for one
 ENOUGH = 50_000  # passages from which on a GPU's build gains more than the ten seconds that compiling takes
-APART = 0.05  # most that a text's shares in a layer may differ, of 2: rounding to bfloat16 makes a hundredth of that
+APART = 0.05  # most that a text's shares in a layer may differ, of 2: rounding to bfloat16 comes to half of it
 
 Shares = Callable[[Tensor, Tensor], NDArray[np.float64]]
 
@@ -30,26 +31,70 @@ Shares = Callable[[Tensor, Tensor], NDArray[np.float64]]
 class NotCompiled(CoreInferError):
     """Layers that have to run as they are."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the model's layers {why}: give --no-compile")
 
-def wants_compiling(asked: bool | None, device: str, passages: int) -> bool:
-    """Whether to, if that was ``asked`` for; where nobody says, whether it pays."""
-    return device.startswith("cuda") and passages >= ENOUGH if asked is None else asked
+
+def worth_compiling(passages: int) -> bool:
+    """Whether a GPU's build of so many gains by it, and this torch can compile the same everywhere."""
+    if passages < ENOUGH:
+        return False
+    from torch._inductor import config
+
+    return hasattr(config, "deterministic")  # from torch 2.10 on
 
 
 class CompiledLayers:
-    """A context manager, inside which a forward of the model runs what was compiled, by torch's ``backend``.
+    """A context manager, inside which a forward of the model runs what was compiled (``make_ready``).
 
-    Raises:
-        NotCompiled: the layers are not to be found.
+    Attributes:
+        ready: whether it was.
     """
 
     def __init__(self, model: PreTrainedModel, backend: str = "inductor") -> None:
-        self.model, self._layers = model, layers_of(model)
-        if len(self._layers) != (count := model.config.get_text_config().num_hidden_layers):
-            raise NotCompiled(f"of the model's {count} layers {len(self._layers)} are found")
-        options: Any = {"deterministic": True} if backend == "inductor" else None
+        self.model, self.backend, self.ready = model, backend, False
+        self._layers, self._compiled = layers_of(model), list[Any]()
+        self._own = list[Any]()  # what an instance has in place of its class's forward, and is to have again
+
+    @property
+    def made_with(self) -> str:
+        """What the last bits depend on besides torch."""
+        try:
+            return f"layers compiled with triton {version('triton')}"
+        except PackageNotFoundError:
+            return "layers compiled"
+
+    def make_ready(self, shares: Shares, most: int) -> None:
+        """Compile, and compare with what is not compiled; ``shares`` (B, L, F) of token ids and their mask (B, T), in
+        texts of at most ``most`` tokens.
+
+        Raises:
+            NotCompiled: it cannot be, or computes something else.
+        """
+        torch._dynamo.reset()  # what is known of a class's forward, from another model too, would be gone on with
+        batches = list(_batches(self.model, most))
+        before = _graphs()
+        try:
+            wanted = [shares(*batch) for batch in batches]
+            self._compile()
+            with self._in_place():
+                got = [shares(*batch) for batch in batches]
+        except Exception as error:  # of dynamo, inductor, Triton, or the compilers that they call; no memory
+            why = in_words(getattr(error, "inner_exception", error))  # dynamo's own words are of itself
+            raise NotCompiled(f"cannot be compiled ({why})") from error
+        if _graphs() == before:
+            raise NotCompiled("are not compiled: torch.compile is turned off here")
+        off = np.max([np.abs(a - b).sum(-1).max() for a, b in zip(got, wanted, strict=True)])
+        if not off <= APART:
+            raise NotCompiled(f"compute something else when they are compiled (off by {off:.3g})")
+        self.ready = True
+
+    def _compile(self) -> None:
+        if len(self._layers) != (count := self.model.config.get_text_config().num_hidden_layers):
+            raise ValueError(f"of {count} layers {len(self._layers)} are found")
+        options: Any = {"deterministic": True} if self.backend == "inductor" else None
         self._compiled = [
-            torch.compile(layer.forward, dynamic=True, backend=backend, options=options) for layer in self._layers
+            torch.compile(layer.forward, dynamic=True, backend=self.backend, options=options) for layer in self._layers
         ]
 
     def __enter__(self) -> None:
@@ -62,7 +107,7 @@ class CompiledLayers:
         self._stance.__exit__(None, None, None)
 
     @contextmanager
-    def compiling(self) -> Iterator[None]:
+    def _in_place(self) -> Iterator[None]:
         """Inside, a forward compiles what it needs."""
         self._put()
         try:
@@ -71,40 +116,28 @@ class CompiledLayers:
             self._take_out()
 
     def _put(self) -> None:
+        self._own = [vars(layer).get("forward") for layer in self._layers]
         for layer, compiled in zip(self._layers, self._compiled, strict=True):
             layer.forward = compiled
 
     def _take_out(self) -> None:
-        for layer in self._layers:
-            del layer.forward  # the instance's, behind which the class's is
+        for layer, own in zip(self._layers, self._own, strict=True):
+            del layer.forward
+            if own is not None:
+                layer.forward = own
 
 
-def make_ready(layers: CompiledLayers, shares: Shares, most: int) -> None:
-    """Compile, and compare with what is not compiled; ``shares`` (B, L, F) of token ids and their mask (B, T), in texts
-    of at most ``most`` tokens.
+def _graphs() -> int:
+    from torch._dynamo.utils import counters
 
-    Raises:
-        NotCompiled: it cannot be, or computes something else.
-    """
-    batches = list(_batches(layers.model, most))
-    wanted = [shares(*batch) for batch in batches]
-    try:
-        with layers.compiling():
-            got = [shares(*batch) for batch in batches]
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # of dynamo, inductor, Triton, or the compilers that they call
-        why = in_words(getattr(error, "inner_exception", error))  # dynamo's own words are of itself
-        raise NotCompiled(f"the model's layers cannot be compiled ({why})") from error
-    off = max(float(np.abs(a - b).sum(-1).max()) for a, b in zip(got, wanted, strict=True))
-    if not off <= APART:
-        raise NotCompiled(f"the model's layers compute something else when they are compiled (off by {off:.3g})")
+    return int(counters["stats"]["unique_graphs"])
 
 
 def _batches(model: PreTrainedModel, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """One whose texts are all of one length, and one that is padded: they attend in different ways."""
     texts = TEXTS if model.device.type == "cpu" else GPU_TEXTS
     tokens, vocabulary = min(TOKENS, most), int(model.config.get_text_config().vocab_size)
+    texts += texts == tokens
     ids = torch.randint(vocabulary, (texts, tokens), generator=torch.Generator().manual_seed(0))
     sizes = tokens - torch.arange(texts) % max(1, tokens // 2)
     for mask in (torch.ones_like(ids), (torch.arange(tokens) < sizes[:, None]).long()):

@@ -21,7 +21,6 @@ from pipeline import calibrate
 from pipeline.calibration.run import usable
 from pipeline.calibration.statistic import choose_statistic
 from pipeline.cluster import check_clusters
-from pipeline.compiled import NotCompiled
 from pipeline.data import Remember, forget
 from pipeline.holdout import ENOUGH, Split, hold_out
 from pipeline.passages import texts_at, write_passages
@@ -112,21 +111,6 @@ def _recorder(settings: BuildSettings) -> Recorder:
             f"passage: give at most {most}"
         )
     return Recorder(model, tokenizer, settings.statistic or StatisticSettings(), most)
-
-
-def compiled(recorder: Recorder, asked: bool | None, say: Callable[[str], Any]) -> Recorder:
-    """With the model's layers compiled; if nobody ``asked`` for it, as far as that can be done.
-
-    Raises:
-        CoreInferError: it was asked for, and cannot be.
-    """
-    try:
-        return recorder.compiled()
-    except NotCompiled as error:
-        if asked:
-            raise CoreInferError(f"{error}: leave out --compile") from error
-        say(f"{error}: recording does without")
-        return recorder
 
 
 def with_statistic(

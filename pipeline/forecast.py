@@ -26,8 +26,7 @@ from pipeline.calibration.run import MOST, TOKENS, usable
 from pipeline.calibration.sample import batch_size
 from pipeline.calibration.sensitivity import sensitivity
 from pipeline.calibration.statistic import PROMPT, TRIED
-from pipeline.compiled import wants_compiling
-from pipeline.corpus import compiled, load_models
+from pipeline.corpus import load_models
 from pipeline.data import Statistics
 from pipeline.estimate import like_batches
 from pipeline.holdout import held_out_of
@@ -98,7 +97,8 @@ def forecast(settings: BuildSettings, ways: Ways, stage: Stage = unseen) -> Fore
         counts.passages, skim.bytes, held, min(round(held * len(long) / len(skim.some)), MOST), ks, *recorder.shape,
         embedder.dimension, sum(p.nbytes for p in recorder.model.parameters()), embedder.bytes,
     )  # fmt: skip
-    costs = _costs(skim.some, [tokens[text] for text in skim.some], _recording(settings, recorder, counts), embedder)
+    records = recorder.for_corpus(counts.passages, settings.compiled)
+    costs = _costs(skim.some, [tokens[text] for text in skim.some], records, embedder)
     _at_their_most(sorted(tokens, key=lambda text: tokens[text])[-BLOCK:], tokens, recorder, embedder)
     ids = usable(recorder.tokenizer, long[: batch_size(recorder.model, TOKENS - PROMPT)])
     held_out = _held_out(recorder, ids, settings.keep)
@@ -124,12 +124,6 @@ def _texts(settings: BuildSettings, recorder: Recorder, counts: Counts, tick: Ca
         if counts.passages % WINDOW == 0:
             tick(WINDOW)
         yield passage.text
-
-
-def _recording(settings: BuildSettings, recorder: Recorder, counts: Counts) -> Recorder:
-    """What would record the corpus."""
-    wanted = wants_compiling(settings.compiled, settings.device, counts.passages)
-    return compiled(recorder, settings.compiled, lambda why: None) if wanted else recorder
 
 
 @dataclass(frozen=True)

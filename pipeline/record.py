@@ -13,8 +13,8 @@ each keeps all cores, or the GPU, busy, but for the texts' tokenizing, a hundred
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from coreinfer.models import bos_of, context_length, find_mlps
 from coreinfer.settings import StatisticSettings
 from coreinfer.statistic import reduced_by
 from pipeline.behind import AtOnce, Behind
-from pipeline.compiled import CompiledLayers, make_ready
+from pipeline.compiled import CompiledLayers, worth_compiling
 from pipeline.data import Statistics
 from pipeline.passages import BLOCK, read_windows
 
@@ -49,7 +49,7 @@ def longest_passage(model: PreTrainedModel) -> int:
 @dataclass(frozen=True)
 class Recorder:
     """Runs texts through a model's decoder and yields their shares; of longer texts the first ``max_tokens``.
-    ``layers``: the model's, compiled.
+    ``layers``: the model's, compiled when they first run.
     """
 
     model: PreTrainedModel
@@ -59,19 +59,13 @@ class Recorder:
     layers: CompiledLayers | None = None
 
     def compiled(self, backend: str = "inductor") -> Self:
-        """The same with the model's layers compiled, which takes seconds.
+        """The same with the model's layers compiled: see ``CompiledLayers``."""
+        return replace(self, layers=CompiledLayers(self.model, backend))
 
-        Raises:
-            NotCompiled: they cannot be.
-        """
-        made = replace(self, layers=(layers := CompiledLayers(self.model, backend)))
-
-        def shares(ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
-            with made._capture() as capture, torch.inference_mode():
-                return made._forward(capture, ids, mask)
-
-        make_ready(layers, shares, min(self.max_tokens, context_length(self.model)))
-        return made
+    def for_corpus(self, passages: int, asked: bool | None = None) -> Self:
+        """What records so many: with compiled layers if that was ``asked`` for, or pays where Triton works."""
+        wanted = asked if asked is not None else worth_compiling(passages) and self.reduced_by == "kernels"
+        return self.compiled() if wanted else self
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,7 +82,7 @@ class Recorder:
     def reduced_by(self) -> str:
         """See ``statistic.reduced_by``; and whether layers are compiled, on which last bits depend too."""
         made = reduced_by(self.model.device, self.model.dtype, self.shape[1], self.settings)
-        return f"{made}, compiled layers" if self.layers else made
+        return f"{made}, {self.layers.made_with}" if self.layers else made
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text, as they would be recorded, uncut."""
@@ -103,15 +97,30 @@ class Recorder:
         most = min(self.max_tokens, context_length(self.model))
         encoded = self.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
         sizes = np.array([len(ids) for ids in encoded])
-        capture = self._capture()
+        capture = self.capture()
         for picked in self._batches(sizes):
             ids, mask = pad([encoded[i] for i in picked], most)
-            # Both end before the consumer goes on: its own work is neither captured nor without gradients.
-            with self.layers or nullcontext(), capture, torch.inference_mode():
-                shares = self._forward(capture, ids.to(self.model.device), mask.to(self.model.device))
+            shares = self.shares_of(capture, ids.to(self.model.device), mask.to(self.model.device))
             yield picked, shares, sizes[picked]
 
-    def _capture(self) -> Capture:
+    def shares_of(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
+        """The shares (B, L, F) of token ids and their mask (B, T), on the model's device.
+
+        Raises:
+            NotCompiled: the layers were to be compiled, and cannot be.
+        """
+        # All end before the consumer goes on: its own work is neither captured nor without gradients.
+        with capture, torch.inference_mode():
+            if self.layers is None:
+                return self._forward(capture, ids, mask)
+            if not self.layers.ready:
+                most = min(self.max_tokens, context_length(self.model))
+                self.layers.make_ready(partial(self._forward, capture), most)
+            with self.layers:
+                return self._forward(capture, ids, mask)
+
+    def capture(self) -> Capture:
+        """What ``shares_of`` reduces with."""
         return Capture(self.model, self.settings, ends=True, apart=self.layers is not None)
 
     def _forward(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:

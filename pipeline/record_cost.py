@@ -6,7 +6,6 @@ A random model of a known shape, random tokens, in turn, the median of several r
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any, cast, get_args
@@ -35,22 +34,19 @@ def measure(shape: str, device: str, texts: int, tokens: int, rounds: int) -> di
 
     kinds: tuple[StatisticKind, ...] = get_args(StatisticKind)
     recorders = {kind: Recorder(model, cast(Any, None), StatisticSettings(kind), tokens) for kind in kinds}
-    works: dict[str, Callable[[], Any]] = {name: partial(_record, it, ids, mask) for name, it in recorders.items()}
+    works: dict[str, Callable[[], Any]] = {
+        name: partial(it.shares_of, it.capture(), ids, mask) for name, it in recorders.items()
+    }
     with torch.inference_mode():
         took = in_turn({BARE: bare} | works, device, rounds)
     # After the others: once torch.compile has run in a process, each call of a module takes longer.
-    more = {"energy, compiled": partial(_record, recorders["energy"].compiled(), ids, mask)}
+    fast = recorders["energy"].compiled()
+    more = {"energy, compiled": partial(fast.shares_of, fast.capture(), ids, mask)}
     with torch.inference_mode():
         again = in_turn({BARE: bare} | more, device, rounds)
     costs = {name: asdict(compared(took, name, BARE, 1)) for name in works}
     costs |= {name: asdict(compared(again, name, BARE, 1)) for name in more}
     return {"shape": shape, "texts": texts, "tokens": tokens, "rounds": rounds, "over_bare_forward": costs}
-
-
-def _record(recorder: Recorder, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    """From ids to shares: there are no texts, so nothing is tokenized."""
-    with recorder.layers or nullcontext(), recorder._capture() as capture:
-        recorder._forward(capture, ids, mask)
 
 
 def main(words: Sequence[str] | None = None) -> None:

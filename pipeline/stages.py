@@ -14,8 +14,7 @@ from coreinfer.settings import StatisticSettings
 from coreinfer.wording import counted
 from pipeline.calibration.statistic import LEAST
 from pipeline.cluster import candidates
-from pipeline.compiled import wants_compiling
-from pipeline.corpus import Corpus, compiled, with_statistic
+from pipeline.corpus import Corpus, with_statistic
 from pipeline.data import Candidates, Remember, Statistics, forget
 from pipeline.embed import open_vectors
 from pipeline.record import Recorder
@@ -67,11 +66,7 @@ class Stages:
     @cached_property
     def recorder(self) -> Recorder:
         """What records the corpus; what measures on held-out texts is the corpus's own."""
-        corpus, settings = self.corpus, self.corpus.settings
-        if not wants_compiling(settings.compiled, settings.device, corpus.total):
-            return corpus.recorder
-        self.watch.show("compile")
-        return compiled(corpus.recorder, settings.compiled, self.work.say)
+        return self.corpus.recorder.for_corpus(self.corpus.total, self.corpus.settings.compiled)
 
     def left(self) -> tuple[int, int]:
         """How many passages are not embedded yet, and how many not recorded; nothing is begun or changed for that."""
@@ -147,7 +142,9 @@ class Stages:
         lost = {stage: sorted(self.work.bad.get(stage, ())) for stage in ("embed", "record")}
         bad = {what: those for what, those in ({"files": files} | lost).items() if those}
         fewer = {stage: shards for stage, shards in self.work.in_smaller_batches.items() if shards}
-        return ({"bad_shards": bad} if bad else {}) | ({"in_smaller_batches": fewer} if fewer else {})
+        compiled = self.recorder.layers is not None
+        made = {"bad_shards": bad, "in_smaller_batches": fewer, "compiled_layers": compiled}
+        return {what: found for what, found in made.items() if found}
 
     def counters(self) -> dict[str, dict[str, Any]]:
         """What each stage saw and did."""

@@ -26,8 +26,4 @@ def shares(by: Recorder, texts: int, tokens: int, padded: bool = True) -> NDArra
     mask = torch.ones_like(ids)
     mask[0, tokens // 2 :] = 1 - padded
     ids, mask = (x.to(by.model.device) for x in (ids * mask, mask))
-    with by._capture() as capture, torch.inference_mode():
-        if by.layers is None:
-            return by._forward(capture, ids, mask)
-        with by.layers:
-            return by._forward(capture, ids, mask)
+    return by.shares_of(by.capture(), ids, mask)

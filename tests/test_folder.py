@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from coreinfer import disk
 from coreinfer.errors import CoreInferError
 from coreinfer.manifest import FORMAT
 from pipeline.folder import appearing, check_output
@@ -88,29 +86,6 @@ def test_overwriting_replaces_all_of_it(old: Path) -> None:
     assert contents(old.parent) == {"mine": None, "mine/neurons.parquet": b"new", "mine/manifest.json": b"{}"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot")
-def test_two_folders_are_exchanged_in_one_step(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is renamed; what is no folder of this file system is refused in the system's words."""
-    (new := old.parent / "new").mkdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", raising(AssertionError("no name may be without a folder")))
-        with appearing(old, overwrite=True) as (made, scratch):
-            fill(made, scratch)
-    assert (old / "neurons.parquet").read_text() == "new"
-    assert disk.exchange(old, new)
-    assert (new / "neurons.parquet").read_text() == "new"
-    assert not any(old.iterdir())
-    with pytest.raises(FileNotFoundError):
-        disk.exchange(old, old.parent / "nothing")
-
-
-def test_overwriting_where_nothing_can_be_exchanged(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "NO_EXCHANGE", {errno.ENOENT})
-    assert not disk.exchange(old, old.parent / "nothing")
-    monkeypatch.setattr(disk, "_renameat2", lambda: None)
-    test_overwriting_replaces_all_of_it(old)
-
-
 def test_a_link_is_replaced_and_what_it_leads_to_is_kept(old: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(old)
@@ -131,29 +106,6 @@ def test_an_early_end_leaves_nothing(old: Path, place: str, error: BaseException
         ending(error)(made, scratch)
     assert caught.value is error
     assert contents(old.parent) == before
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
-@pytest.mark.parametrize("call", [0, 1])
-def test_an_early_end_between_the_two_renames_puts_the_old_one_back(
-    old: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: int
-) -> None:
-    """Where two folders cannot be exchanged."""
-    monkeypatch.setattr(disk, "exchange", lambda one, other: False)
-    before, rename, calls = contents(old.parent), Path.rename, list[Path]()
-
-    def fragile(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == call + 1:
-            raise error
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fragile)
-    wanted = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CoreInferError
-    with pytest.raises(wanted), appearing(old, overwrite=True) as (made, scratch):
-        fill(made, scratch)
-    assert contents(old.parent) == before
-    assert len(calls) > call
 
 
 def test_a_full_disk_is_one_line(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

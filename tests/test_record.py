@@ -9,7 +9,7 @@ import pytest
 import torch
 from families import BOS, CONTEXT, FAMILIES, LAYERS, PAD, VOCAB, WIDTH, build, down_modules
 from families import one_thread as one_thread
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_statistic import slow_core
@@ -194,6 +194,7 @@ def test_how_long_a_passage_may_be() -> None:
     assert recorder("Llama").lengths(["w4", "w4 " * 99]) == [2, 100]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4096), min_size=1, max_size=100))
 def test_batches_hold_so_many_texts_and_so_many_tokens(sizes: list[int]) -> None:
     batches = recorder("Llama")._batches(np.array(sizes))

@@ -11,22 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
+from fake_shards import FakeTask
 
 from coreinfer import CoreInferError
-from coreinfer.progress import Tick
-from pipeline.passages import BLOCK
 from pipeline.shards import hands, patience, processes
-from pipeline.shards.careful import BadShard
-from pipeline.shards.crew import TRIES, Event, Here, Left, Slots
+from pipeline.shards.crew import TRIES, Event, Left, Slots
 from pipeline.shards.hands import work_all
-from pipeline.shards.labour import FEWER, Answer, Labour
-from pipeline.shards.plan import Plan
+from pipeline.shards.labour import Answer
 from pipeline.shards.processes import Processes
-from pipeline.shards.store import Store
-from pipeline.shards.tasks import Do, Place
 
 WORKER = """
 import json, os, signal, sys
@@ -54,30 +48,6 @@ for line in sys.stdin:
     answers = {"is large": small, "refuses": {"refused": "no"}, "fails": fails, "is full": {"disk": [28, "full"]}}
     print(json.dumps(answers.get(what, {"done": 7})), flush=True)
 """
-
-
-@dataclass(frozen=True)
-class FakeTask:
-    """Shards of one block; ``faults`` of some of them, by their number as text."""
-
-    folder: Path
-    faults: dict[str, str]
-
-    place = Place(Path("passages"), Plan(9 * BLOCK, BLOCK), "cpu")
-    store = Store(Path("store"), "key")
-
-    def on(self, device: str) -> Self:
-        return self
-
-    def load(self) -> Any: ...
-
-    def begin(self, model: Any, slot: str) -> Any: ...
-
-    def plain(self) -> dict[str, Any]:
-        return {"folder": str(self.folder), "faults": self.faults}
-
-    def is_done(self, shard: int, slot: str) -> bool:
-        return (self.folder / f"{shard}.done").exists()
 
 
 @dataclass
@@ -181,42 +151,6 @@ def test_what_a_worker_says_is_wrong_comes_out(work: Work, fault: str, kind: typ
     with pytest.raises(kind, match=words):
         work(shard0="hangs", shard2=fault)
     assert time.perf_counter() - begun < 10
-
-
-class Failing(FakeTask):
-    """Runs in this process; a shard fails as often as ``faults`` says, with what it says."""
-
-    def load(self) -> Any: ...
-
-    def begin(self, model: Any, slot: str) -> Do:
-        def do(shard: int, tick: Tick, together: int | None = None) -> None:
-            (self.folder / f"{shard}.{together}.{len(list(self.folder.iterdir()))}").touch()
-            tick(2)
-            if (fault := self.faults.get(str(shard))) == "numbers":
-                raise BadShard("no numbers")
-            if fault == "memory" or (fault == "some memory" and together is None):
-                raise MemoryError
-            tick(5)
-
-        return do
-
-
-def test_memory_that_runs_out_makes_batches_smaller(tmp_path: Path) -> None:
-    """Then it is an error as any other; what was counted of a failed try is taken back."""
-    events, ticks = list[Event](), list[int]()
-    task = Failing(tmp_path, {"1": "some memory", "2": "memory", "3": "numbers"})
-    Here(None).work(task, range(5), Slots("0of1", ()), ticks.append, events.append)
-    ends = {event.shard: event for event in events if event.what in ("done", "bad")}
-    assert [ends[shard].what for shard in range(5)] == ["done", "done", "bad", "bad", "done"]
-    assert [ends[shard].together for shard in (0, 1, 4)] == [None, FEWER[1], None]
-    assert [ends[shard].why for shard in (2, 3)] == ["memory runs out even with one text at a time", "no numbers"]
-    assert sum(ticks) == 3 * 7
-
-
-def test_the_fewest_texts_together_at_once(tmp_path: Path) -> None:
-    made = Labour(Failing(tmp_path, {"0": "some memory"}), "0of1-0").answer(0, fewest=True)
-    assert (made["done"], made["together"]) == (7, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["0.1.0"]
 
 
 class Leaving:

@@ -19,6 +19,9 @@ def test_all_are_this_process_s_unless_a_launcher_says_otherwise() -> None:
     assert shared_out(3, {}) == [0, 1, 2]
     assert shared_out(3, {"LOCAL_RANK": "1"}) == [0, 1, 2]
     assert shared_out(3, {"LOCAL_RANK": "x", "LOCAL_WORLD_SIZE": "3"}) == [0, 1, 2]
+    there = {"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "2(x3)"}
+    assert shared_out(4, there) == [1, 3]
+    assert shared_out(2, there | {"SLURM_GPUS_PER_TASK": "2"}) == [0, 1]  # it sees no others
     assert shared_out(0, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == []
 
 
@@ -32,6 +35,13 @@ def test_processes_share_them_out(count: int, processes: int, names: tuple[str, 
     assert set(used) == set(range(count))
     assert max(used.count(gpu) for gpu in range(count)) == -(-processes // count)
     assert len(used) == max(count, processes)
+
+
+def test_gpus_of_another_kind_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["H100", "T1000", "H100"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    assert gpus.gpus_here() == [0, 2]
 
 
 class Model:

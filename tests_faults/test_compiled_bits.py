@@ -4,7 +4,6 @@ from shutil import which
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from recording import recorder, shares, tiny
 
@@ -16,7 +15,6 @@ def test_bits_do_not_depend_on_what_came_before() -> None:
     """Whichever sizes a process meets first; and they are close to what is not compiled."""
     found = list[list[NDArray[np.float64]]]()
     for order in (1, -1):
-        torch._dynamo.reset()
         ours = recorder(tiny("Llama")).compiled()
         found.append([shares(ours, *size) for size in SIZES[::order]][::order])
     plain = [shares(recorder(tiny("Llama")), *size) for size in SIZES]

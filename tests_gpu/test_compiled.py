@@ -25,7 +25,6 @@ def test_compiled_layers_are_faster_and_their_bits_depend_on_nothing_else() -> N
     before = in_turn({"plain": partial(shares, plain, 32, 256)}, "cuda", 7)
     found = list[list[NDArray[np.float64]]]()
     for order in (1, -1):
-        torch._dynamo.reset()
         ours = plain.compiled()
         found.append([shares(ours, *size) for size in SIZES[::order]][::order])
     for one, other, truth in zip(*found, wanted, strict=True):

@@ -44,7 +44,9 @@ def update(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes, each with models of its own. [default: 1]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes, each with models of its own. [default: one a GPU, else 1]")
+    ] = None,
     no_cache: NoCacheOption = False,
     log: LogOption = None,
     as_json: JsonOption = False,
