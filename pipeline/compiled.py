@@ -7,8 +7,11 @@ their sizes left open; no kernel is chosen by its time; and a batch that what wa
 single text, runs as if nothing were.
 """
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,10 +62,7 @@ class CompiledLayers:
     @property
     def made_with(self) -> str:
         """What the last bits depend on besides torch."""
-        try:
-            return f"layers compiled with triton {version('triton')}"
-        except PackageNotFoundError:
-            return "layers compiled"
+        return f"layers compiled by {_compiler() if self.model.device.type == 'cpu' else _triton()}"
 
     def make_ready(self, shares: Shares, most: int) -> None:
         """Compile, and compare with what is not compiled; ``shares`` (B, L, F) of token ids and their mask (B, T), in
@@ -125,6 +125,23 @@ class CompiledLayers:
             del layer.forward
             if own is not None:
                 layer.forward = own
+
+
+@cache
+def _compiler() -> str:
+    """The C++ compiler that torch takes, in its own words; none where it does not run."""
+    try:
+        told = subprocess.run([os.environ.get("CXX", "g++"), "--version"], capture_output=True, text=True, timeout=60)
+        return told.stdout.partition("\n")[0] or "none"
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+
+
+def _triton() -> str:
+    try:
+        return f"triton {version('triton')}"
+    except PackageNotFoundError:
+        return "none"
 
 
 def _graphs() -> int:
