@@ -108,17 +108,6 @@ def test_killed_and_run_again(
     assert tree(place) == whole
 
 
-def test_workers_make_the_same(before: Path, more: Path, whole: dict[str, str], tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    fine(run_cli("update", before, more, "-o", tmp_path / "made", "--workers", 2, "--log", log))
-    assert tree(tmp_path / "made") == whole
-    assert sorted(done(log)) == [("embed", 0), ("embed", 1), ("record", 0), ("record", 1)]
-    started = [row for row in map(json.loads, log.read_text("utf-8").splitlines()) if row["what"] == "started"]
-    assert sorted((row["stage"], row["worker"]) for row in started) == [
-        ("embed", 0), ("embed", 1), ("record", 0), ("record", 1),
-    ]  # fmt: skip
-
-
 def test_only_the_same_is_reused(
     settings: BuildSettings, before: Path, more: Path, new_cache: Path, tmp_path: Path
 ) -> None:

@@ -23,10 +23,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(shop: Path, output: Path, cache: str, *more: str) -> Process:
-    command = [
-        sys.executable, "-m", "cli", "build-clusters", str(shop / "corpus.jsonl"), "-o", str(output), "-c", "4",
-        "--model", str(shop / "llama"), "--embedder", str(shop / "bert"), "--passage-tokens", "64", "-q", *more,
-    ]  # fmt: skip
+    return run(output, cache, "build-clusters", shop / "corpus.jsonl", *models(shop), "-c", "4", *more)
+
+
+def models(shop: Path) -> tuple[object, ...]:
+    return "--model", shop / "llama", "--embedder", shop / "bert", "--passage-tokens", "64"
+
+
+def run(output: Path, cache: str, *words: object) -> Process:
+    command = [sys.executable, "-m", "cli", *map(str, words), "-o", str(output), "-q"]
     environment = os.environ | {"COREINFER_CACHE": str(output.parent / cache), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -87,6 +92,16 @@ def test_a_killed_builder_leaves_no_workers(shop: Path, whole: dict[str, str], t
     assert start(shop, tmp_path / "made", "cache").wait(300) == 0
     assert tree(tmp_path / "made") == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "made"]
+
+
+def test_two_workers_update_as_one_process_does(shop: Path, tmp_path: Path) -> None:
+    more = write_corpus(tmp_path / "more.jsonl", [f"{text} Indeed." for text in sentences(1100)])
+    assert start(shop, tmp_path / "before", "cache", "--limit", "600").wait(300) == 0
+    command = ("update", tmp_path / "before", more, *models(shop))
+    assert run(tmp_path / "one", "first", *command).wait(300) == 0
+    builder = run(tmp_path / "two", "second", *command, "--workers", "2")
+    assert builder.wait(300) == 0, builder.communicate()[1]
+    assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
 @pytest.mark.parametrize("turn", range(int(os.environ.get("COREINFER_BUILDERS", "50"))))
