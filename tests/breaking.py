@@ -71,9 +71,9 @@ def breaking(folder: Path, passages: int, more: int = 0) -> Iterator[Broken]:
         for name, part in (("corpus", texts[:passages]), ("more", texts[passages:]))
     ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tests" / "faults.py", shop_for(folder), *corpora, work]
+    program = (ROOT / "tests" / "faults.py", shop_for(folder), *corpora, work)
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *map(str, program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         yield Broken(process, work)
         assert process.stdin is not None

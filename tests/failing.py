@@ -14,6 +14,15 @@ import pyarrow.parquet as pq
 from coreinfer import disk
 from pipeline.shards import work
 
+# What writes a file that is to stay, and which one.
+WRITES: dict[tuple[Any, str], Callable[..., Any]] = {
+    (disk, "put"): lambda file, data: file.name,
+    (shutil, "copyfile"): lambda source, path: path,
+    (Path, "write_text"): lambda path, *given: path,
+    (Path, "write_bytes"): lambda path, data: path,
+    (pq.ParquetWriter, "write_table"): lambda writer, *given: writer.where,
+}
+
 
 class Faults:
     """Counts the calls that change what is on the disk, and makes one of them go wrong."""
@@ -24,24 +33,37 @@ class Faults:
 
     def install(self) -> None:
         """In place of the calls themselves."""
-        self._wrap(disk, "put", self._half)
-        for owner, name in (
-            (disk, "sync"), (disk, "rename"), (disk, "exchange"), (disk, "replace"), (disk, "keep_first"),
-            (work, "write_vectors"), (Path, "write_text"), (Path, "write_bytes"), (pq.ParquetWriter, "write_table"),
-            (shutil, "copyfile"),
-        ):  # fmt: skip
-            self._wrap(owner, name, lambda call, *given: None)
-        put, sync = disk.put, disk.sync
+        moves = ("rename", "exchange", "replace", "keep_first")
+        for owner, name in (*WRITES, (disk, "sync"), *((disk, name) for name in moves), (work, "write_vectors")):
+            self._wrap(owner, name, self._half if name == "put" else lambda call, *given: None)
+        for (owner, name), place in WRITES.items():
+            self._note(owner, name, before=lambda *given, place=place: self._written(Path(str(place(*given)))))
+        self._note(disk, "sync", after=lambda path: self.unsynced.discard(path))
+        for name in moves:
+            self._note(disk, name, after=self._moved)
 
-        def noted(file: FileIO, data: memoryview) -> int:
-            self.unsynced.add(Path(str(file.name)))
-            return put(file, data)
+    def _note(
+        self, owner: Any, name: str, before: Callable[..., Any] = lambda *given: None,
+        after: Callable[..., Any] = lambda *given: None,
+    ) -> None:  # fmt: skip
+        call = getattr(owner, name)
 
-        def flushed(path: Path) -> None:
-            sync(path)
-            self.unsynced.discard(path)
+        def noted(*given: Any, **more: Any) -> Any:
+            before(*given)
+            if (made := call(*given, **more)) is not False:  # a system that cannot exchange names
+                after(*given)
+            return made
 
-        disk.put, disk.sync = noted, flushed
+        setattr(owner, name, noted)
+
+    def _written(self, path: Path) -> None:
+        if not path.is_relative_to("/proc"):
+            self.unsynced.add(path)
+
+    def _moved(self, old: Path, new: Path) -> None:
+        """A name is on the disk at once; what was never flushed is as little there under it as before."""
+        inside = {path for path in self.unsynced if path.is_relative_to(old)}
+        self.unsynced = (self.unsynced - inside) | {new / path.relative_to(old) for path in inside}
 
     def _wrap(self, owner: Any, name: str, before: Callable[..., Any]) -> None:
         call = getattr(owner, name)
