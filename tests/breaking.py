@@ -1,4 +1,4 @@
-"""Builds that are broken off: a corpus and models for them, and ``faults.py`` as a process that answers."""
+"""Builds and updates that are broken off: a corpus and models for them, and ``faults.py`` as a process that answers."""
 
 import json
 import os
@@ -27,7 +27,9 @@ def shop_for(folder: Path) -> Path:
 
 
 class Broken:
-    """Runs builds; the answers are what ``faults.py`` says."""
+    """Runs builds and updates; the answers are what ``faults.py`` says. Each output has a cache of its own unless
+    another is named.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self.process, self.folder = process, folder
@@ -41,24 +43,37 @@ class Broken:
         cache: str = "",
         statistic: str = "",
     ) -> dict[str, Any]:
-        """A build of the output ``name``, with a cache of its own unless another is named."""
+        """A build of the output ``name``."""
+        return self._run(name, fault, at, overwrite, cache, statistic=statistic)
+
+    def update(
+        self, artifact: str, name: str, fault: str = "none", at: float = 0, overwrite: bool = False, cache: str = ""
+    ) -> dict[str, Any]:
+        """An update of ``artifact`` to the output ``name``."""
+        return self._run(name, fault, at, overwrite, cache, update=artifact)
+
+    def _run(self, name: str, fault: str, at: float, overwrite: bool, cache: str, **more: str) -> dict[str, Any]:
         wanted = {"output": name, "cache": cache or f"cache-{name}", "overwrite": overwrite, "fault": fault, "at": at}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(wanted | {"statistic": statistic}) + "\n")
+        self.process.stdin.write(json.dumps(wanted | more) + "\n")
         self.process.stdin.flush()
         return dict(json.loads(self.process.stdout.readline()))
 
 
 @contextmanager
-def breaking(folder: Path, passages: int) -> Iterator[Broken]:
-    """For a corpus of so many passages."""
+def breaking(folder: Path, passages: int, more: int = 0) -> Iterator[Broken]:
+    """For a corpus of so many passages, and updates by so many ``more``, which are other ones."""
     (work := folder / "work").mkdir()
-    corpus = write_corpus(folder / "corpus.jsonl", sentences(passages))
+    texts = sentences(passages + more)
+    corpora = [
+        write_corpus(folder / f"{name}.jsonl", part)
+        for name, part in (("corpus", texts[:passages]), ("more", texts[passages:]))
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "faults.py"), str(shop_for(folder)), str(corpus), str(work)]
+    program = (ROOT / "tests" / "faults.py", shop_for(folder), *corpora, work)
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *map(str, program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         yield Broken(process, work)
         assert process.stdin is not None
