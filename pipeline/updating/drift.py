@@ -102,7 +102,7 @@ class Drift:
             f"(cluster {int(self.cores.argmin())})",
         ]
         why = "; ".join(self.reasons)
-        advice = f"rebuild with build-clusters on all texts: {why}" if why else "an update does: no rebuild needed"
+        advice = f"rebuild with build-clusters on all texts: {why}" if why else "no rebuild is needed"
         if self.apart and not why:
             advice += ", for those on other topics are too few to make clusters of their own"
         return [*lines, advice]

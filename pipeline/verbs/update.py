@@ -56,7 +56,7 @@ def update(
 
     An update that was stopped goes on where it was when the same command is given again.
     """
-    from coreinfer.libraries import check_models
+    from coreinfer.libraries import check_models, load_libraries
     from pipeline.folder import check_output
     from pipeline.joblog import Log
     from pipeline.shards.ways import Ways
@@ -70,6 +70,7 @@ def update(
     check_models(model, embedder)
     ways.check()
     check_output(output, overwrite)
+    load_libraries(quiet, model, embedder)
     engine = make_engine(opened, model, embedder, device, dtype)
     from coreinfer.progress import stages
     from pipeline.updating.run import update as add
@@ -82,7 +83,7 @@ def update(
         print(json.dumps({"output": str(output), **total, "drift": made.drift.as_json()}, ensure_ascii=False))
         return
     print("\n".join(made.drift.in_words()))
-    say(f"next: coreinfer calibrate {output} TEXTS, whose numbers are still those of {artifact}", quiet)
+    say(f"next: coreinfer calibrate {output} TEXTS: its numbers are still those of {artifact}", quiet)
 
 
 def tokens_of(artifact: "Artifact") -> int:
