@@ -12,8 +12,6 @@ from typing import Any
 
 # What systems say of a drive that has no hard links, or allows no more of them; EINVAL is Windows's word.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
-
-
 # What Linux says where it cannot exchange two names: an old kernel, a file system that does not know how.
 NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 HERE, EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: renameat2(2)

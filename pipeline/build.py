@@ -1,6 +1,5 @@
 """A dataset becomes an artifact: sources, holdout, embed, cluster, record, calibrate, index, in this order."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,7 +169,7 @@ def _estimate(stages: Stages) -> Iterator[str]:
     corpus, (embed, record), seconds = stages.corpus, stages.left(), 0.0
     if corpus.total >= WORTH and embed + record:
         stages.watch.show("estimate")
-    works = corpus.embedder.embed, lambda texts: deque(corpus.recorder.shares(texts), maxlen=0)
+    works = corpus.embedder.embed, corpus.recorder.rehearse
     for left, work in zip((embed, record), works, strict=True):
         if left:
             whole = seconds_needed(corpus.passages, corpus.total, work, corpus.recorder) or 0.0

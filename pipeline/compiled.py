@@ -48,16 +48,11 @@ def worth_compiling(passages: int) -> bool:
 
 
 class CompiledLayers:
-    """A context manager, inside which a forward of the model runs what was compiled (``make_ready``).
-
-    Attributes:
-        ready: whether it was.
-    """
+    """The layers of a model; ``ready``: whether they are compiled (``make_ready``)."""
 
     def __init__(self, model: PreTrainedModel, backend: str = "inductor") -> None:
         self.model, self.backend, self.ready = model, backend, False
         self._layers, self._compiled = layers_of(model), list[Any]()
-        self._own = list[Any]()  # what an instance has in place of its class's forward, and is to have again
 
     @property
     def made_with(self) -> str:
@@ -97,34 +92,25 @@ class CompiledLayers:
             torch.compile(layer.forward, dynamic=True, backend=self.backend, options=options) for layer in self._layers
         ]
 
-    def __enter__(self) -> None:
-        self._stance = torch.compiler.set_stance("eager_on_recompile")
-        self._stance.__enter__()
-        self._put()
-
-    def __exit__(self, *_: object) -> None:
-        self._take_out()
-        self._stance.__exit__(None, None, None)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Inside, a forward of the model runs what was compiled."""
+        with torch.compiler.set_stance("eager_on_recompile"), self._in_place():
+            yield
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         """Inside, a forward compiles what it needs."""
-        self._put()
+        own = [vars(layer).get("forward") for layer in self._layers]  # in place of its class's, as hooks are put
+        for layer, compiled in zip(self._layers, self._compiled, strict=True):
+            layer.forward = compiled
         try:
             yield
         finally:
-            self._take_out()
-
-    def _put(self) -> None:
-        self._own = [vars(layer).get("forward") for layer in self._layers]
-        for layer, compiled in zip(self._layers, self._compiled, strict=True):
-            layer.forward = compiled
-
-    def _take_out(self) -> None:
-        for layer, own in zip(self._layers, self._own, strict=True):
-            del layer.forward
-            if own is not None:
-                layer.forward = own
+            for layer, mine in zip(self._layers, own, strict=True):
+                del layer.forward
+                if mine is not None:
+                    layer.forward = mine
 
 
 @cache

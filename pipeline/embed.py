@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from coreinfer.embedder import Embedder
 from coreinfer.progress import Tick
-from pipeline.passages import read_windows
 
 PIECE = 512  # share rows, or are sorted by length, together: progress shows, and little is padded
 
@@ -23,12 +22,6 @@ def embed_texts(texts: list[str], embedder: Embedder, tick: Tick = lambda n: Non
         out[at : at + PIECE] = embedder.embed(piece)
         tick(len(piece))
     return out
-
-
-def embed_passages(passages: Path, count: int, embedder: Embedder, out: Path, tick: Tick = lambda n: None) -> None:
-    """Embed every passage into ``out``, in one pass."""
-    pieces = (embed_texts(texts, embedder, tick) for _, texts in read_windows(passages))
-    write_vectors(out, count, embedder.dimension, pieces)
 
 
 def write_vectors(out: Path, count: int, dimension: int, pieces: Iterable[NDArray[np.float32]]) -> None:

@@ -3,7 +3,6 @@ is written.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -148,7 +147,7 @@ def _costs(some: list[str], lengths: list[int], recorder: Recorder, embedder: Em
     """Of one of ``some``, texts of these ``lengths``."""
     picked, times = like_batches(lengths, recorder.batch, BATCHES)
     sample, part = [some[i] for i in picked], times / len(some)
-    embed, record = (_both(partial(work, sample)) for work in (embedder.embed, partial(_record, recorder)))
+    embed, record = (_both(partial(work, sample)) for work in (embedder.embed, recorder.rehearse))
     return _Costs((part * embed[0], part * record[0]), (part * embed[1], part * record[1]))
 
 
@@ -160,10 +159,6 @@ def _both(work: Callable[[], object]) -> Two:
     return seconds, time.process_time() - begun
 
 
-def _record(recorder: Recorder, texts: list[str]) -> None:
-    deque(recorder.shares(texts), maxlen=0)
-
-
 def _at_their_most(longest: list[str], tokens: dict[str, int], recorder: Recorder, embedder: Embedder) -> None:
     """Some of the batches of a block of the longest, and the longest: no others take as much memory. One batch would
     not do: each new length leaves some behind, until those that follow fit in.
@@ -171,7 +166,7 @@ def _at_their_most(longest: list[str], tokens: dict[str, int], recorder: Recorde
     picked, _ = like_batches([tokens[text] for text in longest], recorder.batch, BATCHES)
     some = list(dict.fromkeys([longest[i] for i in picked] + longest[-recorder.batch :]))
     embedder.embed(some)
-    _record(recorder, some)
+    recorder.rehearse(some)
 
 
 def _held_out(recorder: Recorder, ids: torch.Tensor, keep: float) -> tuple[float, float]:

@@ -15,7 +15,6 @@ each keeps all cores, or the GPU, busy, but for the texts' tokenizing, a hundred
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -30,7 +29,7 @@ from coreinfer.statistic import reduced_by
 from pipeline.behind import AtOnce, Behind
 from pipeline.compiled import CompiledLayers, worth_compiling
 from pipeline.data import Statistics
-from pipeline.passages import BLOCK, read_windows
+from pipeline.passages import BLOCK
 
 BATCH, GPU_BATCH = 16, 64  # passages in a forward at most, where each device is near its fastest,
 USUAL = 512  # ... and at most so many of this length: memory stays flat in their length too
@@ -74,6 +73,11 @@ class Recorder:
         return len(mlps), mlps[0].width
 
     @property
+    def most(self) -> int:
+        """Tokens of a text that are run."""
+        return min(self.max_tokens, context_length(self.model))
+
+    @property
     def batch(self) -> int:
         """Texts in a forward at most."""
         return BATCH if self.model.device.type == "cpu" else GPU_BATCH
@@ -94,14 +98,18 @@ class Recorder:
         """
         if not texts:
             return
-        most = min(self.max_tokens, context_length(self.model))
-        encoded = self.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.most, verbose=False)["input_ids"]
         sizes = np.array([len(ids) for ids in encoded])
         capture = self.capture()
         for picked in self._batches(sizes):
-            ids, mask = pad([encoded[i] for i in picked], most)
+            ids, mask = pad([encoded[i] for i in picked], self.most)
             shares = self.shares_of(capture, ids.to(self.model.device), mask.to(self.model.device))
             yield picked, shares, sizes[picked]
+
+    def rehearse(self, texts: list[str]) -> None:
+        """All that recording them takes, but for the sums."""
+        for _ in self.shares(texts):
+            pass
 
     def shares_of(self, capture: Capture, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
         """The shares (B, L, F) of token ids and their mask (B, T), on the model's device.
@@ -114,9 +122,8 @@ class Recorder:
             if self.layers is None:
                 return self._forward(capture, ids, mask)
             if not self.layers.ready:
-                most = min(self.max_tokens, context_length(self.model))
-                self.layers.make_ready(partial(self._forward, capture), most)
-            with self.layers:
+                self.layers.make_ready(partial(self._forward, capture), self.most)
+            with self.layers.running():
                 return self._forward(capture, ids, mask)
 
     def capture(self) -> Capture:
@@ -151,23 +158,6 @@ def pad(rows: list[list[int]], most: int) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask
-
-
-def record(
-    passages: Path,
-    labels: NDArray[np.integer],
-    clusters: int,
-    recorder: Recorder,
-    tick: Callable[[int], Any] = lambda n: None,
-) -> Statistics:
-    """One pass over the corpus: each passage's share is added to its cluster of every clustering.
-
-    ``labels`` (m, n): m clusterings, whose ``clusters`` are numbered through. -1: held out, or another shard's.
-    """
-    out = Statistics.zeros(clusters, *recorder.shape)
-    for start, texts in read_windows(passages):
-        record_texts(texts, labels[:, start : start + len(texts)], recorder, out, tick)
-    return out
 
 
 def record_texts(

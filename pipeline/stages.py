@@ -141,8 +141,7 @@ class Stages:
         files = list(self.corpus.counts.bad_files)
         lost = {stage: sorted(self.work.bad.get(stage, ())) for stage in ("embed", "record")}
         bad = {what: those for what, those in ({"files": files} | lost).items() if those}
-        fewer = {stage: shards for stage, shards in self.work.in_smaller_batches.items() if shards}
-        compiled = self.recorder.layers is not None
+        compiled, fewer = self.recorder.layers is not None, self.work.in_smaller_batches
         made = {"bad_shards": bad, "in_smaller_batches": fewer, "compiled_layers": compiled}
         return {what: found for what, found in made.items() if found}
 

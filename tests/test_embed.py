@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from one_pass import embed_passages
 
 from coreinfer.embedder import RECENCY, Embedder, unit
 from coreinfer.errors import CoreInferError
 from coreinfer.hub import DEFAULT
 from pipeline import passages
-from pipeline.embed import embed_passages, open_vectors
+from pipeline.embed import open_vectors
 from pipeline.passages import Passage, write_passages
 
 TEXTS = [

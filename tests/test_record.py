@@ -12,6 +12,7 @@ from families import one_thread as one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from one_pass import record
 from test_statistic import slow_core
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.pytorch_utils import Conv1D
@@ -21,7 +22,7 @@ from coreinfer.settings import StatisticSettings
 from pipeline import passages
 from pipeline.behind import Behind
 from pipeline.passages import Passage, write_passages
-from pipeline.record import BATCH, LONGEST, USUAL, Recorder, longest_passage, pad, record
+from pipeline.record import BATCH, LONGEST, USUAL, Recorder, longest_passage, pad
 from pipeline.shards.careful import BadShard, Careful
 
 Floats = NDArray[np.float64]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import one_pass
 import pytest
 from conftest import demo_texts
 
@@ -39,7 +40,7 @@ def recorder(request: pytest.FixtureRequest) -> Recorder:
 
 @pytest.fixture(scope="module")
 def whole(corpus: Path, recorder: Recorder) -> Statistics:
-    return record.record(corpus, LABELS, CLUSTERS, recorder)
+    return one_pass.record(corpus, LABELS, CLUSTERS, recorder)
 
 
 def test_windows_hold_whole_blocks() -> None:
@@ -51,7 +52,7 @@ def test_shards_equal_one_pass(corpus: Path, recorder: Recorder, whole: Statisti
     shard = np.searchsorted(np.array(edges), np.arange(COUNT), side="right")
     merged = Statistics.zeros(CLUSTERS, *recorder.shape)
     for number in reversed(range(len(edges) + 1)):
-        part = record.record(corpus, np.where(shard == number, LABELS, -1), CLUSTERS, recorder)
+        part = one_pass.record(corpus, np.where(shard == number, LABELS, -1), CLUSTERS, recorder)
         for mine, theirs in zip(vars(merged).values(), vars(part).values(), strict=True):
             mine += theirs
     assert merged.sums.tobytes() == whole.sums.tobytes()

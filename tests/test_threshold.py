@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from one_pass import embed_passages
 
 from coreinfer.calibrated import FEW
 from coreinfer.embedder import Embedder, unit
@@ -14,7 +15,6 @@ from coreinfer.paths import DEMO_PASSAGES
 from pipeline.calibrate import numbers, threshold
 from pipeline.cluster import assign, kmeans
 from pipeline.data import Clustering
-from pipeline.embed import embed_passages
 from pipeline.passages import Passage, write_passages
 from pipeline.threshold import GUESSED, MEASURED, SHORT, as_if_new, cautious, first_threshold
 

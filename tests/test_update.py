@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import fine
 from conftest import demo_texts, run_cli, tree, write_corpus
+from one_pass import embed_passages, record
 
 from coreinfer import CoreInferError, Engine
 from coreinfer.artifact import GLOBAL, Artifact
@@ -17,11 +18,10 @@ from coreinfer.upkeep.verifying import verified
 from pipeline import index
 from pipeline.calibrate import priors
 from pipeline.data import Statistics
-from pipeline.embed import embed_passages, open_vectors
+from pipeline.embed import open_vectors
 from pipeline.holdout import hold_out
 from pipeline.kmeans import nearest_of
 from pipeline.passages import write_passages
-from pipeline.record import record
 from pipeline.sources import Counts, SourceSettings, read_passages
 from pipeline.updating import run
 from pipeline.updating.merging import bound

@@ -42,9 +42,7 @@ class Careful(Recorder):
 
     @classmethod
     def of(cls, recorder: Recorder, together: int | None) -> "Careful":
-        return cls(
-            recorder.model, recorder.tokenizer, recorder.settings, recorder.max_tokens, recorder.layers, together
-        )  # fmt: skip
+        return cls(**vars(recorder), together=together)
 
     def shares(self, texts: list[str]) -> Iterator[Batch]:
         """See ``Recorder``.

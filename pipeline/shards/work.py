@@ -215,9 +215,8 @@ class Work:
     def _crew(self, device: str, model: Any, shards: int) -> Crew:
         if self.ways.engine == "ray":
             if self._cluster is None:
-                address = self.ways.address
-                self.say("starting Ray" if address is None else f"connecting to Ray at {address}")
-                self._cluster = Cluster(address, self.ways.workers, device.startswith("cuda"))
+                self.say(f"connecting to Ray at {self.ways.address}" if self.ways.address else "starting Ray")
+                self._cluster = Cluster(self.ways.address, self.ways.workers, device.startswith("cuda"))
             return Actors(self._cluster)
         count = self.ways.processes_on(device, shards)
         return Processes(count) if count else Here(model)
@@ -227,8 +226,8 @@ class Work:
 
     @property
     def in_smaller_batches(self) -> dict[str, list[int]]:
-        """Shards that were, by anybody, by stage."""
-        return {stage: sorted(marks.read(store, marks.FEWER)) for stage, store in self._stores.items()}
+        """Shards that were, by anybody, by stage; mostly nothing."""
+        return {stage: some for stage, at in self._stores.items() if (some := sorted(marks.read(at, marks.FEWER)))}
 
     @property
     def _kept(self) -> bool:
@@ -244,7 +243,8 @@ class Work:
     def _say_reused(self, what: str, done: int, count: int, at_once: bool) -> None:
         """One line about both stages, where the first had nothing left to do."""
         self.reused[what] = done
-        self._unsaid += [f"{what} of {done} of {count} shards"] if done else []
+        if done:
+            self._unsaid.append(f"{what} of {done} of {count} shards")
         if self._unsaid and at_once:
             self.say(f"reusing {', '.join(self._unsaid)}")
             self._unsaid.clear()

@@ -86,5 +86,4 @@ def _record(
 
 def _spoilt(work: Work) -> dict[str, Any]:
     """Mostly nothing."""
-    fewer = {stage: shards for stage, shards in work.in_smaller_batches.items() if shards}
-    return {"in_smaller_batches": fewer} if fewer else {}
+    return {"in_smaller_batches": fewer} if (fewer := work.in_smaller_batches) else {}
